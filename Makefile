@@ -1,0 +1,22 @@
+# Everything that a fresh checkout needs happens in here; see the README.
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/certbot-renewal-report
+PYTHON ?= python3
+VENV := $(CACHE)/venv
+
+.PHONY: test servers lint
+
+test: $(VENV)/ready servers lint
+	$(VENV)/bin/python -m pytest -q
+
+servers:
+	$(PYTHON) tools/build_servers.py
+
+lint: $(VENV)/ready
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/pip install --quiet -e '.[test]'
+	touch $@
