@@ -91,7 +91,9 @@ def read_env_file(path: str) -> dict[str, str]:
         raise ReportError(f"{path}: {reason}: make it a text file that the user who runs certbot can read, or remove it") from None
     found, faults = {}, []
     for number, line in enumerate(lines, 1):
-        match = re.fullmatch(r"""\s*(?:export\s+)?(\w+)=(?:"([^"]*)"|'([^']*)'|([^"'\s]\S*(?:[ \t]+[^#\s]\S*)*)?)\s*(?:(?<=\s)#.*)?""", line)
+        match = re.fullmatch(
+            r"""\s*(?:export\s+)?(\w+)=(?:"([^"]*)"|'([^']*)'|([^"'\s]\S*(?:[ \t]+[^#\s]\S*)*)?)\s*(?:(?<=\s)#.*)?""", line
+        )
         if match and (match[1] in SETTINGS or match[1] in PASSED_ON):
             found[match[1]] = next((value for value in match.groups()[1:] if value is not None), "")
         elif match:
@@ -110,19 +112,29 @@ def read_settings(environ: Environ, folder: str) -> Settings:
     environ.update((name, value) for name, value in in_file.items() if name in PASSED_ON)  # where requests looks for them
     sources = {}
     for name, (default, _) in SETTINGS.items():
-        where = (in_file[name], path) if name in in_file else (environ[name], "environment") if name in environ else (default, "this script")
+        where = (
+            (in_file[name], path) if name in in_file else (environ[name], "environment") if name in environ else (default, "this script")
+        )
         sources[name] = (where[0].strip(), where[1])
     if sources["INFLUXDB_VERSION"][1] == "this script" and environ.get("INFLUXDB_USER") in ("1", "2"):
         sources["INFLUXDB_VERSION"] = (environ["INFLUXDB_USER"], "INFLUXDB_USER, as the published hook read it")
     if not sources["HOSTNAME"][0]:
         sources["HOSTNAME"] = (os.uname().nodename, "the host's name")
     value = {name: found[0] for name, found in sources.items()}
-    faults = [f"{name} is empty: set it, or remove the line and get {SETTINGS[name][0]}" for name in SETTINGS if not value[name] and name not in MAY_BE_EMPTY]
-    faults += [f"{name} has a line break or control character: remove it" for name in SETTINGS if re.search(r"[\x00-\x1f\x7f]", value[name])]
+    faults = [
+        f"{name} is empty: set it, or remove the line and get {SETTINGS[name][0]}"
+        for name in SETTINGS
+        if not value[name] and name not in MAY_BE_EMPTY
+    ]
+    faults += [
+        f"{name} has a line break or control character: remove it" for name in SETTINGS if re.search(r"[\x00-\x1f\x7f]", value[name])
+    ]
     if value["INFLUXDB_URL"]:
         faults += url_faults(value["INFLUXDB_URL"])
     if value["INFLUXDB_VERSION"] not in ("", "1", "2"):
-        faults.append(f"INFLUXDB_VERSION is {value['INFLUXDB_VERSION']}: set 2 (InfluxDB 1.8 and newer, also 3), or 1 (older ones, and Telegraf's influxdb_listener)")
+        faults.append(
+            f"INFLUXDB_VERSION is {value['INFLUXDB_VERSION']}: set 2 (InfluxDB 1.8 and newer, also 3), or 1 (older ones, and Telegraf's influxdb_listener)"
+        )
     timeout = re.fullmatch(r"\d{1,5}(\.\d+)?", value["INFLUXDB_TIMEOUT"])
     if value["INFLUXDB_TIMEOUT"] and not (timeout and float(timeout[0]) > 0):
         faults.append(f"INFLUXDB_TIMEOUT is {value['INFLUXDB_TIMEOUT']}: set a number of seconds above 0, such as 10")
@@ -154,7 +166,9 @@ def url_faults(url: str) -> list[str]:
     if not re.match(r"https?://", url):
         return [f"INFLUXDB_URL is {url}: begin it with http:// or https://, such as http://127.0.0.1:8086"]
     if not re.fullmatch(r"https?://(\[[0-9a-fA-F:.]+\]|[^\s/:?#\[\]]+)(:\d{1,5})?(/[^\s?#]*)?", url):
-        return [f"INFLUXDB_URL is {url}: set scheme, host and port only, such as http://127.0.0.1:8086 or http://[::1]:8086, no spaces, no ?"]
+        return [
+            f"INFLUXDB_URL is {url}: set scheme, host and port only, such as http://127.0.0.1:8086 or http://[::1]:8086, no spaces, no ?"
+        ]
     return []
 
 
@@ -201,9 +215,15 @@ def read_certificate(live: str) -> Certificate:
     except (OSError, ValueError) as error:
         raise ReportError(f"{path}: {getattr(error, 'strerror', None) or error}: look at it with: certbot certificates") from None
     # Certificates spell IPv6 out; certbot, and so the published hook, writes the short form.
-    names = [str(ipaddress.ip_address(value.strip())) if kind == "IP Address" else value.lower() for kind, value in decoded.get("subjectAltName", ()) if kind in ("DNS", "IP Address")]
+    names = [
+        str(ipaddress.ip_address(value.strip())) if kind == "IP Address" else value.lower()
+        for kind, value in decoded.get("subjectAltName", ())
+        if kind in ("DNS", "IP Address")
+    ]
     conf = os.path.join(os.path.dirname(os.path.dirname(live)), "renewal", os.path.basename(live) + ".conf")
-    return Certificate(os.path.basename(live), list(dict.fromkeys(names)), not_before, not_after, due(not_before, not_after, renew_before_expiry(conf)))
+    return Certificate(
+        os.path.basename(live), list(dict.fromkeys(names)), not_before, not_after, due(not_before, not_after, renew_before_expiry(conf))
+    )
 
 
 def due(not_before: int, not_after: int, before_expiry: str = "") -> int:
@@ -276,7 +296,9 @@ def renewal_points(settings: Settings, lineage: str, names: Sequence[str], momen
 
 def state_point(settings: Settings, certificate: Certificate, run_at: int, now: int) -> str:
     """What is on disk now. All four fields, always: the queries rely on it."""
-    fields = f"not_before={certificate.not_before}i,renewal_due={certificate.renewal_due}i,not_after={certificate.not_after}i,run_at={run_at}i"
+    fields = (
+        f"not_before={certificate.not_before}i,renewal_due={certificate.renewal_due}i,not_after={certificate.not_after}i,run_at={run_at}i"
+    )
     return point(settings, fields, now, domain="all", lineage=certificate.lineage)
 
 
@@ -296,7 +318,9 @@ def load_requests() -> Any:
     try:
         import requests
     except ImportError:
-        raise ReportError(f"the requests library is missing for {sys.executable}: apt-get install python3-requests, or pip install requests") from None
+        raise ReportError(
+            f"the requests library is missing for {sys.executable}: apt-get install python3-requests, or pip install requests"
+        ) from None
     return requests
 
 
@@ -346,7 +370,10 @@ def deliver(settings: Settings, lines: Sequence[str], droppable: int) -> Answer:
     done.wait(settings.timeout)
     answer = answers[-1]
     if answer.error:
-        raise ReportError(hidden(settings, answer.error) + (f" (tried {tries[0]}x within INFLUXDB_TIMEOUT, {settings.timeout:g} s)" if answer.again else ""))
+        raise ReportError(
+            hidden(settings, answer.error)
+            + (f" (tried {tries[0]}x within INFLUXDB_TIMEOUT, {settings.timeout:g} s)" if answer.again else "")
+        )
     return answer
 
 
@@ -367,11 +394,15 @@ def try_once(requests: Any, settings: Settings, lines: Sequence[str], droppable:
         ) as response:
             if response.status_code == 204:
                 return Answer(date=response.headers.get("Date", ""))
-            answers.append(Answer(f"{settings.url} answered {response.status_code} and never finished its answer: is it InfluxDB?", again=True))
+            answers.append(
+                Answer(f"{settings.url} answered {response.status_code} and never finished its answer: is it InfluxDB?", again=True)
+            )
             body = next(response.iter_content(8192), b"").decode("utf-8", "replace")
             return judge(settings, response.status_code, response.headers, body, droppable)
     except requests.exceptions.SSLError as error:
-        return Answer(f"{settings.url}: {root_cause(error)}: set REQUESTS_CA_BUNDLE to the file of your CA, or correct INFLUXDB_URL (https or http, host name)")
+        return Answer(
+            f"{settings.url}: {root_cause(error)}: set REQUESTS_CA_BUNDLE to the file of your CA, or correct INFLUXDB_URL (https or http, host name)"
+        )
     except (requests.RequestException, OSError, ValueError) as error:
         if "CA certificate bundle" in str(error):
             return Answer("REQUESTS_CA_BUNDLE names a file that is not there: correct or unset it")
@@ -405,16 +436,23 @@ def judge(settings: Settings, status: int, headers: Any, body: str, droppable: i
     except (ValueError, AttributeError):
         reason = shortened(body)
     said = f"{settings.url} answered {status}: {reason or 'nothing more'}"
-    if status == 204 or (dropped := re.search(r"points beyond retention policy.*dropped=(\d+)|dropped (\d+) points outside retention policy", reason)) and int(dropped[1] or dropped[2]) <= droppable:
+    if status == 204 or (
+        (dropped := re.search(r"points beyond retention policy.*dropped=(\d+)|dropped (\d+) points outside retention policy", reason))
+        and int(dropped[1] or dropped[2]) <= droppable
+    ):
         return Answer(remark="; what is older than the bucket's retention was not kept", date=headers.get("Date", ""))
     if 300 <= status < 400:
         place = shortened(re.sub(r"[?#].*|(?<=//)[^/@]*@", "", headers.get("Location", "")))
-        return Answer(f"{settings.url} answered {status}, a redirect to {place or 'nowhere'}: set INFLUXDB_URL to InfluxDB itself, not to a login page or an old address")
+        return Answer(
+            f"{settings.url} answered {status}, a redirect to {place or 'nowhere'}: set INFLUXDB_URL to InfluxDB itself, not to a login page or an old address"
+        )
     if status < 300:
         return Answer(f"{settings.url} answered {status} where InfluxDB answers 204, so it is something else: correct INFLUXDB_URL")
-    if status == 429 or status >= 500 and "retention policy not found" not in reason:
+    if status == 429 or (status >= 500 and "retention policy not found" not in reason):
         wish = headers.get("Retry-After", "")
-        return Answer(f"{said}: wait, or look at the server's log", again=True, retry_after=float(wish) if re.fullmatch(r"\d{1,6}", wish) else 0.0)
+        return Answer(
+            f"{said}: wait, or look at the server's log", again=True, retry_after=float(wish) if re.fullmatch(r"\d{1,6}", wish) else 0.0
+        )
     return Answer(f"{said}: {remedy(settings, status, reason)}")
 
 
@@ -426,13 +464,17 @@ def remedy(settings: Settings, status: int, reason: str) -> str:
     if "dbrp mapping" in reason:
         return "set INFLUXDB_VERSION=2"
     if status == 401:
-        return "set INFLUXDB_TOKEN to a valid token, or to user:password on 1.x" + ("; for Telegraf's influxdb_v2_listener and InfluxDB 2 set INFLUXDB_VERSION=2" if other == 2 else "")
+        return "set INFLUXDB_TOKEN to a valid token, or to user:password on 1.x" + (
+            "; for Telegraf's influxdb_v2_listener and InfluxDB 2 set INFLUXDB_VERSION=2" if other == 2 else ""
+        )
     if status == 403:
         return f"give the token (INFLUXDB_TOKEN), or its user, the right to write to {settings.bucket}"
     if "retention policy not found" in reason:
         return "correct the part of INFLUXDB_BUCKET behind the slash, or create the retention policy"
     if "page not found" in reason or status == 405:
-        return f"set INFLUXDB_VERSION={other}, or correct the path in INFLUXDB_URL" + (" (before 1.8, and Telegraf's influxdb_listener, want 1)" if other == 1 else "")
+        return f"set INFLUXDB_VERSION={other}, or correct the path in INFLUXDB_URL" + (
+            " (before 1.8, and Telegraf's influxdb_listener, want 1)" if other == 1 else ""
+        )
     if status == 404:
         return f"create {settings.bucket}, or correct INFLUXDB_BUCKET"
     if "retention policy" in reason:
@@ -462,7 +504,9 @@ def report_of(settings: Settings, folder: str, certificates: Iterable[Certificat
             faults.append(f"the clock of this host says {utc(now)}, before {certificate.lineage} was issued ({utc(moment)}): set the clock")
         renewals += renewal_points(settings, certificate.lineage, certificate.names, certificate.not_before)
         states.append(state_point(settings, certificate, moment if run_reports else 0, moment))
-        says.append(f"{certificate.lineage} renewed {utc(certificate.not_before)}, {len(certificate.names)} names, next renewal due {utc(certificate.renewal_due)}")
+        says.append(
+            f"{certificate.lineage} renewed {utc(certificate.not_before)}, {len(certificate.names)} names, next renewal due {utc(certificate.renewal_due)}"
+        )
     return Report([*renewals, *states], "; ".join(says), len(renewals), faults)
 
 
@@ -484,7 +528,9 @@ def deploy_report(settings: Settings, environ: Environ, folder: str, now: int) -
             raise
         lineage = os.path.basename(os.path.abspath(live)) if live else ""
         lines = renewal_points(settings, lineage, names, now)
-        return Report(lines, f"{lineage or names[0]}, {len(names)} names, at the current time", 0, [f"{error}. Reported without state: renewed now"])
+        return Report(
+            lines, f"{lineage or names[0]}, {len(names)} names, at the current time", 0, [f"{error}. Reported without state: renewed now"]
+        )
 
 
 def present_certificates(folder: str) -> tuple[list[Certificate], list[str]]:
@@ -555,7 +601,9 @@ def check(settings: Settings, folder: str, script: str, now: int) -> int:
         except ReportError as error:
             faults.append(str(error))
     elif not unreadable:
-        faults.append(f"no certificate in {folder}/live, so nothing was sent: get one with certbot first, or name certbot's folder with --config-dir")
+        faults.append(
+            f"no certificate in {folder}/live, so nothing was sent: get one with certbot first, or name certbot's folder with --config-dir"
+        )
     faults += warnings_of(settings, folder)
     if faults:
         complain("not ready: " + "; ".join(faults))
@@ -568,10 +616,16 @@ def server_kind(settings: Settings) -> str:
     """What answers at INFLUXDB_URL, from /ping; in words, whatever happens."""
     requests = load_requests()
     try:
-        with requests.get(settings.url + "/ping", timeout=min(settings.timeout, 5), allow_redirects=False, stream=True, auth=with_token(settings)) as answer:
+        with requests.get(
+            settings.url + "/ping", timeout=min(settings.timeout, 5), allow_redirects=False, stream=True, auth=with_token(settings)
+        ) as answer:
             version = answer.headers.get("X-Influxdb-Version", "")
             telegraf = "Telegraf" in version or version == "1.0"
-            return shortened(f"{'Telegraf listener' if telegraf else 'InfluxDB'} {version}" if version else f"unknown, /ping answered {answer.status_code}")
+            return shortened(
+                f"{'Telegraf listener' if telegraf else 'InfluxDB'} {version}"
+                if version
+                else f"unknown, /ping answered {answer.status_code}"
+            )
     except (requests.RequestException, OSError, ValueError) as error:
         return f"none: {root_cause(error)}"
 
@@ -580,10 +634,17 @@ def warnings_of(settings: Settings, folder: str) -> list[str]:
     """What does not keep a report from being sent, but will hurt one day."""
     found = []
     if re.fullmatch(r"[0-9a-f]{12}|[0-9a-f]{64}", settings.host):
-        found.append(f"the host tag {settings.host} is a container's id, new for each container: set HOSTNAME to the host's name in {folder}/{ENV_FILE}")
+        found.append(
+            f"the host tag {settings.host} is a container's id, new for each container: set HOSTNAME to the host's name in {folder}/{ENV_FILE}"
+        )
     for path in (os.path.join(folder, ENV_FILE), settings.sources["INFLUXDB_TOKEN_FILE"][0]):
         try:
-            if path and settings.token and os.stat(path).st_mode & 0o077 and (path.endswith(ENV_FILE) is False or settings.sources["INFLUXDB_TOKEN"][1] == path):
+            if (
+                path
+                and settings.token
+                and os.stat(path).st_mode & 0o077
+                and (path.endswith(ENV_FILE) is False or settings.sources["INFLUXDB_TOKEN"][1] == path)
+            ):
                 found.append(f"{path} holds the token and others may read it: chmod 600 {path}")
         except OSError:
             pass
@@ -593,13 +654,24 @@ def warnings_of(settings: Settings, folder: str) -> list[str]:
 def help_text() -> str:
     """The table of settings, as --help prints it."""
     rows = [f"  {name:20} {default or '(empty)':22} {meaning}" for name, (default, meaning) in SETTINGS.items()]
-    return "settings (name, default, meaning):\n" + "\n".join(rows) + f"\n\nfrom {ENV_FILE} in certbot's configuration folder, else the environment, else the top of this file"
+    return (
+        "settings (name, default, meaning):\n"
+        + "\n".join(rows)
+        + f"\n\nfrom {ENV_FILE} in certbot's configuration folder, else the environment, else the top of this file"
+    )
 
 
 def main(arguments: Sequence[str], environ: Environ, script: str = __file__) -> int:
     """Runs the hook and returns the exit status: 0 stored, 1 not stored or something is to be mended, 2 wrong usage."""
-    parser = argparse.ArgumentParser(prog=f"{NAME}.py", description=(__doc__ or "").splitlines()[0], epilog=help_text(), formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="prove the installation: settings, server, a real write of the certificates present")
+    parser = argparse.ArgumentParser(
+        prog=f"{NAME}.py",
+        description=(__doc__ or "").splitlines()[0],
+        epilog=help_text(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="prove the installation: settings, server, a real write of the certificates present"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the lines and where they would go, send nothing")
     parser.add_argument("--config-dir", metavar="DIR", help="certbot's configuration folder")
     parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")

@@ -29,8 +29,18 @@ BIN = CACHE / "bin"
 GO_VERSION = (1, 26)  # what the go.mod files in tools/servers/ ask for
 PKG_CONFIG = "github.com/influxdata/pkg-config@v0.2.14"  # builds libflux, the Rust part of Flux
 TELEGRAF_TAGS = ",".join(  # only the plugins that the tests use: the whole of Telegraf takes minutes more
-    ["custom", "inputs.influxdb_listener", "inputs.influxdb_v2_listener", "inputs.exec", "inputs.x509_cert"]
-    + ["outputs.influxdb", "outputs.influxdb_v2", "outputs.file", "serializers.influx", "parsers.influx"]
+    [
+        "custom",
+        "inputs.influxdb_listener",
+        "inputs.influxdb_v2_listener",
+        "inputs.exec",
+        "inputs.x509_cert",
+        "outputs.influxdb",
+        "outputs.influxdb_v2",
+        "outputs.file",
+        "serializers.influx",
+        "parsers.influx",
+    ]
 )
 
 
@@ -55,12 +65,30 @@ class Program:
 
 
 PROGRAMS = (
-    Program("influxd-1.8", "influxd-1.8", "github.com/influxdata/influxdb/cmd/influxd", "1.8.10", "main.version", "influxd", r"1\.8\.", flux=False),
+    Program(
+        "influxd-1.8",
+        "influxd-1.8",
+        "github.com/influxdata/influxdb/cmd/influxd",
+        "1.8.10",
+        "main.version",
+        "influxd",
+        r"1\.8\.",
+        flux=False,
+    ),
     Program("influxd-1.12", "influxd-1.12", "github.com/influxdata/influxdb/cmd/influxd", "1.12.2", "main.version", "influxd", r"1\.12\."),
     Program(
-        "influxd-2", "influxd-2", "github.com/influxdata/influxdb/v2/cmd/influxd", "v2.9.1", "main.version", "influxd", r"v?2\.", tags="sqlite_foreign_keys,sqlite_json"
+        "influxd-2",
+        "influxd-2",
+        "github.com/influxdata/influxdb/v2/cmd/influxd",
+        "v2.9.1",
+        "main.version",
+        "influxd",
+        r"v?2\.",
+        tags="sqlite_foreign_keys,sqlite_json",
     ),
-    Program("kapacitord", "kapacitor", "github.com/influxdata/kapacitor/cmd/kapacitord", "1.8.3", "main.version", "kapacitord", r"1\.[678]\."),
+    Program(
+        "kapacitord", "kapacitor", "github.com/influxdata/kapacitor/cmd/kapacitord", "1.8.3", "main.version", "kapacitord", r"1\.[678]\."
+    ),
     Program("kapacitor", "kapacitor", "github.com/influxdata/kapacitor/cmd/kapacitor", "1.8.3", "main.version", "kapacitor", r"1\.[678]\."),
     Program(
         "telegraf",
@@ -123,7 +151,9 @@ def build(names: list[str]) -> None:
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two builds at once would do everything twice
         missing = [p for p in missing if find(p.name) is None]
-        print(f"building {', '.join(p.name for p in missing)} into {BIN} (once; all of them take 10 to 20 minutes on two cores)", flush=True)
+        print(
+            f"building {', '.join(p.name for p in missing)} into {BIN} (once; all of them take 10 to 20 minutes on two cores)", flush=True
+        )
         go = find_go()
         environ = {**os.environ, "GOFLAGS": "-buildvcs=false"}
         if any(p.flux for p in missing):

@@ -15,7 +15,7 @@ import build_servers
 import requests
 
 ORG = "example-org"
-TOKEN = "fake-token-for-tests-only"  # noqa: S105
+TOKEN = "fake-token-for-tests-only"
 READY_SECONDS = 60
 
 
@@ -85,7 +85,9 @@ class InfluxDB:
         bucket = f"bucket{self.buckets}"
         if self.major == 1:
             clause = f" WITH DURATION {retention}s" if retention else ""
-            answer = requests.post(self.url + "/query", params={"q": f'CREATE DATABASE "{bucket}"{clause}'}, headers=self.headers, timeout=30)
+            answer = requests.post(
+                self.url + "/query", params={"q": f'CREATE DATABASE "{bucket}"{clause}'}, headers=self.headers, timeout=30
+            )
         else:
             orgs = requests.get(self.url + "/api/v2/orgs", headers=self.headers, timeout=30).json()["orgs"]
             rules = [{"type": "expire", "everySeconds": int(retention)}] if retention else []
@@ -96,7 +98,12 @@ class InfluxDB:
 
     def settings(self, bucket: str) -> dict[str, str]:
         """The hook's settings for a bucket of this server."""
-        return {"INFLUXDB_URL": self.url, "INFLUXDB_BUCKET": bucket, "INFLUXDB_ORG": ORG if self.major == 2 else "", "INFLUXDB_TOKEN": self.token}
+        return {
+            "INFLUXDB_URL": self.url,
+            "INFLUXDB_BUCKET": bucket,
+            "INFLUXDB_ORG": ORG if self.major == 2 else "",
+            "INFLUXDB_TOKEN": self.token,
+        }
 
     def query(self, flux: str) -> list[dict[str, str]]:
         """The rows of a Flux query, as text; RuntimeError with the server's words when it fails."""
@@ -120,7 +127,9 @@ class InfluxDB:
 
     def points(self, bucket: str) -> set[tuple[str, ...]]:
         """All that is in a bucket: (time in seconds, field, value, tag=value …), to be compared as a set."""
-        rows = self.query(f'from(bucket: "{bucket}") |> range(start: 1970-01-02T00:00:00Z, stop: 2200-01-01T00:00:00Z) |> map(fn: (r) => ({{r with _value: string(v: r._value), seconds: int(v: r._time) / 1000000000}}))')
+        rows = self.query(
+            f'from(bucket: "{bucket}") |> range(start: 1970-01-02T00:00:00Z, stop: 2200-01-01T00:00:00Z) |> map(fn: (r) => ({{r with _value: string(v: r._value), seconds: int(v: r._time) / 1000000000}}))'
+        )
         inner = {"", "result", "table", "_start", "_stop", "_time", "_value", "_field", "_measurement", "seconds"}
         return {(r["seconds"], r["_field"], r["_value"], *sorted(f"{k}={v}" for k, v in r.items() if k not in inner and v)) for r in rows}
 
@@ -170,11 +179,15 @@ def telegraf(version: int, target: InfluxDB, bucket: str, folder: Path) -> Itera
     port = free_port()
     listener = "influxdb_listener" if version == 1 else "influxdb_v2_listener"
     if target.major == 2:
-        output = f'[[outputs.influxdb_v2]]\nurls = ["{target.url}"]\ntoken = "{target.token}"\norganization = "{ORG}"\nbucket = "{bucket}"\n'
+        output = (
+            f'[[outputs.influxdb_v2]]\nurls = ["{target.url}"]\ntoken = "{target.token}"\norganization = "{ORG}"\nbucket = "{bucket}"\n'
+        )
     else:
         output = f'[[outputs.influxdb]]\nurls = ["{target.url}"]\ndatabase = "{bucket}"\nskip_database_creation = true\n'
     conf = folder / f"telegraf{version}.conf"
-    conf.write_text(f'[agent]\nflush_interval = "200ms"\nomit_hostname = true\n[[inputs.{listener}]]\nservice_address = "127.0.0.1:{port}"\n{output}')
+    conf.write_text(
+        f'[agent]\nflush_interval = "200ms"\nomit_hostname = true\n[[inputs.{listener}]]\nservice_address = "127.0.0.1:{port}"\n{output}'
+    )
     url = f"http://127.0.0.1:{port}"
     ready = "/ping" if version == 1 else "/api/v2/ready"
     with running([binary("telegraf"), "--config", str(conf)], folder / "telegraf.log") as child:

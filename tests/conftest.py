@@ -1,0 +1,89 @@
+"""Certificates on disk, and the real servers: started once per session, skipped where missing, a failure with REQUIRE_SERVERS=1."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import start_servers
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from start_servers import InfluxDB
+
+DAY = 86400
+KEY = ec.generate_private_key(ec.SECP256R1())
+
+
+def make_lineage(folder: Path, lineage: str, names: list[str], not_before: int, lifetime: int, conf: str = "") -> Path:
+    """A lineage as certbot lays it out, without its key; returns its folder in live/."""
+    general = [x509.IPAddress(ipaddress.ip_address(n)) if n.replace(".", "").isdigit() or ":" in n else x509.DNSName(n) for n in names]
+    begin = datetime.datetime.fromtimestamp(not_before, datetime.timezone.utc)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(KEY.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begin)
+        .not_valid_after(begin + datetime.timedelta(seconds=lifetime))
+        .add_extension(x509.SubjectAlternativeName(general), critical=False)
+        .sign(KEY, hashes.SHA256())
+    )
+    archive, live, renewal = folder / "archive" / lineage, folder / "live" / lineage, folder / "renewal"
+    for path in (archive, live, renewal):
+        path.mkdir(parents=True, exist_ok=True)
+    number = len(list(archive.iterdir())) + 1
+    (archive / f"cert{number}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    link = live / "cert.pem"
+    link.unlink(missing_ok=True)
+    link.symlink_to(f"../../archive/{lineage}/cert{number}.pem")
+    (renewal / f"{lineage}.conf").write_text(conf + "version = 5.8.0\n[renewalparams]\nautorenew = True\n")
+    return live
+
+
+@pytest.fixture
+def certbot_folder(tmp_path: Path) -> Path:
+    """An empty configuration folder of certbot."""
+    folder = tmp_path / "letsencrypt"
+    (folder / "renewal-hooks" / "deploy").mkdir(parents=True)
+    return folder
+
+
+def require(name: str) -> None:
+    """Skips the test, or fails it in CI, where a server is missing."""
+    try:
+        start_servers.binary(name)
+    except start_servers.MissingServer as error:
+        if os.environ.get("REQUIRE_SERVERS") == "1":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], InfluxDB]]:
+    """Gives a running InfluxDB by name (`influxd-1.8`, `influxd-1.12`, `influxd-2`), one per session."""
+    import contextlib
+
+    with contextlib.ExitStack() as stack:
+        running: dict[str, InfluxDB] = {}
+
+        def get(name: str) -> InfluxDB:
+            require(name)
+            if name not in running:
+                running[name] = stack.enter_context(start_servers.influxdb(name, tmp_path_factory.mktemp(name)))
+            return running[name]
+
+        yield get
+
+
+@pytest.fixture(params=["influxd-1.8", "influxd-1.12", "influxd-2"])
+def influxdb(request: pytest.FixtureRequest, server: Callable[[str], InfluxDB]) -> InfluxDB:
+    """Each InfluxDB in turn."""
+    return server(request.param)
