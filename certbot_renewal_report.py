@@ -133,7 +133,7 @@ def read_settings(environ: Environ, folder: str) -> Settings:
         faults += url_faults(value["INFLUXDB_URL"])
     if value["INFLUXDB_VERSION"] not in ("", "1", "2"):
         faults.append(
-            f"INFLUXDB_VERSION is {value['INFLUXDB_VERSION']}: set 2 (InfluxDB 1.8 and newer, also 3), or 1 (older ones, and Telegraf's influxdb_listener)"
+            f"INFLUXDB_VERSION is {value['INFLUXDB_VERSION']}: set 2 (InfluxDB 1.8 and up), or 1 (older, and Telegraf's influxdb_listener)"
         )
     timeout = re.fullmatch(r"\d{1,5}(\.\d+)?", value["INFLUXDB_TIMEOUT"])
     if value["INFLUXDB_TIMEOUT"] and not (timeout and float(timeout[0]) > 0):
@@ -400,9 +400,7 @@ def try_once(requests: Any, settings: Settings, lines: Sequence[str], droppable:
             body = next(response.iter_content(8192), b"").decode("utf-8", "replace")
             return judge(settings, response.status_code, response.headers, body, droppable)
     except requests.exceptions.SSLError as error:
-        return Answer(
-            f"{settings.url}: {root_cause(error)}: set REQUESTS_CA_BUNDLE to the file of your CA, or correct INFLUXDB_URL (https or http, host name)"
-        )
+        return Answer(f"{settings.url}: {root_cause(error)}: set REQUESTS_CA_BUNDLE to your CA's file, or correct INFLUXDB_URL")
     except (requests.RequestException, OSError, ValueError) as error:
         if "CA certificate bundle" in str(error):
             return Answer("REQUESTS_CA_BUNDLE names a file that is not there: correct or unset it")
@@ -443,9 +441,7 @@ def judge(settings: Settings, status: int, headers: Any, body: str, droppable: i
         return Answer(remark="; what is older than the bucket's retention was not kept", date=headers.get("Date", ""))
     if 300 <= status < 400:
         place = shortened(re.sub(r"[?#].*|(?<=//)[^/@]*@", "", headers.get("Location", "")))
-        return Answer(
-            f"{settings.url} answered {status}, a redirect to {place or 'nowhere'}: set INFLUXDB_URL to InfluxDB itself, not to a login page or an old address"
-        )
+        return Answer(f"{settings.url} answered {status}, a redirect to {place or 'nowhere'}: set INFLUXDB_URL to InfluxDB itself")
     if status < 300:
         return Answer(f"{settings.url} answered {status} where InfluxDB answers 204, so it is something else: correct INFLUXDB_URL")
     if status == 429 or (status >= 500 and "retention policy not found" not in reason):
@@ -504,9 +500,8 @@ def report_of(settings: Settings, folder: str, certificates: Iterable[Certificat
             faults.append(f"the clock of this host says {utc(now)}, before {certificate.lineage} was issued ({utc(moment)}): set the clock")
         renewals += renewal_points(settings, certificate.lineage, certificate.names, certificate.not_before)
         states.append(state_point(settings, certificate, moment if run_reports else 0, moment))
-        says.append(
-            f"{certificate.lineage} renewed {utc(certificate.not_before)}, {len(certificate.names)} names, next renewal due {utc(certificate.renewal_due)}"
-        )
+        said = f"{certificate.lineage} renewed {utc(certificate.not_before)}, {len(certificate.names)} names"
+        says.append(f"{said}, due {utc(certificate.renewal_due)}")
     return Report([*renewals, *states], "; ".join(says), len(renewals), faults)
 
 
@@ -635,7 +630,7 @@ def warnings_of(settings: Settings, folder: str) -> list[str]:
     found = []
     if re.fullmatch(r"[0-9a-f]{12}|[0-9a-f]{64}", settings.host):
         found.append(
-            f"the host tag {settings.host} is a container's id, new for each container: set HOSTNAME to the host's name in {folder}/{ENV_FILE}"
+            f"the host tag {settings.host} is a container's id, which changes: set HOSTNAME to the host's name in {folder}/{ENV_FILE}"
         )
     for path in (os.path.join(folder, ENV_FILE), settings.sources["INFLUXDB_TOKEN_FILE"][0]):
         try:

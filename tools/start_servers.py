@@ -127,9 +127,9 @@ class InfluxDB:
 
     def points(self, bucket: str) -> set[tuple[str, ...]]:
         """All that is in a bucket: (time in seconds, field, value, tag=value …), to be compared as a set."""
-        rows = self.query(
-            f'from(bucket: "{bucket}") |> range(start: 1970-01-02T00:00:00Z, stop: 2200-01-01T00:00:00Z) |> map(fn: (r) => ({{r with _value: string(v: r._value), seconds: int(v: r._time) / 1000000000}}))'
-        )
+        everything = f'from(bucket: "{bucket}") |> range(start: 1970-01-02T00:00:00Z, stop: 2200-01-01T00:00:00Z)'
+        as_text = "map(fn: (r) => ({r with _value: string(v: r._value), seconds: int(v: r._time) / 1000000000}))"
+        rows = self.query(f"{everything} |> {as_text}")
         inner = {"", "result", "table", "_start", "_stop", "_time", "_value", "_field", "_measurement", "seconds"}
         return {(r["seconds"], r["_field"], r["_value"], *sorted(f"{k}={v}" for k, v in r.items() if k not in inner and v)) for r in rows}
 
