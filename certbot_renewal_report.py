@@ -19,7 +19,7 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from email.utils import parsedate
 from typing import Any, NamedTuple, TextIO
 
@@ -53,7 +53,7 @@ class ReportError(Exception):
 
 
 class Settings(NamedTuple):
-    """The settings, valid. `timeout` is in seconds; `sources` says where each one comes from."""
+    """The settings, valid. `timeout` is in seconds; `sources` says of each one, by name, its value and where it comes from."""
 
     url: str
     version: int
@@ -63,7 +63,7 @@ class Settings(NamedTuple):
     timeout: float
     measurement: str
     host: str
-    sources: dict[str, tuple[str, str]]  # name: (value, source)
+    sources: dict[str, tuple[str, str]]
 
     def target(self) -> str:
         """Where reports go, in words."""
@@ -72,119 +72,89 @@ class Settings(NamedTuple):
 
 def config_folder(script: str, lineage: str = "") -> str:
     """certbot's configuration folder: the one whose hooks this file lies in, else the lineage's, else /etc/letsencrypt."""
-    hooks = os.path.dirname(os.path.dirname(os.path.abspath(script)))
+    hooks, live = os.path.dirname(os.path.dirname(os.path.abspath(script))), os.path.dirname(os.path.abspath(lineage))
     if os.path.basename(hooks) == "renewal-hooks":
         return os.path.dirname(hooks)
-    live = os.path.dirname(os.path.abspath(lineage)) if lineage else ""
-    return os.path.dirname(live) if os.path.basename(live) == "live" else "/etc/letsencrypt"
+    return os.path.dirname(live) if lineage and os.path.basename(live) == "live" else "/etc/letsencrypt"
+
+
+def text_of(path: str, remedy: str) -> str:
+    """What is in a text file, "" if there is none at a path that may lack one (no remedy); ReportError if it cannot be read."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except UnicodeDecodeError:
+        raise ReportError(f"{path}: not UTF-8 text: {remedy or 'make it plain text'}") from None
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and not remedy:
+            return ""
+        raise ReportError(f"{path}: {error.strerror}: {remedy or 'make it readable for the user who runs certbot'}") from None
 
 
 def read_env_file(path: str) -> dict[str, str]:
-    """The settings in an env-style file: `NAME=value`, `export`, quotes and # comments as a shell has them."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            lines = file.read().splitlines()
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "is not UTF-8 text"
-        raise ReportError(f"{path}: {reason}: make it a text file that the user who runs certbot can read, or remove it") from None
+    """The settings in an env-style file: NAME=value, quoted or not, with # comments. ReportError names every faulty line."""
     found, faults = {}, []
-    for number, line in enumerate(lines, 1):
-        match = re.fullmatch(
-            r"""\s*(?:export\s+)?(\w+)=(?:"([^"]*)"|'([^']*)'|([^"'\s]\S*(?:[ \t]+[^#\s]\S*)*)?)\s*(?:(?<=\s)#.*)?""", line
-        )
-        if match and (match[1] in SETTINGS or match[1] in PASSED_ON):
-            found[match[1]] = next((value for value in match.groups()[1:] if value is not None), "")
+    for number, line in enumerate(text_of(path, "").splitlines(), 1):
+        match = re.fullmatch(r"""(?:export\s+)?(\w+)\s*=\s*(?:(["'])(.*?)\2|([^"'].*?)?)(?:\s+#.*)?""", line.strip())
+        if not match and line.strip() and not line.strip().startswith("#"):
+            faults.append(f"line {number} is not NAME=value (not shown, it may hold a secret)")
+        elif match and match[1] not in (*SETTINGS, *PASSED_ON):
+            faults.append(f"line {number}: {match[1]} is no setting (known: {', '.join((*SETTINGS, *PASSED_ON))})")
         elif match:
-            faults.append(f"line {number}: {match[1]} is no setting (known: {', '.join([*SETTINGS, *PASSED_ON[:4]])})")
-        elif line.strip() and not line.lstrip().startswith("#"):
-            faults.append(f"line {number} is not NAME=value (its text is not shown: it may hold a secret)")
+            found[match[1]] = match[3] or match[4] or ""
     if faults:
         raise ReportError(f"{path}: {'; '.join(faults)}")
     return found
 
 
-def read_settings(environ: Environ, folder: str) -> Settings:
+def read_settings(environ: Environ, folder: str, script: str) -> Settings:
     """All settings, from the file, the environment, this script, in this order; ReportError names every fault at once."""
-    path = os.path.join(folder, ENV_FILE)
+    path, faults = os.path.join(folder, ENV_FILE), []
     in_file = read_env_file(path)
-    environ.update((name, value) for name, value in in_file.items() if name in PASSED_ON)  # where requests looks for them
-    sources = {}
+    environ.update((name, in_file[name]) for name in PASSED_ON if name in in_file)  # where requests looks for them
+    sources = {name: (default, script) for name, (default, _) in SETTINGS.items()}
+    if environ.get("INFLUXDB_USER") in ("1", "2"):
+        sources["INFLUXDB_VERSION"] = (environ["INFLUXDB_USER"], "INFLUXDB_USER, as the published hook has it")
+    sources.update({name: (environ[name], "the environment") for name in SETTINGS if name in environ})
+    sources.update({name: (in_file[name], path) for name in SETTINGS if name in in_file})
+    if not sources["HOSTNAME"][0].strip():
+        sources["HOSTNAME"] = (os.uname().nodename, "the host itself")
+    value = {name: found.strip() for name, (found, _) in sources.items()}
     for name, (default, _) in SETTINGS.items():
-        where = (
-            (in_file[name], path) if name in in_file else (environ[name], "environment") if name in environ else (default, "this script")
-        )
-        sources[name] = (where[0].strip(), where[1])
-    if sources["INFLUXDB_VERSION"][1] == "this script" and environ.get("INFLUXDB_USER") in ("1", "2"):
-        sources["INFLUXDB_VERSION"] = (environ["INFLUXDB_USER"], "INFLUXDB_USER, as the published hook read it")
-    if not sources["HOSTNAME"][0]:
-        sources["HOSTNAME"] = (os.uname().nodename, "the host's name")
-    value = {name: found[0] for name, found in sources.items()}
-    faults = [
-        f"{name} is empty: set it, or remove the line and get {SETTINGS[name][0]}"
-        for name in SETTINGS
-        if not value[name] and name not in MAY_BE_EMPTY
-    ]
-    faults += [
-        f"{name} has a line break or control character: remove it" for name in SETTINGS if re.search(r"[\x00-\x1f\x7f]", value[name])
-    ]
-    if value["INFLUXDB_URL"]:
-        faults += url_faults(value["INFLUXDB_URL"])
+        if not value[name] and name not in MAY_BE_EMPTY:
+            faults.append(f"{name} is empty: set it, or remove it and get {default}")
+        if re.search(r"[\x00-\x1f\x7f]", value[name]):
+            faults.append(f"{name} has a line break or another control character: remove it")
+    url, shown = value["INFLUXDB_URL"], re.sub(r"[?#].*", "?...", value["INFLUXDB_URL"])
+    if "@" in url:
+        faults.append("INFLUXDB_URL has credentials in it: move them to INFLUXDB_TOKEN, as user:password")
+    elif url and not re.match(r"https?://", url):
+        faults.append(f"INFLUXDB_URL is {shown}: begin it with http:// or https://, such as http://127.0.0.1:8086")
+    elif url and not re.fullmatch(r"https?://(\[[\da-fA-F:.]+\]|[^\s/:?#\[\]]+)(:\d{1,5})?(/[^\s?#]*)?", url):
+        faults.append(f"INFLUXDB_URL is {shown}: give only scheme, host, port and path, without spaces, as in http://[::1]:8086")
     if value["INFLUXDB_VERSION"] not in ("", "1", "2"):
-        faults.append(
-            f"INFLUXDB_VERSION is {value['INFLUXDB_VERSION']}: set 2 (InfluxDB 1.8 and up), or 1 (older, and Telegraf's influxdb_listener)"
-        )
-    timeout = re.fullmatch(r"\d{1,5}(\.\d+)?", value["INFLUXDB_TIMEOUT"])
-    if value["INFLUXDB_TIMEOUT"] and not (timeout and float(timeout[0]) > 0):
-        faults.append(f"INFLUXDB_TIMEOUT is {value['INFLUXDB_TIMEOUT']}: set a number of seconds above 0, such as 10")
+        faults.append("INFLUXDB_VERSION is neither 1 nor 2: set 2 (InfluxDB 1.8 and newer), or 1 (older, or Telegraf's influxdb_listener)")
+    if value["INFLUXDB_TIMEOUT"] and not re.fullmatch(r"(?=.*[1-9])\d{1,5}(\.\d{1,9})?", value["INFLUXDB_TIMEOUT"]):
+        faults.append("INFLUXDB_TIMEOUT is not a number of seconds above 0: set one, such as 10")
     if value["MEASUREMENT"].startswith(("#", "_")):
         faults.append("MEASUREMENT begins with # or _, which InfluxDB does not take: set another, such as certbot_renewal")
-    token = value["INFLUXDB_TOKEN"]
-    if value["INFLUXDB_TOKEN_FILE"]:
-        token, token_fault = read_token(value["INFLUXDB_TOKEN_FILE"], token)
-        faults += token_fault
+    token, token_file = value["INFLUXDB_TOKEN"], value["INFLUXDB_TOKEN_FILE"]
+    if token and token_file:
+        faults.append("INFLUXDB_TOKEN and INFLUXDB_TOKEN_FILE are both set: keep one")
+    elif token_file:
+        try:
+            token = text_of(
+                token_file, "correct INFLUXDB_TOKEN_FILE, or put the token there, readable for the user who runs certbot"
+            ).strip()
+            if not token or re.search(r"[\x00-\x1f\x7f]", token):
+                faults.append(f"{token_file}: must hold the token and nothing else: correct it, or INFLUXDB_TOKEN_FILE")
+        except ReportError as error:
+            faults.append(str(error))
     if faults:
-        raise ReportError("; ".join(faults) + f". Settings come from {path}, the environment and the top of the script")
-    return Settings(
-        url=value["INFLUXDB_URL"].rstrip("/"),
-        version=int(value["INFLUXDB_VERSION"]),
-        bucket=value["INFLUXDB_BUCKET"],
-        org=value["INFLUXDB_ORG"],
-        token=token,
-        timeout=float(value["INFLUXDB_TIMEOUT"]),
-        measurement=value["MEASUREMENT"],
-        host=value["HOSTNAME"],
-        sources=sources,
-    )
-
-
-def url_faults(url: str) -> list[str]:
-    """What is wrong with INFLUXDB_URL; it is shown only where it cannot hold a password."""
-    if "@" in url:
-        return ["INFLUXDB_URL has credentials in it: move them to INFLUXDB_TOKEN, as user:password"]
-    if not re.match(r"https?://", url):
-        return [f"INFLUXDB_URL is {url}: begin it with http:// or https://, such as http://127.0.0.1:8086"]
-    if not re.fullmatch(r"https?://(\[[0-9a-fA-F:.]+\]|[^\s/:?#\[\]]+)(:\d{1,5})?(/[^\s?#]*)?", url):
-        return [
-            f"INFLUXDB_URL is {url}: set scheme, host and port only, such as http://127.0.0.1:8086 or http://[::1]:8086, no spaces, no ?"
-        ]
-    return []
-
-
-def read_token(path: str, token: str) -> tuple[str, list[str]]:
-    """The token in the file, and what is wrong with it."""
-    if token:
-        return "", ["INFLUXDB_TOKEN and INFLUXDB_TOKEN_FILE are both set: keep one"]
-    try:
-        with open(path, encoding="utf-8") as file:
-            token = file.read().strip()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        return "", [f"INFLUXDB_TOKEN_FILE is {path}: {reason}: write the token there, readable for the user who runs certbot"]
-    if not token or re.search(r"[\x00-\x1f\x7f]", token):
-        return "", [f"INFLUXDB_TOKEN_FILE is {path}: it must hold the token alone, on one line"]
-    return token, []
+        raise ReportError("; ".join(faults) + f" (settings: {path}, the environment, the top of {script})")
+    timeout, host = float(value["INFLUXDB_TIMEOUT"]), value["HOSTNAME"]
+    version, bucket, org = int(value["INFLUXDB_VERSION"]), value["INFLUXDB_BUCKET"], value["INFLUXDB_ORG"]
+    return Settings(url.rstrip("/"), version, bucket, org, token, timeout, value["MEASUREMENT"], host, sources)
 
 
 # ---- Certificates ----------------------------------------------------------------------------------------------------
@@ -200,77 +170,59 @@ class Certificate(NamedTuple):
 
 def read_certificate(live: str) -> Certificate:
     """The certificate of the lineage whose folder in live/ is given; ReportError if there is none or it cannot be read."""
-    path, live = os.path.join(live, "cert.pem"), os.path.abspath(live)
+    live = os.path.abspath(live)
+    path, lineage = os.path.join(live, "cert.pem"), os.path.basename(live)
     try:
+        with open(path, "rb"):  # for the system's own words; OpenSSL's are another language
+            pass
         # Private, but in every Python from 3.6 to 3.14, while the cryptography package is not on every install.
         decoded: dict[str, Any] = ssl._ssl._test_decode_cert(path)  # type: ignore[attr-defined]
         not_before, not_after = (ssl.cert_time_to_seconds(decoded[key]) for key in ("notBefore", "notAfter"))
-    except ssl.SSLError:  # an OSError too, but what it says is OpenSSL's own language, and differs by version
-        try:
-            with open(path, "rb"):
-                reason = "is not a certificate"
-        except OSError as error:
-            reason = error.strerror or "cannot be read"
-        raise ReportError(f"{path}: {reason}: look at it with: certbot certificates") from None
-    except (OSError, ValueError) as error:
-        raise ReportError(f"{path}: {getattr(error, 'strerror', None) or error}: look at it with: certbot certificates") from None
+    except (OSError, ValueError) as error:  # SSLError is an OSError
+        reason = "not a certificate" if isinstance(error, (ssl.SSLError, ValueError)) else error.strerror
+        raise ReportError(f"{path}: {reason}: look at it as root, with: certbot certificates") from None
     # Certificates spell IPv6 out; certbot, and so the published hook, writes the short form.
+    alternatives = [(kind, name.strip().lower()) for kind, name in decoded.get("subjectAltName", ())]
     names = [
-        str(ipaddress.ip_address(value.strip())) if kind == "IP Address" else value.lower()
-        for kind, value in decoded.get("subjectAltName", ())
-        if kind in ("DNS", "IP Address")
+        str(ipaddress.ip_address(name)) if kind == "IP Address" else name for kind, name in alternatives if kind in ("DNS", "IP Address")
     ]
-    conf = os.path.join(os.path.dirname(os.path.dirname(live)), "renewal", os.path.basename(live) + ".conf")
-    return Certificate(
-        os.path.basename(live), list(dict.fromkeys(names)), not_before, not_after, due(not_before, not_after, renew_before_expiry(conf))
-    )
+    conf = os.path.join(os.path.dirname(os.path.dirname(live)), "renewal", lineage + ".conf")
+    return Certificate(lineage, names, not_before, not_after, due(not_before, not_after, renew_before_expiry(conf)))
 
 
 def due(not_before: int, not_after: int, before_expiry: str = "") -> int:
     """When certbot renews, Unix seconds: `renew_before_expiry` before the end, else when a third of the lifetime is left, or a
     half if the lifetime is under ten days (certbot 4.0 and newer). Never before notBefore: certbot then renews at every run."""
     lifetime = not_after - not_before
-    moment = before(not_after, before_expiry) if before_expiry else None
-    if moment is None:
-        moment = not_after - (lifetime // 2 if lifetime < 10 * DAY else lifetime // 3)
-    return max(moment, not_before)
+    usual = not_after - (lifetime // 2 if lifetime < 10 * DAY else lifetime // 3)
+    moment = before(not_after, before_expiry)
+    return max(usual if moment is None else moment, not_before)
 
 
 def before(moment: int, interval: str) -> int | None:
-    """The moment that lies an interval earlier, as certbot reads it with parsedatetime: `30`, `30 days`, `3 weeks`, `720 hours`,
+    """The moment that lies an interval earlier, as certbot reads it (with parsedatetime): `30`, `30 days`, `3 weeks`, `720 hours`,
     `1 month`; None if it is no interval."""
-    seconds, months = 0.0, 0
-    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([a-z]*)[\s,]*", interval.lower())
-    if not parts or not re.fullmatch(r"\s*(\d+(\.\d+)?\s*[a-z]*[\s,]*)+", interval.lower()):
+    if not re.fullmatch(r"(\s*\d+\s*([smhdwy]\w*|$)[\s,]*)+", interval.lower()):
         return None
-    for amount, unit in parts:
-        if re.fullmatch(r"m(on(th)?|th)s?|y(ea)?rs?|y", unit):
-            months += int(float(amount) * (12 if unit.startswith("y") else 1))
-        elif match := re.fullmatch(r"(s)(ec(ond)?s?)?|(m)(in(ute)?s?)?|(h)((ou)?rs?)?|(d)(ays?)?|(w)((ee)?ks?)?|()", unit):
-            factor = {"s": 1, "m": 60, "h": 3600, "d": DAY, "w": 7 * DAY, "": DAY}
-            seconds += float(amount) * factor[match[0][:1]]
+    for amount, unit in re.findall(r"(\d+)\s*(mo|mth|[smhdwy]|$)", interval.lower()):
+        if unit in ("mo", "mth", "y"):
+            then = time.gmtime(moment)
+            year, month = divmod(then.tm_year * 12 + then.tm_mon - 1 - int(amount) * (12 if unit == "y" else 1), 12)
+            day = min(then.tm_mday, calendar.monthrange(year, month + 1)[1])
+            moment = calendar.timegm((year, month + 1, day, *then[3:6]))
         else:
-            return None
-    if months:
-        then = time.gmtime(moment)
-        year, month = divmod(then.tm_year * 12 + then.tm_mon - 1 - months, 12)
-        day = min(then.tm_mday, calendar.monthrange(year, month + 1)[1])
-        moment = calendar.timegm((year, month + 1, day, then.tm_hour, then.tm_min, then.tm_sec))
-    return moment - int(seconds)
+            moment -= int(amount) * {"s": 1, "m": 60, "h": 3600, "w": 7 * DAY}.get(unit, DAY)
+    return moment
 
 
 def renew_before_expiry(conf: str) -> str:
     """The setting of a renewal configuration, "" if it is not set. It counts only above the first section."""
     try:
-        with open(conf, encoding="utf-8", errors="replace") as file:
-            for line in file:
-                if line.lstrip().startswith("["):
-                    break
-                if match := re.match(r"""\s*renew_before_expiry\s*=\s*["']?([^"'#\n]*)""", line):
-                    return match[1].strip()
-    except OSError:
-        pass  # without the configuration certbot would not renew at all; the certificate's own dates still hold
-    return ""
+        top = re.split(r"(?m)^\s*\[", text_of(conf, ""))[0]
+    except ReportError:  # the certificate's own dates still hold
+        return ""
+    match = re.search(r"""(?m)^[ \t]*renew_before_expiry[ \t]*=[ \t]*["']?([^"'#\n]*)""", top)
+    return match[1].strip() if match else ""
 
 
 # ---- Points ----------------------------------------------------------------------------------------------------------
@@ -303,6 +255,21 @@ def state_point(settings: Settings, certificate: Certificate, run_at: int, now: 
 
 
 # ---- Delivery --------------------------------------------------------------------------------------------------------
+REMEDIES = (  # (what a server says, status first; what to do about it): the first that fits. InfluxDB 1.8, 1.12, 2.9, Telegraf 1.39
+    (r"orgID or org|organization name", "set INFLUXDB_ORG to the organization's name"),
+    (r"dbrp mapping", "set INFLUXDB_VERSION=2"),
+    (r"^401", "set INFLUXDB_TOKEN to a valid token, or to user:password on 1.x; Telegraf's influxdb_v2_listener wants INFLUXDB_VERSION=2"),
+    (r"^403", "give the token, or the user, in INFLUXDB_TOKEN the right to write to {bucket}"),
+    (r"retention policy not found", "create it, or correct what stands behind the slash in INFLUXDB_BUCKET"),
+    (r"^404 .*(bucket|database)", "create {bucket}, or correct INFLUXDB_BUCKET, or give the token access to it"),
+    (r"^40[45]", "set INFLUXDB_VERSION={other} (1: before 1.8, and Telegraf's influxdb_listener), or correct the path in INFLUXDB_URL"),
+    (r"retention policy", "set the clock of this host, or let INFLUXDB_BUCKET keep points for longer"),
+    (r"conflict", "set MEASUREMENT to another name: something else writes other types to this one"),
+    (r"^(5|429)", "look at the server's log"),
+    (r"", "correct INFLUXDB_URL, or what stands between this host and InfluxDB"),
+)
+
+
 class Answer(NamedTuple):
     """How one request ended: `error` is "" when the report was stored, perhaps with a `remark`; `again` says that another try may help."""
 
@@ -334,7 +301,7 @@ def write_request(settings: Settings) -> tuple[str, dict[str, str]]:
 
 def with_token(settings: Settings) -> Callable[[Any], Any]:
     """Puts the token on a request. Given as `auth`, since requests would let ~/.netrc overrule a header."""
-    token = settings.token.encode()
+    token = settings.token.encode("utf-8", "replace")
 
     def authorize(request: Any) -> Any:
         if token and settings.version == 1 and b":" in token:  # InfluxDB before 1.8 knows no other way
@@ -347,56 +314,46 @@ def with_token(settings: Settings) -> Callable[[Any], Any]:
 
 
 def deliver(settings: Settings, lines: Sequence[str], droppable: int) -> Answer:
-    """Sends the lines in one request; tries again, with back-off, until the timeout for all tries is over. Raises ReportError.
+    """Sends the lines in one request; tries again, with back-off, until the timeout for all tries is over.
     `droppable` of the points may be older than the bucket's retention."""
     requests = load_requests()
-    deadline = time.monotonic() + settings.timeout
+    deadline, done, tries = time.monotonic() + settings.timeout, threading.Event(), [0]
     answers = [Answer(f"no answer from {settings.url}: does it run, and is INFLUXDB_URL its address?", again=True)]
-    tries = [0]
-    done = threading.Event()
 
     def work() -> None:
-        while True:
-            tries[0] += 1
-            answer = try_once(requests, settings, lines, droppable, deadline, answers)
-            answers.append(answer)
-            pause = max(answer.retry_after, 0.25 * 2 ** tries[0])
-            if not answer.again or time.monotonic() + pause >= deadline:
-                return done.set()
-            time.sleep(pause)
+        try:
+            while answers[-1].again:
+                tries[0] += 1
+                answers.append(try_once(requests, settings, lines, droppable, deadline, answers))
+                pause = max(answers[-1].retry_after, 0.25 * 2 ** tries[0])
+                if time.monotonic() + pause >= deadline:
+                    return
+                if answers[-1].again:
+                    time.sleep(pause)
+        finally:
+            done.set()
 
     # In a thread of its own: a slow name server, or a server that drips, outlives every timeout that requests knows.
     threading.Thread(target=work, daemon=True).start()
     done.wait(settings.timeout)
     answer = answers[-1]
-    if answer.error:
-        raise ReportError(
-            hidden(settings, answer.error)
-            + (f" (tried {tries[0]}x within INFLUXDB_TIMEOUT, {settings.timeout:g} s)" if answer.again else "")
-        )
-    return answer
+    effort = f" (tried {tries[0]} times; INFLUXDB_TIMEOUT is {settings.timeout:g} s)" if answer.again else ""
+    return answer._replace(error=answer.error + effort)
 
 
 def try_once(requests: Any, settings: Settings, lines: Sequence[str], droppable: int, deadline: float, answers: list[Answer]) -> Answer:
     """One request, judged. What is known before the answer is complete goes to `answers`, should the deadline come first."""
     url, parameters = write_request(settings)
+    headers = {"Content-Type": "text/plain; charset=utf-8", "User-Agent": f"{NAME}/{__version__}"}
     left = max(deadline - time.monotonic(), 0.1)
+    sent = {"params": parameters, "data": "\n".join(lines).encode(), "headers": headers, "auth": with_token(settings)}
     try:
-        with requests.post(
-            url,
-            params=parameters,
-            data="\n".join(lines).encode(),
-            headers={"Content-Type": "text/plain; charset=utf-8", "User-Agent": f"{NAME}/{__version__}"},
-            auth=with_token(settings),
-            timeout=left,
-            allow_redirects=False,  # a POST would arrive as a GET, and a login page's 200 would look like success
-            stream=True,  # never read more of an answer than its reason
-        ) as response:
+        # Not following redirects: a POST would arrive as a GET, and a login page's 200 would look like success.
+        # A stream: never more of an answer is read than its reason. Connecting is tried anew while there is time to.
+        with requests.post(url, **sent, timeout=(left / 3, left), allow_redirects=False, stream=True) as response:
             if response.status_code == 204:
                 return Answer(date=response.headers.get("Date", ""))
-            answers.append(
-                Answer(f"{settings.url} answered {response.status_code} and never finished its answer: is it InfluxDB?", again=True)
-            )
+            answers.append(Answer(f"{settings.url} answered {response.status_code} and never finished: is it InfluxDB?", again=True))
             body = next(response.iter_content(8192), b"").decode("utf-8", "replace")
             return judge(settings, response.status_code, response.headers, body, droppable)
     except requests.exceptions.SSLError as error:
@@ -415,69 +372,32 @@ def root_cause(error: BaseException) -> str:
 
 
 def shortened(text: str) -> str:
-    """A server's words on one line, in ASCII and not too many."""
+    """Foreign words on one line, in ASCII and not too many."""
     return re.sub(r"[^\x21-\x7e]+", " ", text).strip()[:400]
 
 
-def hidden(settings: Settings, text: str) -> str:
-    """The text without the token, and without the password in it, should a server repeat them."""
-    for secret in (settings.token, settings.token.partition(":")[2]):
-        text = text.replace(secret, "***") if secret else text
-    return text
-
-
 def judge(settings: Settings, status: int, headers: Any, body: str, droppable: int) -> Answer:
-    """What an answer other than 204 means, and what to do about it. Status codes and texts: InfluxDB 1.8 to 2.9, Telegraf 1.39."""
+    """What an answer other than 204 means, and what to do about it."""
+    for secret in (settings.token, settings.token.partition(":")[2]):
+        body = body.replace(secret, "***") if secret else body
     try:
         parsed = json.loads(body)
-        reason = shortened(str(parsed.get("message") or parsed.get("error") or body))
+        body = str(parsed.get("message") or parsed.get("error") or body)
     except (ValueError, AttributeError):
-        reason = shortened(body)
-    said = f"{settings.url} answered {status}: {reason or 'nothing more'}"
-    if status == 204 or (
-        (dropped := re.search(r"points beyond retention policy.*dropped=(\d+)|dropped (\d+) points outside retention policy", reason))
-        and int(dropped[1] or dropped[2]) <= droppable
-    ):
-        return Answer(remark="; what is older than the bucket's retention was not kept", date=headers.get("Date", ""))
-    if 300 <= status < 400:
+        pass  # plain text, or JSON of another kind
+    dropped = re.search(r"points beyond retention policy.*?dropped=(\d+)|dropped (\d+) points outside retention policy", body)
+    if dropped and int(dropped[1] or dropped[2]) <= droppable:  # the others were stored
+        return Answer(remark="; what is older than the bucket keeps was not stored", date=headers.get("Date", ""))
+    if status < 300:
+        return Answer(f"{settings.url} answered {status}, where InfluxDB answers 204: it is something else, correct INFLUXDB_URL")
+    if status < 400:
         place = shortened(re.sub(r"[?#].*|(?<=//)[^/@]*@", "", headers.get("Location", "")))
         return Answer(f"{settings.url} answered {status}, a redirect to {place or 'nowhere'}: set INFLUXDB_URL to InfluxDB itself")
-    if status < 300:
-        return Answer(f"{settings.url} answered {status} where InfluxDB answers 204, so it is something else: correct INFLUXDB_URL")
-    if status == 429 or (status >= 500 and "retention policy not found" not in reason):
-        wish = headers.get("Retry-After", "")
-        return Answer(
-            f"{said}: wait, or look at the server's log", again=True, retry_after=float(wish) if re.fullmatch(r"\d{1,6}", wish) else 0.0
-        )
-    return Answer(f"{said}: {remedy(settings, status, reason)}")
-
-
-def remedy(settings: Settings, status: int, reason: str) -> str:
-    """What to do about a refusal."""
-    other = 3 - settings.version
-    if "orgID or org" in reason or "organization" in reason:
-        return "set INFLUXDB_ORG to the organization's name"
-    if "dbrp mapping" in reason:
-        return "set INFLUXDB_VERSION=2"
-    if status == 401:
-        return "set INFLUXDB_TOKEN to a valid token, or to user:password on 1.x" + (
-            "; for Telegraf's influxdb_v2_listener and InfluxDB 2 set INFLUXDB_VERSION=2" if other == 2 else ""
-        )
-    if status == 403:
-        return f"give the token (INFLUXDB_TOKEN), or its user, the right to write to {settings.bucket}"
-    if "retention policy not found" in reason:
-        return "correct the part of INFLUXDB_BUCKET behind the slash, or create the retention policy"
-    if "page not found" in reason or status == 405:
-        return f"set INFLUXDB_VERSION={other}, or correct the path in INFLUXDB_URL" + (
-            " (before 1.8, and Telegraf's influxdb_listener, want 1)" if other == 1 else ""
-        )
-    if status == 404:
-        return f"create {settings.bucket}, or correct INFLUXDB_BUCKET"
-    if "retention policy" in reason:
-        return "is the clock of this host right, and does INFLUXDB_BUCKET keep points for more than a few hours?"
-    if "conflict" in reason:
-        return "something else writes to this measurement with other types: set MEASUREMENT to another name"
-    return "correct INFLUXDB_URL or what stands between this host and InfluxDB"
+    wish = re.fullmatch(r"\d{1,6}", headers.get("Retry-After", ""))
+    said = f"{status} {shortened(body) or 'nothing more'}" + (f" (Retry-After {wish[0]} s)" if wish else "")
+    remedy = next(text for pattern, text in REMEDIES if re.search(pattern, said)).format(bucket=settings.bucket, other=3 - settings.version)
+    again = status == 429 or (status >= 500 and "retention policy not found" not in said)
+    return Answer(f"{settings.url} answered {said}: {remedy}", again, float(wish[0]) if wish else 0.0)
 
 
 # ---- Reports ---------------------------------------------------------------------------------------------------------
@@ -486,45 +406,41 @@ class Report(NamedTuple):
 
     lines: list[str]
     says: str
-    renewals: int = 0  # how many of the lines have the time of a certificate, which may be older than the bucket keeps
-    faults: Sequence[str] = ()
+    renewals: int  # how many of the lines have the time of a certificate, which may be older than the bucket keeps
+    faults: list[str]
 
 
-def report_of(settings: Settings, folder: str, certificates: Iterable[Certificate], now: int) -> Report:
+def report_of(settings: Settings, folder: str, certificates: Sequence[Certificate], now: int) -> Report:
     """Renewals and state of certificates. The time of a state is now, but never before its certificate began: a clock may be off."""
     run_reports = os.path.exists(os.path.join(folder, KNOWN_FILE))
     renewals, states, faults, says = [], [], [], []
-    for certificate in certificates:
-        moment = max(now, certificate.not_before)
+    for lineage, names, not_before, not_after, renewal_due in certificates:
+        moment = max(now, not_before)
         if moment != now:
-            faults.append(f"the clock of this host says {utc(now)}, before {certificate.lineage} was issued ({utc(moment)}): set the clock")
-        renewals += renewal_points(settings, certificate.lineage, certificate.names, certificate.not_before)
-        states.append(state_point(settings, certificate, moment if run_reports else 0, moment))
-        said = f"{certificate.lineage} renewed {utc(certificate.not_before)}, {len(certificate.names)} names"
-        says.append(f"{said}, due {utc(certificate.renewal_due)}")
+            faults.append(f"the clock of this host says {utc(now)}, before {lineage} was issued ({utc(moment)}): set the clock")
+        renewals += renewal_points(settings, lineage, names, not_before)
+        states.append(state_point(settings, Certificate(lineage, names, not_before, not_after, renewal_due), run_reports * moment, moment))
+        says.append(f"{lineage} renewed {utc(not_before)}, {len(names)} names, due {utc(renewal_due)}")
     return Report([*renewals, *states], "; ".join(says), len(renewals), faults)
 
 
 def deploy_report(settings: Settings, environ: Environ, folder: str, now: int) -> Report:
-    """The report of the renewal that certbot is telling of. What the certificate says counts: certbot gives a dry run's names too."""
+    """The renewal that certbot is telling of. What the certificate says counts: in a dry run certbot names what it was asked for."""
     names, live = environ.get("RENEWED_DOMAINS", "").split(), environ.get("RENEWED_LINEAGE", "").strip()
-    by_hand = f"certbot sets it for a deploy hook. By hand: {NAME}.py --check, or certbot renew --dry-run --run-deploy-hooks"
-    if not live and not names:
-        raise ReportError(f"RENEWED_DOMAINS and RENEWED_LINEAGE are empty or not set, nothing to report: {by_hand}")
-    faults = [] if names else [f"RENEWED_DOMAINS is empty or not set, the certificate's names were taken: {by_hand}"]
+    by_hand = f"is empty or not set: certbot sets it for a deploy hook. By hand use {NAME}.py --check"
     try:
         if not live:
-            raise ReportError(f"RENEWED_LINEAGE is empty or not set: {by_hand}")
-        certificate = read_certificate(live)
-        report = report_of(settings, folder, [certificate], now)
-        return report._replace(faults=[*faults, *report.faults])
+            raise ReportError(f"RENEWED_LINEAGE {by_hand}" if names else f"RENEWED_DOMAINS {by_hand}")
+        report = report_of(settings, folder, [read_certificate(live)], now)
+        if not names:
+            report.faults.append(f"RENEWED_DOMAINS {by_hand}. The names of the certificate were reported")
+        return report
     except ReportError as error:
         if not names:
             raise
-        lineage = os.path.basename(os.path.abspath(live)) if live else ""
-        lines = renewal_points(settings, lineage, names, now)
+        lines = renewal_points(settings, os.path.basename(live.rstrip("/")), names, now)
         return Report(
-            lines, f"{lineage or names[0]}, {len(names)} names, at the current time", 0, [f"{error}. Reported without state: renewed now"]
+            lines, f"{names[0]}, {len(names)} names, renewed now", 0, [f"{error}. Only a renewal at the current time was reported"]
         )
 
 
@@ -532,14 +448,16 @@ def present_certificates(folder: str) -> tuple[list[Certificate], list[str]]:
     """Every certificate in live/, and what could not be read."""
     live, found, faults = os.path.join(folder, "live"), [], []
     try:
-        entries = sorted(entry.path for entry in os.scandir(live) if entry.is_dir())
+        lineages = sorted(entry.path for entry in os.scandir(live) if entry.is_dir())
     except OSError as error:
-        return [], [f"{live}: {error.strerror}: run as the user who runs certbot, or name certbot's folder with --config-dir"]
-    for path in entries:
+        return [], [f"{live}: {error.strerror}: run as root, or name certbot's configuration folder with --config-dir"]
+    for path in lineages:
         try:
             found.append(read_certificate(path))
         except ReportError as error:
             faults.append(str(error))
+    if not found:
+        faults.append(f"{live}: no certificate: get one with certbot, or name certbot's configuration folder with --config-dir")
     return found, faults
 
 
@@ -548,15 +466,16 @@ def utc(moment: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(moment))
 
 
-def send(settings: Settings, report: Report, now: int) -> list[str]:
-    """Delivers a report and says so on stdout; returns the faults, what the answer shows of the clock included."""
+def send(settings: Settings, report: Report) -> list[str]:
+    """Delivers a report and says so on stdout; returns what is wrong, with the clock too, as the server's answer shows it."""
     answer = deliver(settings, report.lines, report.renewals)
+    if answer.error:
+        return [*report.faults, answer.error]
     say(f"{report.says}: reported to {settings.target()}{answer.remark}")
-    faults = list(report.faults)
-    server = parsedate(answer.date)
-    if server and abs(calendar.timegm(server) - now) > 300 + settings.timeout:
-        faults.append(f"the clock of this host says {utc(now)}, the server's {utc(calendar.timegm(server))}: set the clock that is wrong")
-    return faults
+    server, now = parsedate(answer.date), time.time()
+    if server and abs(calendar.timegm(server) - now) > 300:
+        return [*report.faults, f"the clock of this host says {utc(now)}, the server's {utc(calendar.timegm(server))}: set the wrong one"]
+    return report.faults
 
 
 # ---- Command line ----------------------------------------------------------------------------------------------------
@@ -569,134 +488,93 @@ def say(text: str, stream: TextIO | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # or the interpreter complains when it flushes at its end
 
 
-def complain(text: str) -> None:
-    """One line on stderr."""
-    say(f"{NAME}: {text}", sys.stderr)
-
-
-def check(settings: Settings, folder: str, script: str, now: int) -> int:
-    """Proves the installation, with a real write; the last line is the verdict."""
-    for name, (value, source) in settings.sources.items():
-        say(f"{name:20} {'***' if name == 'INFLUXDB_TOKEN' and value else value or '(empty)':30} from {source}")
-    faults, place = [], os.path.abspath(script)
-    say(f"this file: {place}")
-    if os.path.basename(os.path.dirname(place)) != "deploy" or os.path.basename(os.path.dirname(os.path.dirname(place))) != "renewal-hooks":
-        faults.append(f"{place} is not in {folder}/renewal-hooks/deploy, so certbot runs it only if --deploy-hook names it: copy it there")
-    if not os.access(place, os.X_OK):
-        faults.append(f"{place} is not executable, so certbot ignores it: chmod 755 {place}")
-    say(f"server: {server_kind(settings)}")
-    certificates, unreadable = present_certificates(folder)
-    faults += unreadable
-    for certificate in certificates:
-        say(f"certificate: {report_of(settings, folder, [certificate], now).says}")
-    if certificates:
-        report = report_of(settings, folder, certificates, now)
-        try:
-            faults += send(settings, report._replace(says=f"{len(certificates)} certificates"), now)
-        except ReportError as error:
-            faults.append(str(error))
-    elif not unreadable:
-        faults.append(
-            f"no certificate in {folder}/live, so nothing was sent: get one with certbot first, or name certbot's folder with --config-dir"
-        )
-    faults += warnings_of(settings, folder)
-    if faults:
-        complain("not ready: " + "; ".join(faults))
-        return 1
-    say(f"ready: certbot's renewals will be reported to {settings.target()}, as host {settings.host}")
-    return 0
-
-
-def server_kind(settings: Settings) -> str:
-    """What answers at INFLUXDB_URL, from /ping; in words, whatever happens."""
-    requests = load_requests()
-    try:
-        with requests.get(
-            settings.url + "/ping", timeout=min(settings.timeout, 5), allow_redirects=False, stream=True, auth=with_token(settings)
-        ) as answer:
-            version = answer.headers.get("X-Influxdb-Version", "")
-            telegraf = "Telegraf" in version or version == "1.0"
-            return shortened(
-                f"{'Telegraf listener' if telegraf else 'InfluxDB'} {version}"
-                if version
-                else f"unknown, /ping answered {answer.status_code}"
-            )
-    except (requests.RequestException, OSError, ValueError) as error:
-        return f"none: {root_cause(error)}"
-
-
 def warnings_of(settings: Settings, folder: str) -> list[str]:
     """What does not keep a report from being sent, but will hurt one day."""
     found = []
     if re.fullmatch(r"[0-9a-f]{12}|[0-9a-f]{64}", settings.host):
-        found.append(
-            f"the host tag {settings.host} is a container's id, which changes: set HOSTNAME to the host's name in {folder}/{ENV_FILE}"
-        )
-    for path in (os.path.join(folder, ENV_FILE), settings.sources["INFLUXDB_TOKEN_FILE"][0]):
-        try:
-            if (
-                path
-                and settings.token
-                and os.stat(path).st_mode & 0o077
-                and (path.endswith(ENV_FILE) is False or settings.sources["INFLUXDB_TOKEN"][1] == path)
-            ):
-                found.append(f"{path} holds the token and others may read it: chmod 600 {path}")
-        except OSError:
-            pass
+        found.append(f"the host tag {settings.host} is a container's id, which changes: set HOSTNAME in {folder}/{ENV_FILE}")
+    token, source = settings.sources["INFLUXDB_TOKEN"]
+    for path in (source if token else "", settings.sources["INFLUXDB_TOKEN_FILE"][0]):
+        if os.path.isfile(path) and os.stat(path).st_mode & 0o004:
+            found.append(f"{path} holds the token and everybody may read it: chmod o= {path}")
     return found
+
+
+def server_kind(settings: Settings) -> str:
+    """What answers at INFLUXDB_URL, from /ping; in words, whatever happens."""
+    requests, timeout = load_requests(), min(settings.timeout, 5)
+    try:
+        with requests.get(settings.url + "/ping", timeout=timeout, allow_redirects=False, stream=True, auth=with_token(settings)) as answer:
+            version = shortened(answer.headers.get("X-Influxdb-Version", ""))
+            if not version:
+                return f"unknown: /ping answered {answer.status_code} and no X-Influxdb-Version"
+            return f"{'Telegraf listener' if version == '1.0' else 'InfluxDB'} {version}".replace("InfluxDB Telegraf", "Telegraf listener")
+    except (requests.RequestException, OSError, ValueError) as error:
+        return f"none: {root_cause(error)}"
+
+
+def check(settings: Settings, folder: str, script: str, now: int) -> list[str]:
+    """Proves the installation, with a real write; prints what it sees and returns what is wrong."""
+    for name, (value, source) in settings.sources.items():
+        say(f"{name:20} {'***' if name == 'INFLUXDB_TOKEN' and value else value or '(empty)':24} from {source}")
+    deploy, mode = os.path.join(folder, "renewal-hooks", "deploy"), os.stat(script).st_mode
+    say(f"{'this file':20} {script}, mode {mode & 0o7777:o}")
+    say(f"{'server':20} {server_kind(settings)}")
+    certificates, faults = present_certificates(folder)
+    if os.path.realpath(os.path.dirname(script)) != os.path.realpath(deploy):
+        faults.append(f"{script} is not in {deploy}, where certbot would run it: copy it there")
+    if not mode & 0o111:
+        faults.append(f"{script} is not executable, so certbot ignores it: chmod 755 {script}")
+    for certificate in certificates:
+        say(f"{'certificate':20} {report_of(settings, folder, [certificate], now).says}")
+    if certificates:
+        report = report_of(settings, folder, certificates, now)
+        faults += send(settings, report._replace(says=f"{'a real write':20} {len(certificates)} certificates"))
+    return faults + warnings_of(settings, folder)
 
 
 def help_text() -> str:
     """The table of settings, as --help prints it."""
     rows = [f"  {name:20} {default or '(empty)':22} {meaning}" for name, (default, meaning) in SETTINGS.items()]
-    return (
-        "settings (name, default, meaning):\n"
-        + "\n".join(rows)
-        + f"\n\nfrom {ENV_FILE} in certbot's configuration folder, else the environment, else the top of this file"
-    )
+    places = f"from {ENV_FILE} in certbot's configuration folder, else the environment, else the top of this file"
+    return "\n".join(["settings (name, default, meaning):", *rows, "", places])
 
 
 def main(arguments: Sequence[str], environ: Environ, script: str = __file__) -> int:
-    """Runs the hook and returns the exit status: 0 stored, 1 not stored or something is to be mended, 2 wrong usage."""
-    parser = argparse.ArgumentParser(
-        prog=f"{NAME}.py",
-        description=(__doc__ or "").splitlines()[0],
-        epilog=help_text(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="prove the installation: settings, server, a real write of the certificates present"
-    )
+    """Runs the hook and returns the exit status: 0 stored, 1 not stored or something to be mended, 2 wrong usage."""
+    raw, script = argparse.RawDescriptionHelpFormatter, os.path.abspath(script)
+    about = "Reports certbot's renewals to InfluxDB: a deploy hook in one file."
+    parser = argparse.ArgumentParser(prog=f"{NAME}.py", description=about, epilog=help_text(), formatter_class=raw)
+    parser.add_argument("--check", action="store_true", help="prove the installation, with a real write of the certificates present")
     parser.add_argument("--dry-run", action="store_true", help="print the lines and where they would go, send nothing")
     parser.add_argument("--config-dir", metavar="DIR", help="certbot's configuration folder")
     parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
-    given = parser.parse_args(arguments)
-    now = int(time.time())
+    given, now = parser.parse_args(arguments), int(time.time())
+    folder = given.config_dir or config_folder(script, environ.get("RENEWED_LINEAGE", ""))
     try:
-        folder = given.config_dir or config_folder(script, environ.get("RENEWED_LINEAGE", ""))
-        settings = read_settings(environ, folder)
+        settings = read_settings(environ, folder, script)
         if given.check:
-            return check(settings, folder, script, now)
-        if given.dry_run and not environ.get("RENEWED_LINEAGE") and not environ.get("RENEWED_DOMAINS"):
-            certificates, faults = present_certificates(folder)
-            report = report_of(settings, folder, certificates, now)._replace(faults=faults)
-        else:
-            report = deploy_report(settings, environ, folder, now)
-        if given.dry_run:
+            faults = check(settings, folder, script, now)
+            if not faults:
+                say(f"ready: renewals will be reported to {settings.target()}, as host {settings.host}")
+        elif given.dry_run:
+            by_certbot = environ.get("RENEWED_DOMAINS") or environ.get("RENEWED_LINEAGE")
+            certificates, faults = ([], []) if by_certbot else present_certificates(folder)
+            report = deploy_report(settings, environ, folder, now) if by_certbot else report_of(settings, folder, certificates, now)
+            url, parameters = write_request(settings)
             for line in report.lines:
                 say(line)
-            url, parameters = write_request(settings)
-            say(f"# {len(report.lines)} lines, not sent: POST {url} {' '.join(f'{key}={value}' for key, value in parameters.items())}")
-            faults = list(report.faults)
+            say(f"# not sent: {len(report.lines)} lines for {url}?{'&'.join(f'{key}={value}' for key, value in parameters.items())}")
+            faults += report.faults
         else:
+            report = deploy_report(settings, environ, folder, now)
             for text in warnings_of(settings, folder):
-                complain(f"warning: {text}")
-            faults = send(settings, report, now)
+                say(f"{NAME}: warning: {text}", sys.stderr)
+            faults = send(settings, report)
     except ReportError as error:
-        complain(str(error))
-        return 1
-    for fault in faults:
-        complain(fault)
+        faults = [str(error)]
+    if faults:
+        say(f"{NAME}: {'not ready: ' if given.check else ''}{'; '.join(faults)}", sys.stderr)
     return 1 if faults else 0
 
 
