@@ -39,12 +39,22 @@ SETTINGS: dict[str, tuple[str, str]] = {
     "MEASUREMENT": ("certbot_renewal", "measurement"),
     "HOSTNAME": ("", "host tag; empty: the host's name. A container must set it"),
 }
-MAY_BE_EMPTY = ("INFLUXDB_ORG", "INFLUXDB_TOKEN", "INFLUXDB_TOKEN_FILE", "HOSTNAME")
+RULES = {  # what a value must look like, and that in words
+    "INFLUXDB_URL": (
+        r"https?://(\[[\da-fA-F:.]+\]|[^\s/:?#@\[\]]+)(:\d{1,5})?(/[^\s?#@]*)?",
+        "http:// or https://, host and port, as in http://127.0.0.1:8086, no spaces; user and password belong in INFLUXDB_TOKEN",
+    ),
+    "INFLUXDB_VERSION": (r"[12]", "2 (InfluxDB 1.8 and newer), or 1 (older, and Telegraf's influxdb_listener)"),
+    "INFLUXDB_BUCKET": (r"[^/].*", "the name of a bucket, or of a database"),
+    "INFLUXDB_TIMEOUT": (r"(?=.*[1-9])[0-9]{1,5}(\.[0-9]{1,9})?", "a number of seconds above 0, such as 10"),
+    "MEASUREMENT": (r"[^#_].*", "a name that begins with neither # nor _"),
+}
 PASSED_ON = ("REQUESTS_CA_BUNDLE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "INFLUXDB_USER")  # the file may set these too
 ENV_FILE = "certbot_renewal_report.env"
 KNOWN_FILE = "certbot_renewal_report.known"  # made by run reports only: that it exists says that they are installed
 NAME = "certbot_renewal_report"
-DAY = 86400
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+DAY = 86400  # seconds
 Environ = MutableMapping[str, str]
 
 
@@ -78,23 +88,22 @@ def config_folder(script: str, lineage: str = "") -> str:
     return os.path.dirname(live) if lineage and os.path.basename(live) == "live" else "/etc/letsencrypt"
 
 
-def text_of(path: str, remedy: str) -> str:
-    """What is in a text file, "" if there is none at a path that may lack one (no remedy); ReportError if it cannot be read."""
+def text_of(path: str, remedy: str = "") -> str:
+    """What is in a text file; ReportError if it cannot be read. Without a remedy there may be no such file: that is ""."""
     try:
         with open(path, encoding="utf-8") as file:
             return file.read()
-    except UnicodeDecodeError:
-        raise ReportError(f"{path}: not UTF-8 text: {remedy or 'make it plain text'}") from None
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         if isinstance(error, FileNotFoundError) and not remedy:
             return ""
-        raise ReportError(f"{path}: {error.strerror}: {remedy or 'make it readable for the user who runs certbot'}") from None
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ReportError(f"{path}: {reason}: {remedy or 'make it a text file that the user who runs certbot can read'}") from None
 
 
 def read_env_file(path: str) -> dict[str, str]:
     """The settings in an env-style file: NAME=value, quoted or not, with # comments. ReportError names every faulty line."""
     found, faults = {}, []
-    for number, line in enumerate(text_of(path, "").splitlines(), 1):
+    for number, line in enumerate(text_of(path).splitlines(), 1):
         match = re.fullmatch(r"""(?:export\s+)?(\w+)\s*=\s*(?:(["'])(.*?)\2|([^"'].*?)?)(?:\s+#.*)?""", line.strip())
         if not match and line.strip() and not line.strip().startswith("#"):
             faults.append(f"line {number} is not NAME=value (not shown, it may hold a secret)")
@@ -120,24 +129,10 @@ def read_settings(environ: Environ, folder: str, script: str) -> Settings:
     if not sources["HOSTNAME"][0].strip():
         sources["HOSTNAME"] = (os.uname().nodename, "the host itself")
     value = {name: found.strip() for name, (found, _) in sources.items()}
-    for name, (default, _) in SETTINGS.items():
-        if not value[name] and name not in MAY_BE_EMPTY:
-            faults.append(f"{name} is empty: set it, or remove it and get {default}")
-        if re.search(r"[\x00-\x1f\x7f]", value[name]):
-            faults.append(f"{name} has a line break or another control character: remove it")
-    url, shown = value["INFLUXDB_URL"], re.sub(r"[?#].*", "?...", value["INFLUXDB_URL"])
-    if "@" in url:
-        faults.append("INFLUXDB_URL has credentials in it: move them to INFLUXDB_TOKEN, as user:password")
-    elif url and not re.match(r"https?://", url):
-        faults.append(f"INFLUXDB_URL is {shown}: begin it with http:// or https://, such as http://127.0.0.1:8086")
-    elif url and not re.fullmatch(r"https?://(\[[\da-fA-F:.]+\]|[^\s/:?#\[\]]+)(:\d{1,5})?(/[^\s?#]*)?", url):
-        faults.append(f"INFLUXDB_URL is {shown}: give only scheme, host, port and path, without spaces, as in http://[::1]:8086")
-    if value["INFLUXDB_VERSION"] not in ("", "1", "2"):
-        faults.append("INFLUXDB_VERSION is neither 1 nor 2: set 2 (InfluxDB 1.8 and newer), or 1 (older, or Telegraf's influxdb_listener)")
-    if value["INFLUXDB_TIMEOUT"] and not re.fullmatch(r"(?=.*[1-9])\d{1,5}(\.\d{1,9})?", value["INFLUXDB_TIMEOUT"]):
-        faults.append("INFLUXDB_TIMEOUT is not a number of seconds above 0: set one, such as 10")
-    if value["MEASUREMENT"].startswith(("#", "_")):
-        faults.append("MEASUREMENT begins with # or _, which InfluxDB does not take: set another, such as certbot_renewal")
+    for name, text in value.items():
+        pattern, must_be = RULES.get(name, (r".*", "one line of text"))
+        if not re.fullmatch(pattern, text) or CONTROL.search(text):
+            faults.append(f"{name} is {'wrong' if text else 'empty'}: it must be {must_be}")
     token, token_file = value["INFLUXDB_TOKEN"], value["INFLUXDB_TOKEN_FILE"]
     if token and token_file:
         faults.append("INFLUXDB_TOKEN and INFLUXDB_TOKEN_FILE are both set: keep one")
@@ -146,7 +141,7 @@ def read_settings(environ: Environ, folder: str, script: str) -> Settings:
             token = text_of(
                 token_file, "correct INFLUXDB_TOKEN_FILE, or put the token there, readable for the user who runs certbot"
             ).strip()
-            if not token or re.search(r"[\x00-\x1f\x7f]", token):
+            if not token or CONTROL.search(token):
                 faults.append(f"{token_file}: must hold the token and nothing else: correct it, or INFLUXDB_TOKEN_FILE")
         except ReportError as error:
             faults.append(str(error))
@@ -154,7 +149,7 @@ def read_settings(environ: Environ, folder: str, script: str) -> Settings:
         raise ReportError("; ".join(faults) + f" (settings: {path}, the environment, the top of {script})")
     timeout, host = float(value["INFLUXDB_TIMEOUT"]), value["HOSTNAME"]
     version, bucket, org = int(value["INFLUXDB_VERSION"]), value["INFLUXDB_BUCKET"], value["INFLUXDB_ORG"]
-    return Settings(url.rstrip("/"), version, bucket, org, token, timeout, value["MEASUREMENT"], host, sources)
+    return Settings(value["INFLUXDB_URL"].rstrip("/"), version, bucket, org, token, timeout, value["MEASUREMENT"], host, sources)
 
 
 # ---- Certificates ----------------------------------------------------------------------------------------------------
@@ -178,14 +173,12 @@ def read_certificate(live: str) -> Certificate:
         # Private, but in every Python from 3.6 to 3.14, while the cryptography package is not on every install.
         decoded: dict[str, Any] = ssl._ssl._test_decode_cert(path)  # type: ignore[attr-defined]
         not_before, not_after = (ssl.cert_time_to_seconds(decoded[key]) for key in ("notBefore", "notAfter"))
+        # Certificates spell IPv6 out; certbot, and so the published hook, writes the short form.
+        found = [(kind, name.strip().lower()) for kind, name in decoded.get("subjectAltName", ()) if kind in ("DNS", "IP Address")]
+        names = [name if kind == "DNS" else str(ipaddress.ip_address(name)) for kind, name in found]
     except (OSError, ValueError) as error:  # SSLError is an OSError
         reason = "not a certificate" if isinstance(error, (ssl.SSLError, ValueError)) else error.strerror
         raise ReportError(f"{path}: {reason}: look at it as root, with: certbot certificates") from None
-    # Certificates spell IPv6 out; certbot, and so the published hook, writes the short form.
-    alternatives = [(kind, name.strip().lower()) for kind, name in decoded.get("subjectAltName", ())]
-    names = [
-        str(ipaddress.ip_address(name)) if kind == "IP Address" else name for kind, name in alternatives if kind in ("DNS", "IP Address")
-    ]
     conf = os.path.join(os.path.dirname(os.path.dirname(live)), "renewal", lineage + ".conf")
     return Certificate(lineage, names, not_before, not_after, due(not_before, not_after, renew_before_expiry(conf)))
 
@@ -202,14 +195,14 @@ def due(not_before: int, not_after: int, before_expiry: str = "") -> int:
 def before(moment: int, interval: str) -> int | None:
     """The moment that lies an interval earlier, as certbot reads it (with parsedatetime): `30`, `30 days`, `3 weeks`, `720 hours`,
     `1 month`; None if it is no interval."""
-    if not re.fullmatch(r"(\s*\d+\s*([smhdwy]\w*|$)[\s,]*)+", interval.lower()):
+    if not re.fullmatch(r"(\d{1,6}\s*([smhdwy][a-z]*[\s,]*|$))+", interval.lower()):
         return None
     for amount, unit in re.findall(r"(\d+)\s*(mo|mth|[smhdwy]|$)", interval.lower()):
         if unit in ("mo", "mth", "y"):
             then = time.gmtime(moment)
             year, month = divmod(then.tm_year * 12 + then.tm_mon - 1 - int(amount) * (12 if unit == "y" else 1), 12)
-            day = min(then.tm_mday, calendar.monthrange(year, month + 1)[1])
-            moment = calendar.timegm((year, month + 1, day, *then[3:6]))
+            day = min(then.tm_mday, calendar.monthrange(max(year, 1970), month + 1)[1])
+            moment = calendar.timegm((max(year, 1970), month + 1, day, *then[3:6]))
         else:
             moment -= int(amount) * {"s": 1, "m": 60, "h": 3600, "w": 7 * DAY}.get(unit, DAY)
     return moment
@@ -218,7 +211,7 @@ def before(moment: int, interval: str) -> int | None:
 def renew_before_expiry(conf: str) -> str:
     """The setting of a renewal configuration, "" if it is not set. It counts only above the first section."""
     try:
-        top = re.split(r"(?m)^\s*\[", text_of(conf, ""))[0]
+        top = re.split(r"(?m)^\s*\[", text_of(conf))[0]
     except ReportError:  # the certificate's own dates still hold
         return ""
     match = re.search(r"""(?m)^[ \t]*renew_before_expiry[ \t]*=[ \t]*["']?([^"'#\n]*)""", top)
@@ -229,7 +222,7 @@ def renew_before_expiry(conf: str) -> str:
 def escaped(text: str, special: str = ",= ") -> str:
     """A measurement or tag for line protocol. A backslash before a special character or at the end cannot be written in it
     (InfluxDB would take it for an escape), nor can a control character: they become / and _."""
-    text = re.sub(r"[\x00-\x1f\x7f]", "_", text.encode("utf-8", "replace").decode())
+    text = CONTROL.sub("_", text.encode("utf-8", "replace").decode())
     text = re.sub(rf"\\(?=[{special}]|$)", "/", text)
     return re.sub(rf"([{special}])", r"\\\1", text)
 
@@ -248,10 +241,13 @@ def renewal_points(settings: Settings, lineage: str, names: Sequence[str], momen
 
 def state_point(settings: Settings, certificate: Certificate, run_at: int, now: int) -> str:
     """What is on disk now. All four fields, always: the queries rely on it."""
-    fields = (
-        f"not_before={certificate.not_before}i,renewal_due={certificate.renewal_due}i,not_after={certificate.not_after}i,run_at={run_at}i"
-    )
-    return point(settings, fields, now, domain="all", lineage=certificate.lineage)
+    values = {
+        "not_before": certificate.not_before,
+        "renewal_due": certificate.renewal_due,
+        "not_after": certificate.not_after,
+        "run_at": run_at,
+    }
+    return point(settings, ",".join(f"{key}={value}i" for key, value in values.items()), now, domain="all", lineage=certificate.lineage)
 
 
 # ---- Delivery --------------------------------------------------------------------------------------------------------
@@ -285,9 +281,7 @@ def load_requests() -> Any:
     try:
         import requests
     except ImportError:
-        raise ReportError(
-            f"the requests library is missing for {sys.executable}: apt-get install python3-requests, or pip install requests"
-        ) from None
+        raise ReportError(f"no requests library for {sys.executable}: apt-get install python3-requests, or pip install requests") from None
     return requests
 
 
@@ -302,12 +296,11 @@ def write_request(settings: Settings) -> tuple[str, dict[str, str]]:
 def with_token(settings: Settings) -> Callable[[Any], Any]:
     """Puts the token on a request. Given as `auth`, since requests would let ~/.netrc overrule a header."""
     token = settings.token.encode("utf-8", "replace")
+    basic = settings.version == 1 and b":" in token  # InfluxDB before 1.8 knows no other way
 
     def authorize(request: Any) -> Any:
-        if token and settings.version == 1 and b":" in token:  # InfluxDB before 1.8 knows no other way
-            request.headers["Authorization"] = b"Basic " + binascii.b2a_base64(token, newline=False)
-        elif token:
-            request.headers["Authorization"] = b"Token " + token
+        if token:
+            request.headers["Authorization"] = b"Basic " + binascii.b2a_base64(token, newline=False) if basic else b"Token " + token
         return request
 
     return authorize
@@ -383,7 +376,7 @@ def judge(settings: Settings, status: int, headers: Any, body: str, droppable: i
     try:
         parsed = json.loads(body)
         body = str(parsed.get("message") or parsed.get("error") or body)
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         pass  # plain text, or JSON of another kind
     dropped = re.search(r"points beyond retention policy.*?dropped=(\d+)|dropped (\d+) points outside retention policy", body)
     if dropped and int(dropped[1] or dropped[2]) <= droppable:  # the others were stored
@@ -414,13 +407,13 @@ def report_of(settings: Settings, folder: str, certificates: Sequence[Certificat
     """Renewals and state of certificates. The time of a state is now, but never before its certificate began: a clock may be off."""
     run_reports = os.path.exists(os.path.join(folder, KNOWN_FILE))
     renewals, states, faults, says = [], [], [], []
-    for lineage, names, not_before, not_after, renewal_due in certificates:
-        moment = max(now, not_before)
+    for found in certificates:
+        moment = max(now, found.not_before)
         if moment != now:
-            faults.append(f"the clock of this host says {utc(now)}, before {lineage} was issued ({utc(moment)}): set the clock")
-        renewals += renewal_points(settings, lineage, names, not_before)
-        states.append(state_point(settings, Certificate(lineage, names, not_before, not_after, renewal_due), run_reports * moment, moment))
-        says.append(f"{lineage} renewed {utc(not_before)}, {len(names)} names, due {utc(renewal_due)}")
+            faults.append(f"the clock of this host says {utc(now)}, before {found.lineage} was issued ({utc(moment)}): set the clock")
+        renewals += renewal_points(settings, found.lineage, found.names, found.not_before)
+        states.append(state_point(settings, found, moment if run_reports else 0, moment))
+        says.append(f"{found.lineage} renewed {utc(found.not_before)}, {len(found.names)} names, due {utc(found.renewal_due)}")
     return Report([*renewals, *states], "; ".join(says), len(renewals), faults)
 
 
@@ -533,48 +526,54 @@ def check(settings: Settings, folder: str, script: str, now: int) -> list[str]:
     return faults + warnings_of(settings, folder)
 
 
-def help_text() -> str:
-    """The table of settings, as --help prints it."""
-    rows = [f"  {name:20} {default or '(empty)':22} {meaning}" for name, (default, meaning) in SETTINGS.items()]
+def command_line() -> argparse.ArgumentParser:
+    """What may be given; its help ends in the table of settings."""
+    table = "".join(f"  {name:20} {default or '(empty)':22} {meaning}\n" for name, (default, meaning) in SETTINGS.items())
     places = f"from {ENV_FILE} in certbot's configuration folder, else the environment, else the top of this file"
-    return "\n".join(["settings (name, default, meaning):", *rows, "", places])
-
-
-def main(arguments: Sequence[str], environ: Environ, script: str = __file__) -> int:
-    """Runs the hook and returns the exit status: 0 stored, 1 not stored or something to be mended, 2 wrong usage."""
-    raw, script = argparse.RawDescriptionHelpFormatter, os.path.abspath(script)
-    about = "Reports certbot's renewals to InfluxDB: a deploy hook in one file."
-    parser = argparse.ArgumentParser(prog=f"{NAME}.py", description=about, epilog=help_text(), formatter_class=raw)
+    about, raw = "Reports certbot's renewals to InfluxDB: a deploy hook in one file.", argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(f"{NAME}.py", description=about, epilog=f"settings, {places}:\n{table}", formatter_class=raw)
     parser.add_argument("--check", action="store_true", help="prove the installation, with a real write of the certificates present")
     parser.add_argument("--dry-run", action="store_true", help="print the lines and where they would go, send nothing")
     parser.add_argument("--config-dir", metavar="DIR", help="certbot's configuration folder")
     parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
-    given, now = parser.parse_args(arguments), int(time.time())
+    return parser
+
+
+def dry_run(settings: Settings, environ: Environ, folder: str, now: int) -> list[str]:
+    """Prints what would be sent, of the renewal certbot tells of or else of all certificates; returns what is wrong."""
+    if environ.get("RENEWED_DOMAINS") or environ.get("RENEWED_LINEAGE"):
+        report = deploy_report(settings, environ, folder, now)
+    else:
+        certificates, faults = present_certificates(folder)
+        report = report_of(settings, folder, certificates, now)
+        report.faults.extend(faults)
+    for line in report.lines:
+        say(line)
+    url, parameters = write_request(settings)
+    say(f"# not sent: {len(report.lines)} lines for {url}?{'&'.join(f'{key}={value}' for key, value in parameters.items())}")
+    return report.faults
+
+
+def main(arguments: Sequence[str], environ: Environ, script: str = __file__) -> int:
+    """Runs the hook and returns the exit status: 0 stored, 1 not stored or something to be mended, 2 wrong usage."""
+    given, now, script = command_line().parse_args(arguments), int(time.time()), os.path.abspath(script)
     folder = given.config_dir or config_folder(script, environ.get("RENEWED_LINEAGE", ""))
     try:
         settings = read_settings(environ, folder, script)
         if given.check:
             faults = check(settings, folder, script, now)
-            if not faults:
-                say(f"ready: renewals will be reported to {settings.target()}, as host {settings.host}")
         elif given.dry_run:
-            by_certbot = environ.get("RENEWED_DOMAINS") or environ.get("RENEWED_LINEAGE")
-            certificates, faults = ([], []) if by_certbot else present_certificates(folder)
-            report = deploy_report(settings, environ, folder, now) if by_certbot else report_of(settings, folder, certificates, now)
-            url, parameters = write_request(settings)
-            for line in report.lines:
-                say(line)
-            say(f"# not sent: {len(report.lines)} lines for {url}?{'&'.join(f'{key}={value}' for key, value in parameters.items())}")
-            faults += report.faults
+            faults = dry_run(settings, environ, folder, now)
         else:
-            report = deploy_report(settings, environ, folder, now)
             for text in warnings_of(settings, folder):
                 say(f"{NAME}: warning: {text}", sys.stderr)
-            faults = send(settings, report)
+            faults = send(settings, deploy_report(settings, environ, folder, now))
     except ReportError as error:
         faults = [str(error)]
     if faults:
         say(f"{NAME}: {'not ready: ' if given.check else ''}{'; '.join(faults)}", sys.stderr)
+    elif given.check:
+        say(f"ready: renewals will be reported to {settings.target()}, as host {settings.host}")
     return 1 if faults else 0
 
 
