@@ -75,10 +75,6 @@ class Settings(NamedTuple):
     host: str
     sources: dict[str, tuple[str, str]]
 
-    def target(self) -> str:
-        """Where reports go, in words."""
-        return f"{self.url}, {'bucket' if self.version == 2 else 'database'} {self.bucket}"
-
 
 def config_folder(script: str, lineage: str = "") -> str:
     """certbot's configuration folder: the one whose hooks this file lies in, else the lineage's, else /etc/letsencrypt."""
@@ -293,6 +289,11 @@ def write_request(settings: Settings) -> tuple[str, dict[str, str]]:
     return settings.url + "/write", {"db": database, "rp": policy, "precision": "s"}
 
 
+def target(settings: Settings) -> str:
+    """Where reports go, in words."""
+    return f"{settings.url}, {'bucket' if settings.version == 2 else 'database'} {settings.bucket}"
+
+
 def with_token(settings: Settings) -> Callable[[Any], Any]:
     """Puts the token on a request. Given as `auth`, since requests would let ~/.netrc overrule a header."""
     token = settings.token.encode("utf-8", "replace")
@@ -395,10 +396,10 @@ def judge(settings: Settings, status: int, headers: Any, body: str, droppable: i
 
 # ---- Reports ---------------------------------------------------------------------------------------------------------
 class Report(NamedTuple):
-    """The lines to send, in words what they say, and what is wrong (each with its remedy) though they can be sent."""
+    """The lines to send, in words what they say of each certificate, and what is wrong, with its remedy, though they can be sent."""
 
     lines: list[str]
-    says: str
+    says: list[str]
     renewals: int  # how many of the lines have the time of a certificate, which may be older than the bucket keeps
     faults: list[str]
 
@@ -413,8 +414,8 @@ def report_of(settings: Settings, folder: str, certificates: Sequence[Certificat
             faults.append(f"the clock of this host says {utc(now)}, before {found.lineage} was issued ({utc(moment)}): set the clock")
         renewals += renewal_points(settings, found.lineage, found.names, found.not_before)
         states.append(state_point(settings, found, moment if run_reports else 0, moment))
-        says.append(f"{found.lineage} renewed {utc(found.not_before)}, {len(found.names)} names, due {utc(found.renewal_due)}")
-    return Report([*renewals, *states], "; ".join(says), len(renewals), faults)
+        says.append(f"{found.lineage} renewed {utc(found.not_before)}, {len(found.names)} names, next renewal due {utc(found.renewal_due)}")
+    return Report([*renewals, *states], says, len(renewals), faults)
 
 
 def deploy_report(settings: Settings, environ: Environ, folder: str, now: int) -> Report:
@@ -425,33 +426,30 @@ def deploy_report(settings: Settings, environ: Environ, folder: str, now: int) -
         if not live:
             raise ReportError(f"RENEWED_LINEAGE {by_hand}" if names else f"RENEWED_DOMAINS {by_hand}")
         report = report_of(settings, folder, [read_certificate(live)], now)
-        if not names:
-            report.faults.append(f"RENEWED_DOMAINS {by_hand}. The names of the certificate were reported")
+        report.faults.extend([] if names else [f"RENEWED_DOMAINS {by_hand}. The names of the certificate were reported"])
         return report
     except ReportError as error:
         if not names:
             raise
         lines = renewal_points(settings, os.path.basename(live.rstrip("/")), names, now)
-        return Report(
-            lines, f"{names[0]}, {len(names)} names, renewed now", 0, [f"{error}. Only a renewal at the current time was reported"]
-        )
+        return Report(lines, [f"{names[0]}, {len(names)} names"], 0, [f"{error}. A renewal at the current time was reported, no state"])
 
 
-def present_certificates(folder: str) -> tuple[list[Certificate], list[str]]:
-    """Every certificate in live/, and what could not be read."""
-    live, found, faults = os.path.join(folder, "live"), [], []
+def present_report(settings: Settings, folder: str, now: int) -> Report:
+    """Every certificate in live/."""
+    live, certificates, faults = os.path.join(folder, "live"), [], []
     try:
-        lineages = sorted(entry.path for entry in os.scandir(live) if entry.is_dir())
+        for path in sorted(entry.path for entry in os.scandir(live) if entry.is_dir()):
+            try:
+                certificates.append(read_certificate(path))
+            except ReportError as error:
+                faults.append(str(error))
     except OSError as error:
-        return [], [f"{live}: {error.strerror}: run as root, or name certbot's configuration folder with --config-dir"]
-    for path in lineages:
-        try:
-            found.append(read_certificate(path))
-        except ReportError as error:
-            faults.append(str(error))
-    if not found:
+        faults.append(f"{live}: {error.strerror}: run as root, or name certbot's configuration folder with --config-dir")
+    report = report_of(settings, folder, certificates, now)
+    if not certificates and not faults:
         faults.append(f"{live}: no certificate: get one with certbot, or name certbot's configuration folder with --config-dir")
-    return found, faults
+    return report._replace(faults=faults + report.faults)
 
 
 def utc(moment: float) -> str:
@@ -464,7 +462,8 @@ def send(settings: Settings, report: Report) -> list[str]:
     answer = deliver(settings, report.lines, report.renewals)
     if answer.error:
         return [*report.faults, answer.error]
-    say(f"{report.says}: reported to {settings.target()}{answer.remark}")
+    what = report.says[0] if len(report.says) == 1 else f"{len(report.says)} certificates"
+    say(f"{what}: reported to {target(settings)}{answer.remark}")
     server, now = parsedate(answer.date), time.time()
     if server and abs(calendar.timegm(server) - now) > 300:
         return [*report.faults, f"the clock of this host says {utc(now)}, the server's {utc(calendar.timegm(server))}: set the wrong one"]
@@ -476,7 +475,7 @@ def say(text: str, stream: TextIO | None = None) -> None:
     """One line, in ASCII (certbot fails a lineage whose hook prints anything that is not UTF-8); a closed pipe is no failure."""
     stream = stream or sys.stdout
     try:
-        print(re.sub(r"[\x00-\x1f]", " ", text).encode("ascii", "backslashreplace").decode(), file=stream, flush=True)
+        print(CONTROL.sub(" ", text).encode("ascii", "backslashreplace").decode(), file=stream, flush=True)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # or the interpreter complains when it flushes at its end
 
@@ -498,32 +497,35 @@ def server_kind(settings: Settings) -> str:
     requests, timeout = load_requests(), min(settings.timeout, 5)
     try:
         with requests.get(settings.url + "/ping", timeout=timeout, allow_redirects=False, stream=True, auth=with_token(settings)) as answer:
-            version = shortened(answer.headers.get("X-Influxdb-Version", ""))
-            if not version:
-                return f"unknown: /ping answered {answer.status_code} and no X-Influxdb-Version"
-            return f"{'Telegraf listener' if version == '1.0' else 'InfluxDB'} {version}".replace("InfluxDB Telegraf", "Telegraf listener")
+            version = shortened(answer.headers.get("X-Influxdb-Version", "unknown"))
+            return ("Telegraf listener " if version == "1.0" else "" if "Telegraf" in version else "InfluxDB ") + version
     except (requests.RequestException, OSError, ValueError) as error:
         return f"none: {root_cause(error)}"
 
 
-def check(settings: Settings, folder: str, script: str, now: int) -> list[str]:
+def check(settings: Settings, report: Report, folder: str, script: str) -> list[str]:
     """Proves the installation, with a real write; prints what it sees and returns what is wrong."""
-    for name, (value, source) in settings.sources.items():
-        say(f"{name:20} {'***' if name == 'INFLUXDB_TOKEN' and value else value or '(empty)':24} from {source}")
-    deploy, mode = os.path.join(folder, "renewal-hooks", "deploy"), os.stat(script).st_mode
-    say(f"{'this file':20} {script}, mode {mode & 0o7777:o}")
-    say(f"{'server':20} {server_kind(settings)}")
-    certificates, faults = present_certificates(folder)
+    deploy, mode, faults = os.path.join(folder, "renewal-hooks", "deploy"), os.stat(script).st_mode, []
     if os.path.realpath(os.path.dirname(script)) != os.path.realpath(deploy):
         faults.append(f"{script} is not in {deploy}, where certbot would run it: copy it there")
     if not mode & 0o111:
         faults.append(f"{script} is not executable, so certbot ignores it: chmod 755 {script}")
-    for certificate in certificates:
-        say(f"{'certificate':20} {report_of(settings, folder, [certificate], now).says}")
-    if certificates:
-        report = report_of(settings, folder, certificates, now)
-        faults += send(settings, report._replace(says=f"{'a real write':20} {len(certificates)} certificates"))
-    return faults + warnings_of(settings, folder)
+    for name, (value, source) in settings.sources.items():
+        say(f"{name:20} {'***' if name == 'INFLUXDB_TOKEN' and value else value or '(empty)':24} from {source}")
+    for name, text in [("this file", f"{script}, mode {mode & 0o7777:o}"), ("server", server_kind(settings))]:
+        say(f"{name:20} {text}")
+    for text in report.says:
+        say(f"{'certificate':20} {text}")
+    return faults + warnings_of(settings, folder) + (send(settings, report) if report.lines else report.faults)
+
+
+def dry_run(settings: Settings, report: Report) -> list[str]:
+    """Prints what would be sent and where; returns what is wrong."""
+    url, parameters = write_request(settings)
+    for line in report.lines:
+        say(line)
+    say(f"# not sent: {len(report.lines)} lines for {url}?{'&'.join(f'{key}={value}' for key, value in parameters.items())}")
+    return report.faults
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -539,41 +541,28 @@ def command_line() -> argparse.ArgumentParser:
     return parser
 
 
-def dry_run(settings: Settings, environ: Environ, folder: str, now: int) -> list[str]:
-    """Prints what would be sent, of the renewal certbot tells of or else of all certificates; returns what is wrong."""
-    if environ.get("RENEWED_DOMAINS") or environ.get("RENEWED_LINEAGE"):
-        report = deploy_report(settings, environ, folder, now)
-    else:
-        certificates, faults = present_certificates(folder)
-        report = report_of(settings, folder, certificates, now)
-        report.faults.extend(faults)
-    for line in report.lines:
-        say(line)
-    url, parameters = write_request(settings)
-    say(f"# not sent: {len(report.lines)} lines for {url}?{'&'.join(f'{key}={value}' for key, value in parameters.items())}")
-    return report.faults
-
-
 def main(arguments: Sequence[str], environ: Environ, script: str = __file__) -> int:
     """Runs the hook and returns the exit status: 0 stored, 1 not stored or something to be mended, 2 wrong usage."""
     given, now, script = command_line().parse_args(arguments), int(time.time()), os.path.abspath(script)
     folder = given.config_dir or config_folder(script, environ.get("RENEWED_LINEAGE", ""))
+    by_certbot = not given.check and (not given.dry_run or environ.get("RENEWED_DOMAINS") or environ.get("RENEWED_LINEAGE"))
     try:
         settings = read_settings(environ, folder, script)
+        report = deploy_report(settings, environ, folder, now) if by_certbot else present_report(settings, folder, now)
         if given.check:
-            faults = check(settings, folder, script, now)
+            faults = check(settings, report, folder, script)
         elif given.dry_run:
-            faults = dry_run(settings, environ, folder, now)
+            faults = dry_run(settings, report)
         else:
             for text in warnings_of(settings, folder):
                 say(f"{NAME}: warning: {text}", sys.stderr)
-            faults = send(settings, deploy_report(settings, environ, folder, now))
+            faults = send(settings, report)
     except ReportError as error:
         faults = [str(error)]
     if faults:
         say(f"{NAME}: {'not ready: ' if given.check else ''}{'; '.join(faults)}", sys.stderr)
     elif given.check:
-        say(f"ready: renewals will be reported to {settings.target()}, as host {settings.host}")
+        say(f"ready: renewals will be reported to {target(settings)}, as host {settings.host}")
     return 1 if faults else 0
 
 
