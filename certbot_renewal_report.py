@@ -84,38 +84,36 @@ def config_folder(script: str, lineage: str = "") -> str:
     return os.path.dirname(live) if lineage and os.path.basename(live) == "live" else "/etc/letsencrypt"
 
 
-def text_of(path: str, remedy: str = "") -> str:
-    """What is in a text file; ReportError if it cannot be read. Without a remedy there may be no such file: that is ""."""
+def text_of(path: str, faults: list[str], may_be_missing: bool = False) -> str:
+    """What is in a text file; "" and one more of the faults where it cannot be read."""
     try:
         with open(path, encoding="utf-8") as file:
             return file.read()
     except (OSError, UnicodeDecodeError) as error:
-        if isinstance(error, FileNotFoundError) and not remedy:
-            return ""
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise ReportError(f"{path}: {reason}: {remedy or 'make it a text file that the user who runs certbot can read'}") from None
+        if not (may_be_missing and isinstance(error, FileNotFoundError)):
+            reason = getattr(error, "strerror", None) or "not UTF-8 text"
+            faults.append(f"{path}: {reason}: make it a text file that the user who runs certbot can read")
+        return ""
 
 
-def read_env_file(path: str) -> dict[str, str]:
-    """The settings in an env-style file: NAME=value, quoted or not, with # comments. ReportError names every faulty line."""
-    found, faults = {}, []
-    for number, line in enumerate(text_of(path).splitlines(), 1):
+def read_env_file(path: str, faults: list[str]) -> dict[str, str]:
+    """The settings in an env-style file: NAME=value, quoted or not, with # comments. Every faulty line goes to the faults."""
+    found = {}
+    for number, line in enumerate(text_of(path, faults, may_be_missing=True).splitlines(), 1):
         match = re.fullmatch(r"""(?:export\s+)?(\w+)\s*=\s*(?:(["'])(.*?)\2|([^"'].*?)?)(?:\s+#.*)?""", line.strip())
-        if not match and line.strip() and not line.strip().startswith("#"):
-            faults.append(f"line {number} is not NAME=value (not shown, it may hold a secret)")
-        elif match and match[1] not in (*SETTINGS, *PASSED_ON):
-            faults.append(f"line {number}: {match[1]} is no setting (known: {', '.join((*SETTINGS, *PASSED_ON))})")
-        elif match:
+        if match and match[1] in (*SETTINGS, *PASSED_ON):
             found[match[1]] = match[3] or match[4] or ""
-    if faults:
-        raise ReportError(f"{path}: {'; '.join(faults)}")
+        elif match:
+            faults.append(f"{path}: line {number}: {match[1]} is no setting (known: {', '.join((*SETTINGS, *PASSED_ON))})")
+        elif line.strip() and not line.strip().startswith("#"):
+            faults.append(f"{path}: line {number} is not NAME=value (not shown, it may hold a secret)")
     return found
 
 
 def read_settings(environ: Environ, folder: str, script: str) -> Settings:
     """All settings, from the file, the environment, this script, in this order; ReportError names every fault at once."""
-    path, faults = os.path.join(folder, ENV_FILE), []
-    in_file = read_env_file(path)
+    path, faults = os.path.join(folder, ENV_FILE), list[str]()
+    in_file = read_env_file(path, faults)
     environ.update((name, in_file[name]) for name in PASSED_ON if name in in_file)  # where requests looks for them
     sources = {name: (default, script) for name, (default, _) in SETTINGS.items()}
     if environ.get("INFLUXDB_USER") in ("1", "2"):
@@ -133,14 +131,9 @@ def read_settings(environ: Environ, folder: str, script: str) -> Settings:
     if token and token_file:
         faults.append("INFLUXDB_TOKEN and INFLUXDB_TOKEN_FILE are both set: keep one")
     elif token_file:
-        try:
-            token = text_of(
-                token_file, "correct INFLUXDB_TOKEN_FILE, or put the token there, readable for the user who runs certbot"
-            ).strip()
-            if not token or CONTROL.search(token):
-                faults.append(f"{token_file}: must hold the token and nothing else: correct it, or INFLUXDB_TOKEN_FILE")
-        except ReportError as error:
-            faults.append(str(error))
+        token = text_of(token_file, faults).strip()
+        if not token or CONTROL.search(token):
+            faults.append("INFLUXDB_TOKEN_FILE is wrong: it must name a file that holds the token, on one line, and nothing else")
     if faults:
         raise ReportError("; ".join(faults) + f" (settings: {path}, the environment, the top of {script})")
     timeout, host = float(value["INFLUXDB_TIMEOUT"]), value["HOSTNAME"]
@@ -206,10 +199,7 @@ def before(moment: int, interval: str) -> int | None:
 
 def renew_before_expiry(conf: str) -> str:
     """The setting of a renewal configuration, "" if it is not set. It counts only above the first section."""
-    try:
-        top = re.split(r"(?m)^\s*\[", text_of(conf))[0]
-    except ReportError:  # the certificate's own dates still hold
-        return ""
+    top = re.split(r"(?m)^\s*\[", text_of(conf, []))[0]  # where it cannot be read, the certificate's own dates still hold
     match = re.search(r"""(?m)^[ \t]*renew_before_expiry[ \t]*=[ \t]*["']?([^"'#\n]*)""", top)
     return match[1].strip() if match else ""
 
@@ -235,15 +225,10 @@ def renewal_points(settings: Settings, lineage: str, names: Sequence[str], momen
     return [whole, *(point(settings, "renewed_count=1", moment, domain=name) for name in names)]
 
 
-def state_point(settings: Settings, certificate: Certificate, run_at: int, now: int) -> str:
+def state_point(settings: Settings, found: Certificate, run_at: int, now: int) -> str:
     """What is on disk now. All four fields, always: the queries rely on it."""
-    values = {
-        "not_before": certificate.not_before,
-        "renewal_due": certificate.renewal_due,
-        "not_after": certificate.not_after,
-        "run_at": run_at,
-    }
-    return point(settings, ",".join(f"{key}={value}i" for key, value in values.items()), now, domain="all", lineage=certificate.lineage)
+    fields = {"not_before": found.not_before, "renewal_due": found.renewal_due, "not_after": found.not_after, "run_at": run_at}
+    return point(settings, ",".join(f"{key}={value}i" for key, value in fields.items()), now, domain="all", lineage=found.lineage)
 
 
 # ---- Delivery --------------------------------------------------------------------------------------------------------
@@ -287,11 +272,6 @@ def write_request(settings: Settings) -> tuple[str, dict[str, str]]:
         return settings.url + "/api/v2/write", {"bucket": settings.bucket, "org": settings.org, "precision": "s"}
     database, _, policy = settings.bucket.partition("/")
     return settings.url + "/write", {"db": database, "rp": policy, "precision": "s"}
-
-
-def target(settings: Settings) -> str:
-    """Where reports go, in words."""
-    return f"{settings.url}, {'bucket' if settings.version == 2 else 'database'} {settings.bucket}"
 
 
 def with_token(settings: Settings) -> Callable[[Any], Any]:
@@ -432,7 +412,7 @@ def deploy_report(settings: Settings, environ: Environ, folder: str, now: int) -
         if not names:
             raise
         lines = renewal_points(settings, os.path.basename(live.rstrip("/")), names, now)
-        return Report(lines, [f"{names[0]}, {len(names)} names"], 0, [f"{error}. A renewal at the current time was reported, no state"])
+        return Report(lines, [f"{names[0]}, {len(names)} names"], 0, [f"{error}. Reported as renewed now, without state"])
 
 
 def present_report(settings: Settings, folder: str, now: int) -> Report:
@@ -463,7 +443,7 @@ def send(settings: Settings, report: Report) -> list[str]:
     if answer.error:
         return [*report.faults, answer.error]
     what = report.says[0] if len(report.says) == 1 else f"{len(report.says)} certificates"
-    say(f"{what}: reported to {target(settings)}{answer.remark}")
+    say(f"{what}: reported into {settings.bucket} at {settings.url}{answer.remark}")
     server, now = parsedate(answer.date), time.time()
     if server and abs(calendar.timegm(server) - now) > 300:
         return [*report.faults, f"the clock of this host says {utc(now)}, the server's {utc(calendar.timegm(server))}: set the wrong one"]
@@ -512,20 +492,10 @@ def check(settings: Settings, report: Report, folder: str, script: str) -> list[
         faults.append(f"{script} is not executable, so certbot ignores it: chmod 755 {script}")
     for name, (value, source) in settings.sources.items():
         say(f"{name:20} {'***' if name == 'INFLUXDB_TOKEN' and value else value or '(empty)':24} from {source}")
-    for name, text in [("this file", f"{script}, mode {mode & 0o7777:o}"), ("server", server_kind(settings))]:
+    rows = [("this file", f"{script}, mode {mode & 0o7777:o}"), ("server", server_kind(settings))]
+    for name, text in rows + [("certificate", text) for text in report.says]:
         say(f"{name:20} {text}")
-    for text in report.says:
-        say(f"{'certificate':20} {text}")
     return faults + warnings_of(settings, folder) + (send(settings, report) if report.lines else report.faults)
-
-
-def dry_run(settings: Settings, report: Report) -> list[str]:
-    """Prints what would be sent and where; returns what is wrong."""
-    url, parameters = write_request(settings)
-    for line in report.lines:
-        say(line)
-    say(f"# not sent: {len(report.lines)} lines for {url}?{'&'.join(f'{key}={value}' for key, value in parameters.items())}")
-    return report.faults
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -552,7 +522,11 @@ def main(arguments: Sequence[str], environ: Environ, script: str = __file__) -> 
         if given.check:
             faults = check(settings, report, folder, script)
         elif given.dry_run:
-            faults = dry_run(settings, report)
+            url, parameters = write_request(settings)
+            where = f"{url}?{'&'.join(f'{key}={value}' for key, value in parameters.items())}"
+            for line in (*report.lines, f"# {len(report.lines)} lines, not sent; they would go to {where}"):
+                say(line)
+            faults = report.faults
         else:
             for text in warnings_of(settings, folder):
                 say(f"{NAME}: warning: {text}", sys.stderr)
@@ -562,7 +536,7 @@ def main(arguments: Sequence[str], environ: Environ, script: str = __file__) -> 
     if faults:
         say(f"{NAME}: {'not ready: ' if given.check else ''}{'; '.join(faults)}", sys.stderr)
     elif given.check:
-        say(f"ready: renewals will be reported to {target(settings)}, as host {settings.host}")
+        say(f"ready: renewals will be reported into {settings.bucket} at {settings.url}, as host {settings.host}")
     return 1 if faults else 0
 
 
