@@ -295,15 +295,13 @@ def deliver(settings: Settings, lines: Sequence[str], droppable: int) -> Answer:
     answers = [Answer(f"no answer from {settings.url}: does it run, and is INFLUXDB_URL its address?", again=True)]
 
     def work() -> None:
+        pause = 0.0
         try:
-            while answers[-1].again:
+            while answers[-1].again and time.monotonic() + pause < deadline:
+                time.sleep(pause)
                 tries[0] += 1
                 answers.append(try_once(requests, settings, lines, droppable, deadline, answers))
                 pause = max(answers[-1].retry_after, 0.25 * 2 ** tries[0])
-                if time.monotonic() + pause >= deadline:
-                    return
-                if answers[-1].again:
-                    time.sleep(pause)
         finally:
             done.set()
 
@@ -330,12 +328,11 @@ def try_once(requests: Any, settings: Settings, lines: Sequence[str], droppable:
             answers.append(Answer(f"{settings.url} answered {response.status_code} and never finished: is it InfluxDB?", again=True))
             body = next(response.iter_content(8192), b"").decode("utf-8", "replace")
             return judge(settings, response.status_code, response.headers, body, droppable)
-    except requests.exceptions.SSLError as error:
-        return Answer(f"{settings.url}: {root_cause(error)}: set REQUESTS_CA_BUNDLE to your CA's file, or correct INFLUXDB_URL")
     except (requests.RequestException, OSError, ValueError) as error:
-        if "CA certificate bundle" in str(error):
-            return Answer("REQUESTS_CA_BUNDLE names a file that is not there: correct or unset it")
-        return Answer(f"cannot reach {settings.url}: {root_cause(error)}: does it run, and is INFLUXDB_URL its address?", again=True)
+        cause, remedy = root_cause(error), "does it run, and is INFLUXDB_URL its address?"
+        if isinstance(error, requests.exceptions.SSLError) or "CA certificate" in cause:
+            remedy = "set REQUESTS_CA_BUNDLE to the file with your CA's certificate, or correct INFLUXDB_URL"
+        return Answer(f"cannot reach {settings.url}: {cause}: {remedy}", again="certificate" not in cause)
 
 
 def root_cause(error: BaseException) -> str:
