@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, MutableMapping, Sequence
 from email.utils import parsedate
 from typing import Any, NamedTuple, TextIO
+from urllib.parse import urlencode
 
 __version__ = "0.1.0"
 
@@ -157,8 +158,7 @@ def read_certificate(live: str) -> Certificate:
     live = os.path.abspath(live)
     path, lineage = os.path.join(live, "cert.pem"), os.path.basename(live)
     try:
-        with open(path, "rb"):  # for the system's own words; OpenSSL's are another language
-            pass
+        os.close(os.open(path, os.O_RDONLY))  # for the system's own words; OpenSSL's are another language
         # Private, but in every Python from 3.6 to 3.14, while the cryptography package is not on every install.
         decoded: dict[str, Any] = ssl._ssl._test_decode_cert(path)  # type: ignore[attr-defined]
         not_before, not_after = (ssl.cert_time_to_seconds(decoded[key]) for key in ("notBefore", "notAfter"))
@@ -184,16 +184,16 @@ def due(not_before: int, not_after: int, before_expiry: str = "") -> int:
 def before(moment: int, interval: str) -> int | None:
     """The moment that lies an interval earlier, as certbot reads it (with parsedatetime): `30`, `30 days`, `3 weeks`, `720 hours`,
     `1 month`; None if it is no interval."""
-    if not re.fullmatch(r"(\d{1,6}\s*([smhdwy][a-z]*[\s,]*|$))+", interval.lower()):
+    if not re.fullmatch(r"(\d{1,6}(\.\d+)?\s*([smhdwy][a-z]*[\s,]*|$))+", interval.lower()):
         return None
-    for amount, unit in re.findall(r"(\d+)\s*(mo|mth|[smhdwy]|$)", interval.lower()):
+    for amount, unit in re.findall(r"([\d.]+)\s*(mo|mth|[smhdwy]|$)", interval.lower()):
         if unit in ("mo", "mth", "y"):
             then = time.gmtime(moment)
-            year, month = divmod(then.tm_year * 12 + then.tm_mon - 1 - int(amount) * (12 if unit == "y" else 1), 12)
+            year, month = divmod(then.tm_year * 12 + then.tm_mon - 1 - int(float(amount)) * (12 if unit == "y" else 1), 12)
             day = min(then.tm_mday, calendar.monthrange(max(year, 1970), month + 1)[1])
             moment = calendar.timegm((max(year, 1970), month + 1, day, *then[3:6]))
         else:
-            moment -= int(amount) * {"s": 1, "m": 60, "h": 3600, "w": 7 * DAY}.get(unit, DAY)
+            moment -= int(float(amount) * {"s": 1, "m": 60, "h": 3600, "w": 7 * DAY}.get(unit, DAY))
     return moment
 
 
@@ -234,7 +234,6 @@ def state_point(settings: Settings, found: Certificate, run_at: int, now: int) -
 # ---- Delivery --------------------------------------------------------------------------------------------------------
 REMEDIES = (  # (what a server says, status first; what to do about it): the first that fits. InfluxDB 1.8, 1.12, 2.9, Telegraf 1.39
     (r"orgID or org|organization name", "set INFLUXDB_ORG to the organization's name"),
-    (r"dbrp mapping", "set INFLUXDB_VERSION=2"),
     (r"^401", "set INFLUXDB_TOKEN to a valid token, or to user:password on 1.x; Telegraf's influxdb_v2_listener wants INFLUXDB_VERSION=2"),
     (r"^403", "give the token, or the user, in INFLUXDB_TOKEN the right to write to {bucket}"),
     (r"retention policy not found", "create it, or correct what stands behind the slash in INFLUXDB_BUCKET"),
@@ -266,12 +265,12 @@ def load_requests() -> Any:
     return requests
 
 
-def write_request(settings: Settings) -> tuple[str, dict[str, str]]:
-    """The address and the parameters of a write; times are seconds."""
+def write_url(settings: Settings) -> str:
+    """Where a write goes; times are seconds."""
     if settings.version == 2:
-        return settings.url + "/api/v2/write", {"bucket": settings.bucket, "org": settings.org, "precision": "s"}
+        return f"{settings.url}/api/v2/write?" + urlencode({"bucket": settings.bucket, "org": settings.org, "precision": "s"})
     database, _, policy = settings.bucket.partition("/")
-    return settings.url + "/write", {"db": database, "rp": policy, "precision": "s"}
+    return f"{settings.url}/write?" + urlencode({"db": database, "rp": policy, "precision": "s"})
 
 
 def with_token(settings: Settings) -> Callable[[Any], Any]:
@@ -291,23 +290,21 @@ def deliver(settings: Settings, lines: Sequence[str], droppable: int) -> Answer:
     """Sends the lines in one request; tries again, with back-off, until the timeout for all tries is over.
     `droppable` of the points may be older than the bucket's retention."""
     requests = load_requests()
-    deadline, done, tries = time.monotonic() + settings.timeout, threading.Event(), [0]
+    deadline, tries = time.monotonic() + settings.timeout, [0]
     answers = [Answer(f"no answer from {settings.url}: does it run, and is INFLUXDB_URL its address?", again=True)]
 
     def work() -> None:
         pause = 0.0
-        try:
-            while answers[-1].again and time.monotonic() + pause < deadline:
-                time.sleep(pause)
-                tries[0] += 1
-                answers.append(try_once(requests, settings, lines, droppable, deadline, answers))
-                pause = max(answers[-1].retry_after, 0.25 * 2 ** tries[0])
-        finally:
-            done.set()
+        while answers[-1].again and time.monotonic() + pause < deadline:
+            time.sleep(pause)
+            tries[0] += 1
+            answers.append(try_once(requests, settings, lines, droppable, deadline, answers))
+            pause = max(answers[-1].retry_after, 0.25 * 2 ** tries[0])
 
     # In a thread of its own: a slow name server, or a server that drips, outlives every timeout that requests knows.
-    threading.Thread(target=work, daemon=True).start()
-    done.wait(settings.timeout)
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    worker.join(settings.timeout)
     answer = answers[-1]
     effort = f" (tried {tries[0]} times; INFLUXDB_TIMEOUT is {settings.timeout:g} s)" if answer.again else ""
     return answer._replace(error=answer.error + effort)
@@ -315,14 +312,13 @@ def deliver(settings: Settings, lines: Sequence[str], droppable: int) -> Answer:
 
 def try_once(requests: Any, settings: Settings, lines: Sequence[str], droppable: int, deadline: float, answers: list[Answer]) -> Answer:
     """One request, judged. What is known before the answer is complete goes to `answers`, should the deadline come first."""
-    url, parameters = write_request(settings)
     headers = {"Content-Type": "text/plain; charset=utf-8", "User-Agent": f"{NAME}/{__version__}"}
     left = max(deadline - time.monotonic(), 0.1)
-    sent = {"params": parameters, "data": "\n".join(lines).encode(), "headers": headers, "auth": with_token(settings)}
+    sent = {"data": "\n".join(lines).encode(), "headers": headers, "auth": with_token(settings)}
     try:
         # Not following redirects: a POST would arrive as a GET, and a login page's 200 would look like success.
         # A stream: never more of an answer is read than its reason. Connecting is tried anew while there is time to.
-        with requests.post(url, **sent, timeout=(left / 3, left), allow_redirects=False, stream=True) as response:
+        with requests.post(write_url(settings), **sent, timeout=(left / 3, left), allow_redirects=False, stream=True) as response:
             if response.status_code == 204:
                 return Answer(date=response.headers.get("Date", ""))
             answers.append(Answer(f"{settings.url} answered {response.status_code} and never finished: is it InfluxDB?", again=True))
@@ -448,13 +444,14 @@ def send(settings: Settings, report: Report) -> list[str]:
 
 
 # ---- Command line ----------------------------------------------------------------------------------------------------
-def say(text: str, stream: TextIO | None = None) -> None:
-    """One line, in ASCII (certbot fails a lineage whose hook prints anything that is not UTF-8); a closed pipe is no failure."""
+def say(*lines: str, stream: TextIO | None = None) -> None:
+    """Prints in ASCII (certbot fails a lineage whose hook prints anything that is not UTF-8); a closed pipe is no failure."""
     stream = stream or sys.stdout
-    try:
-        print(CONTROL.sub(" ", text).encode("ascii", "backslashreplace").decode(), file=stream, flush=True)
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # or the interpreter complains when it flushes at its end
+    for line in lines:
+        try:
+            print(CONTROL.sub(" ", line).encode("ascii", "backslashreplace").decode(), file=stream, flush=True)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # or the interpreter complains when it flushes at its end
 
 
 def warnings_of(settings: Settings, folder: str) -> list[str]:
@@ -497,20 +494,25 @@ def check(settings: Settings, report: Report, folder: str, script: str) -> list[
 
 def command_line() -> argparse.ArgumentParser:
     """What may be given; its help ends in the table of settings."""
-    table = "".join(f"  {name:20} {default or '(empty)':22} {meaning}\n" for name, (default, meaning) in SETTINGS.items())
-    places = f"from {ENV_FILE} in certbot's configuration folder, else the environment, else the top of this file"
-    about, raw = "Reports certbot's renewals to InfluxDB: a deploy hook in one file.", argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(f"{NAME}.py", description=about, epilog=f"settings, {places}:\n{table}", formatter_class=raw)
+    table = "".join(f"\n  {name:20} {default or '(empty)':22} {meaning}" for name, (default, meaning) in SETTINGS.items())
+    places = f"settings, from {ENV_FILE} in certbot's configuration folder, else the environment, else the top of this file:"
+    parser = argparse.ArgumentParser(f"{NAME}.py", description=(__doc__ or "").partition("\n")[0], epilog=places + table, add_help=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("-h", "--help", action="store_true", help="print this")
     parser.add_argument("--check", action="store_true", help="prove the installation, with a real write of the certificates present")
     parser.add_argument("--dry-run", action="store_true", help="print the lines and where they would go, send nothing")
     parser.add_argument("--config-dir", metavar="DIR", help="certbot's configuration folder")
-    parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
+    parser.add_argument("--version", action="store_true", help="print the version")
     return parser
 
 
 def main(arguments: Sequence[str], environ: Environ, script: str = __file__) -> int:
     """Runs the hook and returns the exit status: 0 stored, 1 not stored or something to be mended, 2 wrong usage."""
-    given, now, script = command_line().parse_args(arguments), int(time.time()), os.path.abspath(script)
+    parser, now, script = command_line(), int(time.time()), os.path.abspath(script)
+    given = parser.parse_args(arguments)
+    if given.help or given.version:
+        say(*(parser.format_help().splitlines() if given.help else [f"{NAME} {__version__}"]))
+        return 0
     folder = given.config_dir or config_folder(script, environ.get("RENEWED_LINEAGE", ""))
     by_certbot = not given.check and (not given.dry_run or environ.get("RENEWED_DOMAINS") or environ.get("RENEWED_LINEAGE"))
     try:
@@ -519,19 +521,15 @@ def main(arguments: Sequence[str], environ: Environ, script: str = __file__) -> 
         if given.check:
             faults = check(settings, report, folder, script)
         elif given.dry_run:
-            url, parameters = write_request(settings)
-            where = f"{url}?{'&'.join(f'{key}={value}' for key, value in parameters.items())}"
-            for line in (*report.lines, f"# {len(report.lines)} lines, not sent; they would go to {where}"):
-                say(line)
+            say(*report.lines, f"# {len(report.lines)} lines, not sent; they would go to {write_url(settings)}")
             faults = report.faults
         else:
-            for text in warnings_of(settings, folder):
-                say(f"{NAME}: warning: {text}", sys.stderr)
+            say(*(f"{NAME}: warning: {text}" for text in warnings_of(settings, folder)), stream=sys.stderr)
             faults = send(settings, report)
     except ReportError as error:
         faults = [str(error)]
     if faults:
-        say(f"{NAME}: {'not ready: ' if given.check else ''}{'; '.join(faults)}", sys.stderr)
+        say(f"{NAME}: {'not ready: ' if given.check else ''}{'; '.join(faults)}", stream=sys.stderr)
     elif given.check:
         say(f"ready: renewals will be reported into {settings.bucket} at {settings.url}, as host {settings.host}")
     return 1 if faults else 0

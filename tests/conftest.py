@@ -5,18 +5,24 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import start_servers
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+import certbot_renewal_report
+import start_servers
 from start_servers import InfluxDB
 
 DAY = 86400
+HOOK = Path(certbot_renewal_report.__file__).resolve()
 KEY = ec.generate_private_key(ec.SECP256R1())
 
 
@@ -46,6 +52,51 @@ def make_lineage(folder: Path, lineage: str, names: list[str], not_before: int, 
     link.symlink_to(f"../../archive/{lineage}/cert{number}.pem")
     (renewal / f"{lineage}.conf").write_text(conf + "version = 5.8.0\n[renewalparams]\nautorenew = True\n")
     return live
+
+
+def put_hook(folder: Path) -> Path:
+    """A copy of the hook where the administrator puts it."""
+    hook = folder / "renewal-hooks" / "deploy" / HOOK.name
+    hook.parent.mkdir(parents=True, exist_ok=True)
+    hook.write_bytes(HOOK.read_bytes())
+    hook.chmod(0o755)
+    return hook
+
+
+def run_hook(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """The hook as certbot starts it: a process, from its place in the hooks folder."""
+    environ = {"HOSTNAME": "web1", **environ}
+    return subprocess.run([sys.executable, str(put_hook(folder)), *arguments], env=environ, capture_output=True, text=True, timeout=60)
+
+
+@dataclass
+class Ran:
+    """How the hook ended, and what it said."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def hook(certbot_folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+    """Runs the hook in this process: `hook("--check", RENEWED_DOMAINS="example.com", …)`. Whatever the input, it keeps its promises."""
+    script = str(put_hook(certbot_folder))
+
+    def run(*arguments: str, **environ: str) -> Ran:
+        environ = {"HOSTNAME": "web1", **environ}
+        for name in ("REQUESTS_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        capfd.readouterr()
+        status = certbot_renewal_report.main(arguments, environ, script)
+        out, err = capfd.readouterr()
+        assert "Traceback" not in out + err
+        assert (out + err).isascii()
+        assert err.count("\n") <= 1 + err.count(": warning: ")
+        assert (status == 0) == all(": warning: " in line for line in err.splitlines())
+        return Ran(status, out, err)
+
+    return run
 
 
 @pytest.fixture

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from conftest import DAY, make_lineage
+
+from conftest import DAY, make_lineage, run_hook
 from start_servers import InfluxDB
-
-HOOK = Path(__file__).resolve().parent.parent / "certbot_renewal_report.py"
-
-
-def run_hook(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """The hook as certbot starts it, from its place in the hooks folder."""
-    hook = folder / "renewal-hooks" / "deploy" / HOOK.name
-    hook.write_bytes(HOOK.read_bytes())
-    hook.chmod(0o755)
-    return subprocess.run(
-        [sys.executable, str(hook), *arguments], env={"HOSTNAME": "web1", **environ}, capture_output=True, text=True, timeout=60
-    )
 
 
 def test_a_renewal_arrives_as_points_and_state(influxdb: InfluxDB, certbot_folder: Path) -> None:

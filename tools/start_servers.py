@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import build_servers
 import requests
+
+import build_servers
 
 ORG = "example-org"
 TOKEN = "fake-token-for-tests-only"
