@@ -7,6 +7,7 @@ import ipaddress
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +27,8 @@ HOOK = Path(certbot_renewal_report.__file__).resolve()
 KEY = ec.generate_private_key(ec.SECP256R1())
 
 
-def make_lineage(folder: Path, lineage: str, names: list[str], not_before: int, lifetime: int, conf: str = "") -> Path:
-    """A lineage as certbot lays it out, without its key; returns its folder in live/."""
+def certificate_of(names: list[str], not_before: int, lifetime: int) -> bytes:
+    """A certificate as PEM, signed by itself; times in seconds."""
     general = [x509.IPAddress(ipaddress.ip_address(n)) if n.replace(".", "").isdigit() or ":" in n else x509.DNSName(n) for n in names]
     begin = datetime.datetime.fromtimestamp(not_before, datetime.timezone.utc)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
@@ -40,13 +41,26 @@ def make_lineage(folder: Path, lineage: str, names: list[str], not_before: int, 
         .not_valid_before(begin)
         .not_valid_after(begin + datetime.timedelta(seconds=lifetime))
         .add_extension(x509.SubjectAlternativeName(general), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(KEY, hashes.SHA256())
     )
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def self_signed(path: Path, name: str) -> Path:
+    """A server's certificate and key in one file, which is its own CA too."""
+    key = KEY.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(key + certificate_of([name], int(time.time()) - 60, DAY))
+    return path
+
+
+def make_lineage(folder: Path, lineage: str, names: list[str], not_before: int, lifetime: int, conf: str = "") -> Path:
+    """A lineage as certbot lays it out, without its key; returns its folder in live/."""
     archive, live, renewal = folder / "archive" / lineage, folder / "live" / lineage, folder / "renewal"
     for path in (archive, live, renewal):
         path.mkdir(parents=True, exist_ok=True)
     number = len(list(archive.iterdir())) + 1
-    (archive / f"cert{number}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (archive / f"cert{number}.pem").write_bytes(certificate_of(names, not_before, lifetime))
     link = live / "cert.pem"
     link.unlink(missing_ok=True)
     link.symlink_to(f"../../archive/{lineage}/cert{number}.pem")

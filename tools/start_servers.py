@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import socket
 import subprocess
@@ -117,11 +119,15 @@ class InfluxDB:
         )
         if answer.status_code != 200:
             raise RuntimeError(f"{self.name}: {answer.text}")
-        import csv
-
         rows: list[dict[str, str]] = []
-        for table in answer.content.decode().replace("\r\n", "\n").split("\n\n"):
-            rows += csv.DictReader(table.strip("\n").splitlines())
+        header: list[str] = []
+        for row in csv.reader(io.StringIO(answer.content.decode(), newline="")):
+            if not row:
+                header = []  # the next table has columns of its own
+            elif header:
+                rows.append(dict(zip(header, row)))
+            else:
+                header = row
         if rows and "error" in rows[0]:
             raise RuntimeError(f"{self.name}: {rows[0]}")
         return rows
