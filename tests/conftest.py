@@ -2,56 +2,20 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 import certbot_renewal_report
 import start_servers
+from start_certbot import HOOK, certificate_of
 from start_servers import InfluxDB
-
-DAY = 86400
-HOOK = Path(certbot_renewal_report.__file__).resolve()
-KEY = ec.generate_private_key(ec.SECP256R1())
-
-
-def certificate_of(names: list[str], not_before: int, lifetime: int) -> bytes:
-    """A certificate as PEM, signed by itself; times in seconds."""
-    general = [x509.IPAddress(ipaddress.ip_address(n)) if n.replace(".", "").isdigit() or ":" in n else x509.DNSName(n) for n in names]
-    begin = datetime.datetime.fromtimestamp(not_before, datetime.timezone.utc)
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(KEY.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(begin)
-        .not_valid_after(begin + datetime.timedelta(seconds=lifetime))
-        .add_extension(x509.SubjectAlternativeName(general), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(KEY, hashes.SHA256())
-    )
-    return certificate.public_bytes(serialization.Encoding.PEM)
-
-
-def self_signed(path: Path, name: str) -> Path:
-    """A server's certificate and key in one file, which is its own CA too."""
-    key = KEY.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path.write_bytes(key + certificate_of([name], int(time.time()) - 60, DAY))
-    return path
 
 
 def make_lineage(folder: Path, lineage: str, names: list[str], not_before: int, lifetime: int, conf: str = "") -> Path:
@@ -121,14 +85,19 @@ def certbot_folder(tmp_path: Path) -> Path:
     return folder
 
 
+def missing(error: start_servers.MissingServer) -> NoReturn:
+    """Skips the test, or fails it in CI: no test passes without its server."""
+    if os.environ.get("REQUIRE_SERVERS") == "1":
+        pytest.fail(str(error))
+    pytest.skip(str(error))
+
+
 def require(name: str) -> None:
-    """Skips the test, or fails it in CI, where a server is missing."""
+    """Makes sure that a server was built."""
     try:
         start_servers.binary(name)
     except start_servers.MissingServer as error:
-        if os.environ.get("REQUIRE_SERVERS") == "1":
-            pytest.fail(str(error))
-        pytest.skip(str(error))
+        missing(error)
 
 
 @pytest.fixture(scope="session")

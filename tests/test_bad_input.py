@@ -16,7 +16,8 @@ import pytest
 import requests
 import responses
 
-from conftest import DAY, Ran, make_lineage, put_hook, run_hook
+from conftest import Ran, make_lineage, put_hook, run_hook
+from start_certbot import DAY
 
 URL = "http://influx.example.com:8086"
 SECRET = "fake-secret"

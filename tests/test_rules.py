@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from line_protocol_parser import parse_line
 
 import certbot_renewal_report as hook_module
-from conftest import DAY, Ran, make_lineage, put_hook
+from conftest import Ran, make_lineage, put_hook
+from start_certbot import DAY
 
 HOUR = 3600
 BEGIN = 1_780_000_000  # an arbitrary notBefore

@@ -1,0 +1,138 @@
+"""A real certbot against a real CA (pebble) on loopback, for the tests and the demo: a renewal takes a second, a life as long as wished."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from start_servers import MissingServer, free_port, running, wait_for
+
+DAY = 86400
+KEY = ec.generate_private_key(ec.SECP256R1())
+HOOK = Path(__file__).resolve().parent.parent / "certbot_renewal_report.py"
+
+
+def certificate_of(names: Sequence[str], not_before: int, lifetime: int) -> bytes:
+    """A certificate as PEM, signed by itself; times in seconds."""
+    general = [x509.IPAddress(ipaddress.ip_address(n)) if n.replace(".", "").isdigit() or ":" in n else x509.DNSName(n) for n in names]
+    begin = datetime.datetime.fromtimestamp(not_before, datetime.timezone.utc)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(KEY.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begin)
+        .not_valid_after(begin + datetime.timedelta(seconds=lifetime))
+        .add_extension(x509.SubjectAlternativeName(general), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(KEY, hashes.SHA256())
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def self_signed(path: Path, name: str) -> Path:
+    """A server's certificate and key in one file, which is its own CA too."""
+    key = KEY.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(key + certificate_of([name], int(time.time()) - 60, DAY))
+    return path
+
+
+def command(name: str, package: str) -> str:
+    """A command of a Debian package; MissingServer where it is not installed."""
+    found = shutil.which(name)
+    if found is None:
+        raise MissingServer(f"{name} is missing: apt-get install {package}")
+    return found
+
+
+@dataclass(frozen=True)
+class Authority:
+    """A running CA: the address of its ACME directory, and the file that its https is trusted by."""
+
+    directory: str
+    bundle: Path
+
+
+@contextmanager
+def pebble(folder: Path, lifetime: int = 90 * DAY) -> Iterator[Authority]:
+    """A CA that asks for no proof and whose certificates live for so many seconds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port, bundle, config = free_port(), self_signed(folder / "pebble.pem", "127.0.0.1"), folder / "pebble.json"
+    settings = {"listenAddress": f"127.0.0.1:{port}", "managementListenAddress": "", "certificate": str(bundle), "privateKey": str(bundle)}
+    config.write_text(json.dumps({"pebble": {**settings, "httpPort": 5002, "tlsPort": 5001, "certificateValidityPeriod": lifetime}}))
+    quick = {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_VA_ALWAYS_VALID": "1", "PEBBLE_WFE_NONCEREJECT": "0", "PEBBLE_AUTHZREUSE": "100"}
+    authority = Authority(f"https://127.0.0.1:{port}/dir", bundle)
+    with running([command("pebble", "pebble"), "-config", str(config)], folder / "pebble.log", quick) as child:
+        wait_for(lambda: requests.get(authority.directory, verify=str(bundle), timeout=5).ok, "pebble", child=child)
+        yield authority
+
+
+@dataclass
+class Certbot:
+    """A certbot with a configuration folder of its own and the hook in its place."""
+
+    folder: Path  # what is /etc/letsencrypt elsewhere
+    authority: Authority
+    program: str = str(Path(sys.executable).with_name("certbot"))
+    environ: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.hook = self.folder / "renewal-hooks" / "deploy" / HOOK.name
+        self.hook.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(HOOK, self.hook)
+        self.hook.chmod(0o755)
+        self.log = self.folder.parent / "logs" / "letsencrypt.log"
+
+    def settings(self, values: dict[str, str]) -> None:
+        """Writes the hook's settings into its env file."""
+        path = self.folder / "certbot_renewal_report.env"
+        path.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+        path.chmod(0o600)
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """certbot, as a timer would start it; what it prints is in `stdout`. The hook runs with this Python, or Debian's for Debian's."""
+        folders = {"--config-dir": self.folder, "--work-dir": self.folder.parent / "work", "--logs-dir": self.log.parent}
+        options = [str(part) for pair in folders.items() for part in pair]
+        environ = {
+            "PATH": f"{Path(self.program).parent}:{os.environ['PATH']}",
+            "HOME": str(self.folder.parent),
+            "REQUESTS_CA_BUNDLE": str(self.authority.bundle),
+            **self.environ,
+        }
+        everything = [self.program, *arguments, *options, "--server", self.authority.directory, "-n"]
+        return subprocess.run(
+            everything, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120
+        )
+
+    def issue(self, lineage: str, *names: str) -> subprocess.CompletedProcess[str]:
+        """A first certificate, or another one under the same name."""
+        account = ["--agree-tos", "--register-unsafely-without-email"]
+        proof = ["--manual", "--preferred-challenges", "dns", "--manual-auth-hook", "/bin/true"]
+        return self.run("certonly", *account, *proof, "--cert-name", lineage, *(part for name in names for part in ("-d", name)))
+
+    def renew(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """What the timer runs, without its random sleep."""
+        return self.run("renew", "--no-random-sleep-on-renew", *arguments)
+
+    def not_before(self, lineage: str) -> int:
+        """When the present certificate began, Unix seconds."""
+        pem = (self.folder / "live" / lineage / "cert.pem").read_bytes()
+        return int(x509.load_pem_x509_certificate(pem).not_valid_before_utc.timestamp())
