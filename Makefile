@@ -3,13 +3,21 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/certbot-renewal-report
 PYTHON ?= python3
 VENV := $(CACHE)/venv
 
-.PHONY: test servers lint
+.PHONY: test demo bench servers lint
 
 test: $(VENV)/ready servers lint
-	$(VENV)/bin/python -m pytest -q
+	$(VENV)/bin/python -m pytest -q -rs
 
-servers:
-	$(PYTHON) tools/build_servers.py
+demo: $(VENV)/ready
+	$(PYTHON) tools/build_servers.py influxd-1.8 pebble
+	$(VENV)/bin/python tools/demo.py
+
+bench: $(VENV)/ready
+	$(PYTHON) tools/build_servers.py influxd-1.8
+	$(VENV)/bin/python tools/bench.py
+
+servers:  # without them their tests are skipped, and fail in CI
+	-$(PYTHON) tools/build_servers.py
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check .

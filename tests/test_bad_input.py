@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import requests
 import responses
 
+import faulty_servers
 from conftest import Ran, make_lineage, put_hook, run_hook
 from start_certbot import DAY
 
@@ -133,98 +132,29 @@ def test_a_clock_that_is_off_is_told(hook: Hook, renewed: dict[str, str], certbo
 
 
 # ---- Servers that misbehave: on real sockets -------------------------------------------------------------------------
-@contextlib.contextmanager
-def misbehaving(serve: Callable[[socket.socket], None]) -> Iterator[str]:
-    """A server that treats every connection as told."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def one(connection: socket.socket) -> None:
-            with connection, contextlib.suppress(OSError):  # the hook is gone
-                serve(connection)
-
-        def accept() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                threading.Thread(target=one, args=(connection,), daemon=True).start()
-
-        threading.Thread(target=accept, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-
-
-def drip(begin: bytes) -> Callable[[socket.socket], None]:
-    """Sends a beginning, then a byte now and then, for ever: no read timeout ends this."""
-
-    def serve(connection: socket.socket) -> None:
-        connection.sendall(begin)
-        while True:
-            connection.sendall(b"x")
-            time.sleep(0.05)
-
-    return serve
-
-
-def hang_up(connection: socket.socket) -> None:
-    """Reads the request and closes."""
-    connection.recv(65536)
-
-
-def silent(connection: socket.socket) -> None:
-    """Takes everything and says nothing."""
-    while connection.recv(65536):
-        pass
-    time.sleep(60)
-
-
-def babble(connection: socket.socket) -> None:
-    """Speaks something other than HTTP."""
-    connection.recv(65536)
-    connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
-
-
 @pytest.mark.parametrize(
-    ("serve", "says"),
+    ("fault", "says"),
     [
-        (drip(b"HTTP/1.1 200 OK\r\nX-Slow: "), "no answer from"),
-        (drip(b"HTTP/1.1 500 Oops\r\nContent-Length: 99999\r\n\r\n"), "answered 500 and never finished"),
-        (drip(b"HTTP/1.1 302 Found\r\nTransfer-Encoding: chunked\r\n\r\n"), "answered 302 and never finished"),
-        (hang_up, "cannot reach"),
-        (silent, "cannot reach"),
-        (babble, "cannot reach"),
+        ("unreachable", ("Connection refused: does it run, and is INFLUXDB_URL its address?",)),
+        ("blackholed", ("cannot reach", "no answer from")),  # whichever the deadline meets first
+        ("dripping headers", ("no answer from",)),
+        ("dripping body", ("answered 500 and never finished",)),
+        ("endless redirect", ("answered 302 and never finished",)),
+        ("silent", ("cannot reach", "no answer from")),
+        ("hanging up", ("cannot reach",)),
+        ("503", ("answered 503 nothing more: look at the server's log",)),
+        ("not HTTP", ("cannot reach",)),
     ],
 )
 def test_a_misbehaving_server_does_not_hold_certbot(
-    certbot_folder: Path, renewed: dict[str, str], serve: Callable[[socket.socket], None], says: str
+    certbot_folder: Path, renewed: dict[str, str], fault: str, says: tuple[str, ...]
 ) -> None:
-    with misbehaving(serve) as url:
+    with faulty_servers.EVERY[fault]() as url:
         done = run_hook(certbot_folder, **{**renewed, "INFLUXDB_URL": url})
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
-    assert "INFLUXDB_TIMEOUT is 0.6 s" in done.stderr
-    assert says in done.stderr or "no answer from" in done.stderr  # whichever the deadline meets first
-
-
-def test_unreachable(hook: Hook, renewed: dict[str, str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    ran = hook(**{**renewed, "INFLUXDB_URL": f"http://127.0.0.1:{port}"})
-    assert ran.status == 1
-    assert f"cannot reach http://127.0.0.1:{port}: Connection refused: does it run, and is INFLUXDB_URL its address?" in ran.err
-
-
-def test_blackholed(hook: Hook, renewed: dict[str, str]) -> None:
-    with socket.socket() as full:  # Linux drops further connections when the queue of a listener is full
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        with socket.create_connection(full.getsockname()):
-            ran = hook(**{**renewed, "INFLUXDB_URL": f"http://127.0.0.1:{full.getsockname()[1]}"})
-    assert ran.status == 1
-    assert "does it run, and is INFLUXDB_URL its address?" in ran.err
+    assert url in done.stderr and "INFLUXDB_TIMEOUT is 0.6 s" in done.stderr
+    assert any(text in done.stderr for text in says)
 
 
 # ---- Settings --------------------------------------------------------------------------------------------------------
@@ -455,7 +385,7 @@ def test_a_closed_stderr_and_stdout_do_not_keep_a_report_from_being_sent(certbot
         connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
 
     script = put_hook(certbot_folder)
-    with misbehaving(take) as url:
+    with faulty_servers.serving(take) as url:
         command = f"exec {sys.executable} {script} >&- 2>&-"
         done = subprocess.run(["/bin/sh", "-c", command], env={**renewed, "INFLUXDB_URL": url, "HOSTNAME": "3f2b8c9d0e1a"}, timeout=60)
     assert done.returncode == 0

@@ -142,8 +142,7 @@ def test_version_1_writes_to_a_retention_policy(
 ) -> None:
     influxdb = server(name)
     bucket = influxdb.new_bucket()
-    create = f'CREATE RETENTION POLICY "years" ON "{bucket}" DURATION 700d REPLICATION 1'
-    requests.post(influxdb.url + "/query", params={"q": create}, timeout=30).raise_for_status()
+    influxdb.command(f'CREATE RETENTION POLICY "years" ON "{bucket}" DURATION 700d REPLICATION 1')
     for version, place in (("1", f"{bucket}/years"), ("2", f"{bucket}/years"), ("1", bucket)):
         assert hook(**renewed, **influxdb.settings(place), INFLUXDB_VERSION=version).status == 0
     assert stored_renewals(influxdb, f"{bucket}/years") == stored_renewals(influxdb, bucket) == renewals(begin)
@@ -157,10 +156,10 @@ def test_user_and_password_of_a_1_x(hook: Hook, renewed: dict[str, str], begin: 
     require(name)
     with start_servers.influxdb(name, tmp_path / "influxdb", config="auth-enabled = true") as influxdb:
         admin = {"u": "admin", "p": "fake-admin"}
-        requests.post(influxdb.url + "/query", params={"q": "CREATE USER admin WITH PASSWORD 'fake-admin' WITH ALL PRIVILEGES"}, timeout=30)
+        influxdb.command("CREATE USER admin WITH PASSWORD 'fake-admin' WITH ALL PRIVILEGES")
         for q in ("CREATE DATABASE d", "CREATE USER hook WITH PASSWORD 'fake:pass'", "CREATE USER guest WITH PASSWORD 'fake-guest'"):
-            requests.post(influxdb.url + "/query", params={"q": q, **admin}, timeout=30).raise_for_status()
-        requests.post(influxdb.url + "/query", params={"q": "GRANT ALL ON d TO hook", **admin}, timeout=30).raise_for_status()
+            influxdb.command(q, **admin)
+        influxdb.command("GRANT ALL ON d TO hook", **admin)
         for version in ("1", "2"):
             environ = {**renewed, **influxdb.settings("d"), "INFLUXDB_VERSION": version}
             assert hook(**{**environ, "INFLUXDB_TOKEN": "hook:fake:pass"}).status == 0

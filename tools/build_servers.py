@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Builds the servers that the tests and the demo run against, from their Go modules.
 
-    python3 tools/build_servers.py [influxd-1.8 influxd-1.12 influxd-2 kapacitor telegraf]
+    python3 tools/build_servers.py [influxd-1.8 influxd-1.12 influxd-2 kapacitor telegraf pebble certbot]
 
 Each program is built once into ${XDG_CACHE_HOME:-~/.cache}/certbot-renewal-report/servers/bin. A binary that the machine
 has already is taken as it is: named by an environment variable (INFLUXD_1_8, INFLUXD_1_12, INFLUXD_2, KAPACITORD, KAPACITOR,
@@ -102,7 +102,8 @@ PROGRAMS = (
         tags=TELEGRAF_TAGS,
     ),
 )
-DEBIAN_PACKAGES = {"clang": "clang", "cargo": "cargo-web", "pebble": "pebble"}  # command: package
+DEBIAN_PACKAGES = {"clang": "clang", "cargo": "cargo-web", "pebble": "pebble", "certbot": "certbot"}  # command: package
+INSTALLED = ("pebble", "certbot")  # not built: a CA for tests, and the certbot that many hosts have
 
 
 class BuildError(Exception):
@@ -256,12 +257,13 @@ def install(commands: list[str]) -> None:
 
 def main(arguments: list[str]) -> int:
     """Builds what is named, everything by default. Exit status 1 when something cannot be built."""
-    groups = {p.module for p in PROGRAMS} | {p.name for p in PROGRAMS}
+    groups = {p.module for p in PROGRAMS} | {p.name for p in PROGRAMS} | set(INSTALLED)
     if unknown := [a for a in arguments if a not in groups]:
         print(f"unknown: {' '.join(unknown)}. Known: {' '.join(sorted(groups))}", file=sys.stderr)
         return 2
     names = [p.name for p in PROGRAMS if not arguments or {p.name, p.module} & set(arguments)]
     try:
+        install([name for name in INSTALLED if not arguments or name in arguments])
         build(names)
         for name in names:
             print(f"{name}: {find(name)}")

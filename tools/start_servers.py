@@ -87,17 +87,17 @@ class InfluxDB:
         self.buckets += 1
         bucket = f"bucket{self.buckets}"
         if self.major == 1:
-            clause = f" WITH DURATION {retention}s" if retention else ""
-            answer = requests.post(
-                self.url + "/query", params={"q": f'CREATE DATABASE "{bucket}"{clause}'}, headers=self.headers, timeout=30
-            )
+            self.command(f'CREATE DATABASE "{bucket}"' + (f" WITH DURATION {retention}s" if retention else ""))
         else:
             orgs = requests.get(self.url + "/api/v2/orgs", headers=self.headers, timeout=30).json()["orgs"]
             rules = [{"type": "expire", "everySeconds": int(retention)}] if retention else []
             wanted = {"name": bucket, "orgID": orgs[0]["id"], "retentionRules": rules}
-            answer = requests.post(self.url + "/api/v2/buckets", json=wanted, headers=self.headers, timeout=30)
-        answer.raise_for_status()
+            requests.post(self.url + "/api/v2/buckets", json=wanted, headers=self.headers, timeout=30).raise_for_status()
         return bucket
+
+    def command(self, influxql: str, **login: str) -> None:
+        """Runs a command of InfluxQL (1.x)."""
+        requests.post(self.url + "/query", params={"q": influxql, **login}, headers=self.headers, timeout=30).raise_for_status()
 
     def settings(self, bucket: str) -> dict[str, str]:
         """The hook's settings for a bucket of this server."""
