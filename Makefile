@@ -3,9 +3,9 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/certbot-renewal-report
 PYTHON ?= python3
 VENV := $(CACHE)/venv
 
-.PHONY: test demo bench servers lint
+.PHONY: test demo bench servers pythons lint
 
-test: $(VENV)/ready servers lint
+test: $(VENV)/ready servers pythons lint
 	$(VENV)/bin/python -m pytest -q -rs
 
 demo: $(VENV)/ready
@@ -18,6 +18,9 @@ bench: $(VENV)/ready
 
 servers:  # without them their tests are skipped, and fail in CI
 	-$(PYTHON) tools/build_servers.py
+
+pythons:
+	$(PYTHON) tools/pythons.py
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check .
