@@ -42,9 +42,10 @@ def main() -> int:
         folder = environment(minor)
         ready, path = folder / "ready", interpreter(minor)
         if path and not ready.exists():
+            library = "requests==2.25.1" if minor == 9 else "requests"  # what Debian 11 has, the oldest supported
             try:
                 subprocess.run([path, "-m", "venv", "--clear", str(folder)], check=True)
-                subprocess.run([str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", "requests"], check=True)
+                subprocess.run([str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", library], check=True)
                 ready.touch()
             except subprocess.CalledProcessError as error:
                 print(f"pythons: 3.{minor}: {error}", file=sys.stderr)
