@@ -216,6 +216,33 @@ def test_through_telegraf(
     assert "answered 404 404 page not found" in wrong.err and f"set INFLUXDB_VERSION={version}" in wrong.err
 
 
+@pytest.mark.parametrize(
+    ("version", "config", "token"),
+    [(1, 'basic_username = "hook"\nbasic_password = "fake-password"', "hook:fake-password"), (2, 'token = "fake-token"', "fake-token")],
+)
+def test_telegraf_that_asks_for_a_password(
+    server: Callable[[str], InfluxDB],
+    hook: Hook,
+    renewed: dict[str, str],
+    begin: int,
+    version: int,
+    config: str,
+    token: str,
+    tmp_path: Path,
+) -> None:
+    require("telegraf")
+    influxdb = server("influxd-1.8")
+    bucket = influxdb.new_bucket()
+    with start_servers.telegraf(version, influxdb, bucket, tmp_path, config) as url:
+        environ = {**renewed, "INFLUXDB_URL": url, "INFLUXDB_VERSION": str(version), "INFLUXDB_BUCKET": bucket}
+        refused = hook(**environ, INFLUXDB_TOKEN="fake-wrong")
+        assert hook(**environ, INFLUXDB_TOKEN=token).status == 0
+        start_servers.wait_for(lambda: len(influxdb.points(bucket)) >= 8, "the points behind Telegraf")
+    assert stored_renewals(influxdb, bucket) == renewals(begin)
+    assert refused.status == 1
+    assert "answered 401 " in refused.err and "set INFLUXDB_TOKEN" in refused.err
+
+
 # ---- The way there ---------------------------------------------------------------------------------------------------
 class Proxy(http.server.ThreadingHTTPServer):
     """A reverse proxy in front of a real InfluxDB."""

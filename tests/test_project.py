@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+import certbot_renewal_report
 import pythons
-from conftest import make_lineage, put_hook
+from conftest import Ran, make_lineage, put_hook
 from start_certbot import DAY, HOOK
 from start_servers import InfluxDB
 
@@ -45,3 +47,58 @@ def test_the_hook_runs_on_every_python(server: Callable[[str], InfluxDB], certbo
     points = influxdb.points(bucket)
     assert ("renewed_count", "1", "domain=2001:db8::1", "host=web1") in {p[1:] for p in points}
     assert ("renewal_due", str(begin + 69 * DAY), "domain=all", "host=web1", "lineage=example.com") in {p[1:] for p in points}
+
+
+# ---- README ----------------------------------------------------------------------------------------------------------
+README = (ROOT / "README.md").read_text()
+
+
+def rows_of(section: str, header: str) -> list[list[str]]:
+    """The rows of a table in a section of the README, as plain text."""
+    text = README.split(f"\n## {section}\n")[1].split("\n## ")[0].split(header + "\n")[1].split("\n\n")[0]
+    return [[cell.strip().replace("`", "") for cell in line.strip("|").split("|")] for line in text.splitlines()[1:]]
+
+
+def test_the_readme_lists_the_settings_as_the_code_has_them() -> None:
+    documented = {row[0]: (row[1].replace("empty", ""), row[2]) for row in rows_of("Settings", "| setting | default | meaning |")}
+    assert documented == certbot_renewal_report.SETTINGS
+    for name in certbot_renewal_report.PASSED_ON:
+        assert f"`{name}`" in README
+
+
+def test_the_readmes_line_protocol_is_what_the_hook_writes() -> None:
+    begin = 1_790_000_000
+    due = certbot_renewal_report.due(begin, begin + 90 * DAY)
+    found = certbot_renewal_report.Certificate("example.com", ["example.com"], begin, begin + 90 * DAY, due)
+    settings = certbot_renewal_report.Settings("", 2, "", "", "", 10, "certbot_renewal", "web1", {})
+    lines = certbot_renewal_report.renewal_points(settings, "example.com", ["example.com"], begin)
+    lines.append(certbot_renewal_report.state_point(settings, found, 0, begin + 100))
+    assert "```\n" + "\n".join(lines) + "\n```" in README.split("\n## ")[0]
+
+
+def test_every_heading_of_the_troubleshooting_is_said_by_the_hook() -> None:
+    source = HOOK.read_text().replace("{NAME}", certbot_renewal_report.NAME).replace("{'wrong' if text else 'empty'}", "wrong … empty")
+    foreign = r"…|Connection refused|certificate verify failed|404 page not found|retention policy not found|\b\d\d\d\b|5…|wrong|empty"
+    headings = re.findall(r"(?m)^### (`.*)$", README)
+    assert len(headings) > 20
+    for literal in re.findall(r"`([^`]*)`", " ".join(headings)):
+        for piece in re.split(foreign, literal):
+            assert piece.strip(" :") in source, literal
+
+
+def test_every_remedy_is_in_the_troubleshooting() -> None:
+    troubleshooting = README.split("\n## Troubleshooting\n")[1].split("\n## ")[0]
+    for _, remedy in certbot_renewal_report.REMEDIES:
+        for part in re.split(r"\{\w+\}(?: \(.*?\))?", remedy):
+            assert part.strip() in troubleshooting, remedy
+
+
+def test_every_option_is_in_the_readme_and_every_file_it_names_is_there(hook: Callable[..., Ran]) -> None:
+    options = set(re.findall(r"(?m)^  (?:-h, )?(--[a-z-]+)", hook("--help").out))
+    assert options == {"--help", "--check", "--dry-run", "--config-dir", "--version"}
+    assert all(f"`certbot_renewal_report.py {option}" in README or f"`{option}`" in README for option in options)
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"\bmake ([a-z]+)", README):
+        assert f"\n{target}:" in makefile

@@ -180,8 +180,9 @@ log-enabled = false
 
 
 @contextmanager
-def telegraf(version: int, target: InfluxDB, bucket: str, folder: Path) -> Iterator[str]:
-    """Telegraf with its listener for version 1 or 2 writes, passing on to InfluxDB at once; yields the listener's address."""
+def telegraf(version: int, target: InfluxDB, bucket: str, folder: Path, config: str = "") -> Iterator[str]:
+    """Telegraf with its listener for version 1 or 2 writes, passing on to InfluxDB at once; yields the listener's address.
+    `config` are more settings of the listener."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     listener = "influxdb_listener" if version == 1 else "influxdb_v2_listener"
@@ -192,9 +193,8 @@ def telegraf(version: int, target: InfluxDB, bucket: str, folder: Path) -> Itera
     else:
         output = f'[[outputs.influxdb]]\nurls = ["{target.url}"]\ndatabase = "{bucket}"\nskip_database_creation = true\n'
     conf = folder / f"telegraf{version}.conf"
-    conf.write_text(
-        f'[agent]\nflush_interval = "200ms"\nomit_hostname = true\n[[inputs.{listener}]]\nservice_address = "127.0.0.1:{port}"\n{output}'
-    )
+    agent = '[agent]\nflush_interval = "200ms"\nomit_hostname = true\n'
+    conf.write_text(f'{agent}[[inputs.{listener}]]\nservice_address = "127.0.0.1:{port}"\n{config}\n{output}')
     url = f"http://127.0.0.1:{port}"
     ready = "/ping" if version == 1 else "/api/v2/ready"
     with running([binary("telegraf"), "--config", str(conf)], folder / "telegraf.log") as child:
