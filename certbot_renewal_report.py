@@ -15,6 +15,7 @@ import ipaddress
 import json
 import os
 import re
+import signal
 import ssl
 import sys
 import threading
@@ -92,8 +93,7 @@ def text_of(path: str, faults: list[str], may_be_missing: bool = False) -> str:
             return file.read()
     except (OSError, UnicodeDecodeError) as error:
         if not (may_be_missing and isinstance(error, FileNotFoundError)):
-            reason = getattr(error, "strerror", None) or "not UTF-8 text"
-            faults.append(f"{path}: {reason}: make it a text file that the user who runs certbot can read")
+            faults.append(f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}: make it text that certbot's user can read")
         return ""
 
 
@@ -209,8 +209,7 @@ def escaped(text: str, special: str = ",= ") -> str:
     """A measurement or tag for line protocol. A backslash before a special character or at the end cannot be written in it
     (InfluxDB would take it for an escape), nor can a control character: they become / and _."""
     text = CONTROL.sub("_", text.encode("utf-8", "replace").decode())
-    text = re.sub(rf"\\(?=[{special}]|$)", "/", text)
-    return re.sub(rf"([{special}])", r"\\\1", text)
+    return re.sub(rf"([{special}])", r"\\\1", re.sub(rf"\\(?=[{special}]|$)", "/", text))
 
 
 def point(settings: Settings, fields: str, moment: int, **tags: str) -> str:
@@ -536,4 +535,5 @@ def main(arguments: Sequence[str], environ: Environ, script: str = __file__) -> 
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is no reason for a traceback
     sys.exit(main(sys.argv[1:], os.environ))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -227,7 +229,7 @@ def test_an_env_file_that_cannot_be_read(hook: Hook, renewed: dict[str, str], ce
         path.write_bytes(content)
     ran = hook(**renewed)
     assert ran.status == 1
-    assert f"{path}: {'Is a directory' if content is None else 'not UTF-8 text'}: make it a text file" in ran.err
+    assert f"{path}: {'Is a directory' if content is None else 'not UTF-8 text'}: make it text" in ran.err
 
 
 def test_files_that_the_user_may_not_read(hook: Hook, renewed: dict[str, str], certbot_folder: Path) -> None:
@@ -239,7 +241,7 @@ def test_files_that_the_user_may_not_read(hook: Hook, renewed: dict[str, str], c
         folder.chmod(0o755)  # pytest's folders are for their user alone
     ran = as_nobody(lambda: hook(**renewed))
     assert ran.status == 1
-    assert f"{env_file}: Permission denied: make it a text file that the user who runs certbot can read" in ran.err
+    assert f"{env_file}: Permission denied: make it text that certbot's user can read" in ran.err
     env_file.chmod(0o644)
     again = as_nobody(lambda: hook("--dry-run", **renewed))
     assert again.status == 1
@@ -398,6 +400,30 @@ def test_without_requests_it_says_how_to_install_it(certbot_folder: Path, renewe
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1
     assert "apt-get install python3-requests" in done.stderr
+
+
+def test_ctrl_c_makes_no_noise(certbot_folder: Path, renewed: dict[str, str]) -> None:
+    taken = threading.Event()
+
+    def take(connection: socket.socket) -> None:
+        taken.set()
+        faulty_servers.silent(connection)
+
+    with faulty_servers.serving(take) as url:
+        environ = {**renewed, "INFLUXDB_URL": url, "INFLUXDB_TIMEOUT": "60"}
+        running = subprocess.Popen([sys.executable, str(put_hook(certbot_folder))], env=environ, stderr=subprocess.PIPE)
+        assert taken.wait(30)
+        running.send_signal(signal.SIGINT)
+        _, err = running.communicate(timeout=30)
+    assert (running.returncode, err) == (-signal.SIGINT, b"")
+
+
+@pytest.mark.parametrize("proxy", ["http://somebody:fake-secret@[::1", "http://somebody:fake-secret@127.0.0.1:1", "fake-secret", "http://"])
+def test_a_wrong_proxy_is_told_without_its_password(certbot_folder: Path, renewed: dict[str, str], proxy: str) -> None:
+    done = run_hook(certbot_folder, **renewed, HTTP_PROXY=proxy, http_proxy=proxy)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1 and "cannot reach" in done.stderr and "Traceback" not in done.stderr
+    assert SECRET not in done.stderr
 
 
 def test_a_wrong_option_is_a_usage_error(hook: Hook) -> None:
