@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import os
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import responses
 from certbot._internal import renewal, storage
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -258,3 +260,25 @@ def test_a_dry_run_sends_nothing_and_needs_no_requests(hook: Callable[..., Ran],
     assert len(lines_of(ran)) == 3
     assert "3 lines, not sent" in ran.out
     assert "fake-token" not in ran.out + ran.err
+
+
+@pytest.mark.parametrize(
+    ("version", "token", "header"),
+    [
+        ("2", "fake-token", "Token fake-token"),
+        ("2", "hook:fake", "Token hook:fake"),
+        ("1", "hook:fake", "Basic " + base64.b64encode(b"hook:fake").decode()),  # all that InfluxDB before 1.8 knows
+        ("1", "fake-token", "Token fake-token"),
+        ("1", "", None),
+    ],
+)
+def test_the_authorization_that_each_version_understands(
+    hook: Callable[..., Ran], certbot_folder: Path, version: str, token: str, header: str | None
+) -> None:
+    live = make_lineage(certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY)
+    with responses.RequestsMock() as mock:
+        mock.add(responses.POST, re.compile("http://127.0.0.1:8086/.*write"), status=204)
+        ran = hook(RENEWED_LINEAGE=str(live), RENEWED_DOMAINS="example.com", INFLUXDB_VERSION=version, INFLUXDB_TOKEN=token)
+        sent = mock.calls[0].request.headers.get("Authorization")
+    assert ran.status == 0
+    assert (sent.decode() if isinstance(sent, bytes) else sent) == header
