@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import binascii
 import calendar
+import contextlib
+import gc
 import ipaddress
 import json
 import os
@@ -182,8 +184,7 @@ def due(not_before: int, not_after: int, before_expiry: str = "") -> int:
 
 
 def before(moment: int, interval: str) -> int | None:
-    """The moment that lies an interval earlier, as certbot reads it (with parsedatetime): `30`, `30 days`, `3 weeks`, `720 hours`,
-    `1 month`; None if it is no interval."""
+    """The moment an interval earlier, as certbot reads it (with parsedatetime): `30`, `3 weeks`, `720 hours`; None if it is none."""
     if not re.fullmatch(r"(\d{1,6}(\.\d+)?\s*([smhdwy][a-z]*[\s,]*|$))+", interval.lower()):
         return None
     for amount, unit in re.findall(r"([\d.]+)\s*(mo|mth|[smhdwy]|$)", interval.lower()):
@@ -206,8 +207,7 @@ def renew_before_expiry(conf: str) -> str:
 
 # ---- Points ----------------------------------------------------------------------------------------------------------
 def escaped(text: str, special: str = ",= ") -> str:
-    """A measurement or tag for line protocol. A backslash before a special character or at the end cannot be written in it
-    (InfluxDB would take it for an escape), nor can a control character: they become / and _."""
+    """A measurement or tag for line protocol, which cannot hold control characters, nor backslashes that would escape: now _ and /."""
     text = CONTROL.sub("_", text.encode("utf-8", "replace").decode())
     return re.sub(rf"([{special}])", r"\\\1", re.sub(rf"\\(?=[{special}]|$)", "/", text))
 
@@ -285,9 +285,17 @@ def with_token(settings: Settings) -> Callable[[Any], Any]:
     return authorize
 
 
+def in_time(seconds: float, work: Callable[[], Any], late: Any = None) -> Any:
+    """What the work returns, or `late`: a slow name server, or a server that drips, outlives every timeout that requests knows."""
+    results = [late]
+    worker = threading.Thread(target=lambda: results.append(work()), daemon=True)
+    worker.start()
+    worker.join(seconds)
+    return results[-1]
+
+
 def deliver(settings: Settings, lines: Sequence[str], droppable: int) -> Answer:
-    """Sends the lines in one request; tries again, with back-off, until the timeout for all tries is over.
-    `droppable` of the points may be older than the bucket's retention."""
+    """Sends the lines in one request, tried again until the timeout; so many points may be `droppable`, older than the bucket keeps."""
     requests = load_requests()
     deadline, tries = time.monotonic() + settings.timeout, [0]
     answers = [Answer(f"no answer from {settings.url}: does it run, and is INFLUXDB_URL its address?", again=True)]
@@ -300,10 +308,7 @@ def deliver(settings: Settings, lines: Sequence[str], droppable: int) -> Answer:
             answers.append(try_once(requests, settings, lines, droppable, deadline, answers))
             pause = max(answers[-1].retry_after, 0.25 * 2 ** tries[0])
 
-    # In a thread of its own: a slow name server, or a server that drips, outlives every timeout that requests knows.
-    worker = threading.Thread(target=work, daemon=True)
-    worker.start()
-    worker.join(settings.timeout)
+    in_time(settings.timeout, work)
     answer = answers[-1]
     effort = f" (tried {tries[0]} times; INFLUXDB_TIMEOUT is {settings.timeout:g} s)" if answer.again else ""
     return answer._replace(error=answer.error + effort)
@@ -315,8 +320,7 @@ def try_once(requests: Any, settings: Settings, lines: Sequence[str], droppable:
     left = max(deadline - time.monotonic(), 0.1)
     sent = {"data": "\n".join(lines).encode(), "headers": headers, "auth": with_token(settings)}
     try:
-        # Not following redirects: a POST would arrive as a GET, and a login page's 200 would look like success.
-        # A stream: never more of an answer is read than its reason. Connecting is tried anew while there is time to.
+        # No redirects: a POST would arrive as a GET, and a login page's 200 look like success. A stream: no more is read than a reason.
         with requests.post(write_url(settings), **sent, timeout=(left / 3, left), allow_redirects=False, stream=True) as response:
             if response.status_code == 204:
                 return Answer(date=response.headers.get("Date", ""))
@@ -346,11 +350,9 @@ def judge(settings: Settings, status: int, headers: Any, body: str, droppable: i
     """What an answer other than 204 means, and what to do about it."""
     for secret in (settings.token, settings.token.partition(":")[2]):
         body = body.replace(secret, "***") if secret else body
-    try:
+    with contextlib.suppress(ValueError, AttributeError, RecursionError):  # plain text, or JSON of another kind
         parsed = json.loads(body)
         body = str(parsed.get("message") or parsed.get("error") or body)
-    except (ValueError, AttributeError, RecursionError):
-        pass  # plain text, or JSON of another kind
     dropped = re.search(r"points beyond retention policy.*?dropped=(\d+)|dropped (\d+) points outside retention policy", body)
     if dropped and int(dropped[1] or dropped[2]) <= droppable:  # the others were stored
         return Answer(remark="; what is older than the bucket keeps was not stored", date=headers.get("Date", ""))
@@ -465,11 +467,10 @@ def warnings_of(settings: Settings, folder: str) -> list[str]:
     return found
 
 
-def server_kind(settings: Settings) -> str:
+def server_kind(requests: Any, settings: Settings) -> str:
     """What answers at INFLUXDB_URL, from /ping; in words, whatever happens."""
-    requests, timeout = load_requests(), min(settings.timeout, 5)
     try:
-        with requests.get(settings.url + "/ping", timeout=timeout, allow_redirects=False, stream=True, auth=with_token(settings)) as answer:
+        with requests.get(f"{settings.url}/ping", timeout=5, allow_redirects=False, stream=True, auth=with_token(settings)) as answer:
             version = shortened(answer.headers.get("X-Influxdb-Version", "unknown"))
             return ("Telegraf listener " if version == "1.0" else "" if "Telegraf" in version else "InfluxDB ") + version
     except (requests.RequestException, OSError, ValueError) as error:
@@ -478,16 +479,16 @@ def server_kind(settings: Settings) -> str:
 
 def check(settings: Settings, report: Report, folder: str, script: str) -> list[str]:
     """Proves the installation, with a real write; prints what it sees and returns what is wrong."""
-    deploy, mode, faults = os.path.join(folder, "renewal-hooks", "deploy"), os.stat(script).st_mode, []
+    deploy, mode, faults, requests = os.path.join(folder, "renewal-hooks", "deploy"), os.stat(script).st_mode, list[str](), load_requests()
     if os.path.realpath(os.path.dirname(script)) != os.path.realpath(deploy):
         faults.append(f"{script} is not in {deploy}, where certbot would run it: copy it there")
     if not mode & 0o111:
         faults.append(f"{script} is not executable, so certbot ignores it: chmod 755 {script}")
-    for name, (value, source) in settings.sources.items():
-        say(f"{name:20} {'***' if name == 'INFLUXDB_TOKEN' and value else value or '(empty)':24} from {source}")
-    rows = [("this file", f"{script}, mode {mode & 0o7777:o}"), ("server", server_kind(settings))]
-    for name, text in rows + [("certificate", text) for text in report.says]:
-        say(f"{name:20} {text}")
+    shown = {name: "***" if name == "INFLUXDB_TOKEN" and value else value or "(empty)" for name, (value, _) in settings.sources.items()}
+    say(*(f"{name:20} {value:24} from {settings.sources[name][1]}" for name, value in shown.items()))
+    kind = in_time(5, lambda: server_kind(requests, settings), "none: no answer")
+    say(f"{'this file':20} {script}, mode {mode & 0o7777:o}", f"{'server':20} {kind}")
+    say(*(f"{'certificate':20} {text}" for text in report.says))
     return faults + warnings_of(settings, folder) + (send(settings, report) if report.lines else report.faults)
 
 
@@ -535,5 +536,6 @@ def main(arguments: Sequence[str], environ: Environ, script: str = __file__) -> 
 
 
 if __name__ == "__main__":
+    gc.disable()  # it ends before there is anything to collect: 5 % of its time
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is no reason for a traceback
     sys.exit(main(sys.argv[1:], os.environ))

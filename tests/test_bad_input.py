@@ -159,6 +159,14 @@ def test_a_misbehaving_server_does_not_hold_certbot(
     assert any(text in done.stderr for text in says)
 
 
+def test_a_check_ends_too(certbot_folder: Path, renewed: dict[str, str]) -> None:
+    with faulty_servers.EVERY["dripping headers"]() as url:
+        done = run_hook(certbot_folder, "--check", INFLUXDB_URL=url, INFLUXDB_TIMEOUT="0.6")
+    assert done.returncode == 1
+    assert f"{'server':20} none: no answer\n" in done.stdout
+    assert "not ready: no answer from" in done.stderr
+
+
 # ---- Settings --------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("name", "value"),
