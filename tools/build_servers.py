@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Builds the servers that the tests and the demo run against, from their Go modules.
 
-    python3 tools/build_servers.py [influxd-1.8 influxd-1.12 influxd-2 kapacitor telegraf pebble certbot]
+    python3 tools/build_servers.py [influxd-1.8 influxd-1.12 influxd-2 kapacitor telegraf flux pebble certbot]
 
 Each program is built once into ${XDG_CACHE_HOME:-~/.cache}/certbot-renewal-report/servers/bin. A binary that the machine
 has already is taken as it is: named by an environment variable (INFLUXD_1_8, INFLUXD_1_12, INFLUXD_2, KAPACITORD, KAPACITOR,
@@ -90,6 +90,7 @@ PROGRAMS = (
         "kapacitord", "kapacitor", "github.com/influxdata/kapacitor/cmd/kapacitord", "1.8.3", "main.version", "kapacitord", r"1\.[678]\."
     ),
     Program("kapacitor", "kapacitor", "github.com/influxdata/kapacitor/cmd/kapacitor", "1.8.3", "main.version", "kapacitor", r"1\.[678]\."),
+    Program("flux", "flux", "github.com/influxdata/flux/cmd/flux", "0.196.1", "main.version", "flux", r"0\.19"),  # for flux fmt
     Program(
         "telegraf",
         "telegraf",

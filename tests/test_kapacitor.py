@@ -1,0 +1,192 @@
+"""The alert pack on the real Kapacitor, with a real mail server: who gets a mail, when, and how often."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+import start_kapacitor
+import start_servers
+from conftest import require
+from start_certbot import DAY
+from start_kapacitor import Inbox, Kapacitor
+from start_servers import ORG, InfluxDB, free_port, wait_for
+
+ROOT = Path(__file__).resolve().parent.parent
+LIVES = {"90d": 90 * DAY, "64d": 64 * DAY, "45d": 45 * DAY, "160h": 160 * 3600}
+
+
+def write(influxdb: InfluxDB, bucket: str, *lines: str) -> None:
+    """Writes points, with times in seconds."""
+    parameters = {"bucket": bucket, "org": ORG, "precision": "s"}
+    url = influxdb.url + "/api/v2/write"
+    requests.post(url, params=parameters, data="\n".join(lines), headers=influxdb.headers, timeout=60).raise_for_status()
+
+
+def state(lineage: str, due: int, host: str = "web1", life: int = 90 * DAY, run_at: int = 0, at: int | None = None) -> str:
+    """The state of a certificate that is or was due at a moment; 0: it ended."""
+    begin, end = (due - life * 2 // 3, due + life // 3) if due else (0, 0)
+    fields = f"not_before={begin}i,renewal_due={due}i,not_after={end}i,run_at={run_at}i"
+    return f"certbot_renewal,domain=all,host={host},lineage={lineage} {fields} {at or int(time.time())}"
+
+
+def load_folder(folder: Path, influxdb: InfluxDB, bucket: str, **variables: str) -> Path:
+    """A copy of kapacitor/ as an administrator adapts it: bucket, org, and for the test a short `every`."""
+    load = folder / "load"
+    shutil.copytree(ROOT / "kapacitor", load, dirs_exist_ok=True)
+    task = load / "tasks" / "renewal_overdue.yaml"
+    text = task.read_text().replace("value: telegraf", f"value: {bucket}").replace("value: 15m", "value: 1s")
+    text = text.replace('value: ""', f"value: {ORG}") if influxdb.major == 2 else text
+    for old, new in variables.items():
+        text = text.replace(f"{old}: {{type: float, value: 1.0}}", f"{old}: {{type: float, value: {new}}}")
+    task.write_text(text)
+    return load
+
+
+def evaluated(kapacitor: Kapacitor, times: int = 3) -> None:
+    """Waits until all certificates were judged so many times more."""
+    alert = wait_for(lambda: kapacitor.alert("renewal_overdue"), "the task to run")
+    wanted = alert["collected"] + (times + 1) * max(alert["working_cardinality"], 1)
+    wait_for(lambda: kapacitor.alert("renewal_overdue")["collected"] >= wanted, f"{times} evaluations")
+
+
+class House:
+    """An InfluxDB, a Kapacitor and an inbox that a test may stop and start again, each with its data."""
+
+    def __init__(self, name: str, folder: Path, box: Inbox) -> None:
+        self.name, self.folder, self.box, self.port = name, folder, box, free_port()
+        self.stacks = {"influxdb": contextlib.ExitStack(), "kapacitor": contextlib.ExitStack()}
+
+    def start_influxdb(self) -> InfluxDB:
+        """Starts it, with the data that it had."""
+        self.influxdb = self.stacks["influxdb"].enter_context(start_servers.influxdb(self.name, self.folder / self.name, self.port))
+        return self.influxdb
+
+    def start_kapacitor(self, load: Path) -> Kapacitor:
+        """Starts it, with the state that it had."""
+        running = start_kapacitor.kapacitor(self.folder / "kapacitor", load, self.influxdb, self.box)
+        return self.stacks["kapacitor"].enter_context(running)
+
+    def stop(self, *what: str) -> None:
+        """Stops `influxdb`, `kapacitor` or both."""
+        for name in what:
+            self.stacks[name].close()
+
+
+@pytest.fixture
+def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
+    """A house of its own for a test; its parameter is the InfluxDB."""
+    for name in (request.param, "kapacitord"):
+        require(name)
+    with start_kapacitor.inbox() as box:
+        found = House(request.param, tmp_path, box)
+        try:
+            yield found
+        finally:
+            found.stop("kapacitor", "influxdb")
+
+
+EVERY = pytest.mark.parametrize("house", ["influxd-1.8", "influxd-1.12", "influxd-2"], indirect=True)
+
+
+def critical(box: Inbox) -> Counter[str]:
+    """What mails told of as not renewed: `lineage on host`."""
+    return Counter(subject.split(":")[0] for subject in box.subjects() if ": not renewed, due since " in subject)
+
+
+def recovered(box: Inbox) -> Counter[str]:
+    """What mails told of as well again."""
+    return Counter(subject.split(":")[0] for subject in box.subjects() if ": not renewed" not in subject)
+
+
+@EVERY
+def test_each_overdue_certificate_is_one_mail_and_its_recovery_another(house: House, tmp_path: Path) -> None:
+    influxdb, box = house.start_influxdb(), house.box
+    bucket, now = influxdb.new_bucket(), int(time.time())
+    overdue = now - DAY  # due a day ago: critical at crit = 1.0
+    soon = now + 8
+    quiet = [state(f"quiet-{name}", overdue + 60 + 8, life=life) for name, life in LIVES.items()]
+    turning = [state(f"turning-{name}", soon - DAY, life=life) for name, life in LIVES.items()]  # a day overdue in seconds from now
+    long_ago = now - 5 * DAY
+    write(
+        influxdb,
+        bucket,
+        *quiet,
+        *turning,
+        state("evidence-quiet", long_ago, run_at=long_ago + DAY - 60, at=long_ago + DAY - 60),
+        state("evidence-late", long_ago, run_at=long_ago + DAY + 1, at=long_ago + DAY + 1),
+        state("new", now + 60 * DAY),
+        state("twin", overdue - 60, host="web1"),
+        state("twin", overdue - 60, host="web2"),
+        state("ending", overdue - 60),
+        state("hundred", overdue - 60),
+        *(f"certbot_renewal,domain={i}.example.com,host=web1 renewed_count=1 {now - 61 * DAY}" for i in range(100)),
+        f"certbot_renewal,domain=all,host=web1,lineage=hundred renewed_count=100 {now - 61 * DAY}",
+        # A state that was renewed, and then again an older one that arrives late: the newer one counts.
+        state("late-arrival", now + 60 * DAY, at=now - 10),
+        state("late-arrival", overdue - 60, at=now - 20),
+        # What the published hook wrote, and what somebody else did.
+        f"certbot_renewal,domain=all,host=web1 renewed_count=2 {now - 80 * DAY}",
+        f"certbot_renewal,domain=gone.example.com,host=web1 renewed_count=1 {now - 80 * DAY}",
+        f"certbot_renewal,domain=all,host=web1,lineage=half not_after=5i {now - DAY}",
+        f"certbot_renewal,domain=all,host=web1,lineage=due-only renewal_due=5i {now - DAY}",
+        f"certbot_renewal,domain=all renewal_due=5i,not_after=5i,run_at=0i {now - DAY}",
+        f'certbot_renewal,host=web1 failed="",certificates=3i {now - DAY}',
+    )
+    kapacitor = house.start_kapacitor(load_folder(tmp_path, influxdb, bucket))
+    at_once = Counter(["evidence-late on web1", "twin on web1", "twin on web2", "ending on web1", "hundred on web1"])
+    wait_for(lambda: critical(box) >= at_once, "the first mails")
+    if time.time() < soon - 1:
+        assert critical(box) == at_once  # the others are not due for a second or more
+    wait_for(lambda: time.time() > soon, "the moment when the others are overdue")
+    evaluated(kapacitor)
+    everything = at_once + Counter(f"turning-{name} on web1" for name in LIVES)
+    assert critical(box) == everything
+    assert not recovered(box)
+    assert kapacitor.errors() == []
+
+    write(influxdb, bucket, *(state(f"turning-{name}", now + 30 * DAY) for name in LIVES), state("twin", now + DAY, host="web2"))
+    write(influxdb, bucket, state("ending", 0), state("hundred", now + DAY), state("hundred", now + DAY))
+    evaluated(kapacitor)
+    well = Counter(["twin on web2", "ending on web1", "hundred on web1", *(f"turning-{name} on web1" for name in LIVES)])
+    assert recovered(box) == well
+    assert "ending on web1: no longer on this host" in box.subjects()
+    assert any(subject.startswith("twin on web2: renewed, next due ") for subject in box.subjects())
+    assert critical(box) == everything
+
+
+@EVERY
+def test_restarts_and_outages_make_no_mail(house: House, tmp_path: Path) -> None:
+    influxdb, box = house.start_influxdb(), house.box
+    bucket, now = influxdb.new_bucket("604800"), int(time.time())  # seven days' retention: the state is enough
+    write(influxdb, bucket, state("late", now - 2 * DAY), state("fine", now + DAY))
+    load = load_folder(tmp_path, influxdb, bucket)
+    kapacitor = house.start_kapacitor(load)
+    evaluated(kapacitor)
+    assert box.subjects() == [s for s in box.subjects() if s.startswith("late on web1: not renewed, due since ")]
+    assert len(box.mails) == 1
+
+    house.stop("kapacitor")
+    kapacitor = house.start_kapacitor(load)
+    evaluated(kapacitor)
+    house.stop("influxdb")
+    wait_for(kapacitor.errors, "a query that fails")
+    house.start_influxdb()
+    evaluated(kapacitor)
+    kapacitor.reload()
+    evaluated(kapacitor)
+    house.stop("kapacitor", "influxdb")
+    house.start_influxdb()
+    kapacitor = house.start_kapacitor(load)
+    evaluated(kapacitor)
+    assert len(box.mails) == 1
+    write(influxdb, bucket, state("late", now + 60 * DAY))
+    evaluated(kapacitor)
+    assert [s.split(",")[0] for s in box.subjects()[1:]] == ["late on web1: renewed"]
