@@ -1,0 +1,139 @@
+"""The queries of flux/, the same text on every InfluxDB: what an administrator sees in each."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+import put_queries
+import start_servers
+from conftest import require
+from put_queries import ROOT
+from start_certbot import DAY
+from start_servers import InfluxDB
+from test_kapacitor import state, write
+
+Rows = list[dict[str, str]]
+ALL = sorted((ROOT / "flux").glob("*.flux"))
+
+
+def run(influxdb: InfluxDB, name: str, bucket: str, more: str = "") -> Rows:
+    """The rows of a query; `more` is what its last comment says one may add."""
+    text = (ROOT / "flux" / f"{name}.flux").read_text()
+    if more:
+        assert f"//     {more}\n" in text
+        text = text.split("\n// For a dashboard")[0].rstrip() + "\n    " + more
+    rows = influxdb.query(text.replace('bucket = "telegraf"', f'bucket = "{bucket}"'))
+    assert all(value != "" for row in rows for name, value in row.items() if name not in ("", "result", "table")), "a null"
+    return rows
+
+
+def seconds(text: str) -> int:
+    """A time in a query's answer as Unix seconds."""
+    return int(datetime.strptime(text[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc).timestamp())
+
+
+def test_overdue_is_exact_to_the_second(influxdb: InfluxDB) -> None:
+    bucket, now = influxdb.new_bucket(), int(time.time())
+    due = {"60d": now - 60 * DAY, "just": now - 1, "soon": now + 3600, "far": now + 59 * DAY}
+    write(influxdb, bucket, *(state(name, moment) for name, moment in due.items()))
+    write(influxdb, bucket, state("reported", now - 5 * DAY, run_at=now - 2 * DAY), state("ended", 0, run_at=now))
+    rows = {row["lineage"]: row for row in run(influxdb, "overdue", bucket)}
+    assert set(rows) == {*due, "reported", "ended"}
+    for name, moment in due.items():
+        row = rows[name]
+        at = seconds(row["_time"])
+        assert abs(float(row["days_overdue"]) * DAY - (at - moment)) <= 1
+        assert abs(float(row["days_left"]) * DAY - (moment + 30 * DAY - at)) <= 1
+        assert (seconds(row["due"]), seconds(row["expiry"]), row["ended"]) == (moment, moment + 30 * DAY, "false")
+    assert float(rows["reported"]["days_overdue"]) == 3  # at the evidence, not now
+    assert (rows["ended"]["ended"], float(rows["ended"]["days_overdue"])) == ("true", -1)
+    table = run(
+        influxdb, "overdue", bucket, '|> filter(fn: (r) => r.days_overdue >= 1.0) |> group() |> sort(columns: ["days_overdue"], desc: true)'
+    )
+    assert [row["lineage"] for row in table] == ["60d", "reported"]
+    assert {row["table"] for row in table} == {"0"}
+
+
+def test_certificates_oldest_first(influxdb: InfluxDB) -> None:
+    bucket, now = influxdb.new_bucket(), int(time.time())
+    write(influxdb, bucket, state("young", now + 59 * DAY), state("old", now + DAY, host="web2"), state("ended", 0))
+    write(
+        influxdb, bucket, f"certbot_renewal,domain=all,host=web1 renewed_count=1 {now}", f"certbot_renewal,host=web1 certificates=3i {now}"
+    )
+    rows = run(influxdb, "certificates", bucket)
+    assert [(row["host"], row["lineage"], round(float(row["age_days"]), 3)) for row in rows] == [("web2", "old", 59), ("web1", "young", 1)]
+    assert [seconds(row["next_renewal"]) for row in rows] == [now + DAY, now + 59 * DAY]
+    assert [seconds(row["expiry"]) for row in rows] == [now + 31 * DAY, now + 89 * DAY]
+
+
+def test_domains_oldest_first(influxdb: InfluxDB) -> None:
+    bucket, now = influxdb.new_bucket(), int(time.time())
+    for name, days in (("a.example.com", 5), ("b.example.com", 50), ("a.example.com", 65)):
+        write(influxdb, bucket, f"certbot_renewal,domain={name},host=web1 renewed_count=1 {now - days * DAY}")
+    rows = run(influxdb, "domains", bucket)
+    assert [(row["domain"], row["host"], round(float(row["age_days"]))) for row in rows] == [
+        ("b.example.com", "web1", 50),
+        ("a.example.com", "web1", 5),
+    ]
+
+
+def test_renewals_per_host_and_day(influxdb: InfluxDB) -> None:
+    bucket, today = influxdb.new_bucket(), int(time.time()) // DAY * DAY
+    for host, lineage, days in (("web1", "a", 3), ("web1", "b", 3), ("web1", "a", 5), ("web2", "a", 3)):
+        write(influxdb, bucket, f"certbot_renewal,domain=all,host={host},lineage={lineage} renewed_count=7 {today - days * DAY + 60}")
+    rows = run(influxdb, "renewals_per_host", bucket)
+    counts = {(row["host"], seconds(row["_time"])): int(row["_value"]) for row in rows}
+    assert {place: count for place, count in counts.items() if count} == {
+        ("web1", today - 2 * DAY): 2,  # a window carries the time of its end
+        ("web1", today - 4 * DAY): 1,
+        ("web2", today - 2 * DAY): 1,
+    }
+    assert len(counts) >= 60  # days without a renewal too
+
+
+def test_overdue_domains_counts_as_published(influxdb: InfluxDB) -> None:
+    bucket, midnight = influxdb.new_bucket(), int(time.time()) // DAY * DAY
+    for days in (1, 30, 61, 62, 64):  # renewed at noon, that many days before today
+        write(influxdb, bucket, f"certbot_renewal,domain=d{days}.example.com,host=web1 renewed_count=1 {midnight - days * DAY + DAY // 2}")
+    rows = {row["domain"]: int(row["stateDuration"]) for row in run(influxdb, "overdue_domains", bucket)}
+    # The windows without a renewal: those of the days after it until today's; the first of them counts as 0.
+    assert {name: rows[f"d{name}.example.com"] for name in (30, 61, 62)} == {30: 28, 61: 59, 62: 60}
+    table = run(influxdb, "overdue_domains", bucket, "|> filter(fn: (r) => r.stateDuration >= 61)")
+    assert [row["domain"] for row in table] == ["d64.example.com"]
+
+
+def test_history_tells_who_was_renewed_when(influxdb: InfluxDB) -> None:
+    bucket, now = influxdb.new_bucket(), int(time.time())
+    for lineage, names, moment in (("a", ["a.example.com", "*.a.example.com"], now - DAY), ("b", ["b.example.com"], now - 60)):
+        write(influxdb, bucket, f"certbot_renewal,domain=all,host=web1,lineage={lineage} renewed_count={len(names)} {moment}")
+        write(influxdb, bucket, *(f"certbot_renewal,domain={name},host=web1 renewed_count=1 {moment}" for name in names))
+    rows = run(influxdb, "history", bucket)
+    assert [(seconds(r["time"]), r["host"], r["lineage"], r["count"], r["names"]) for r in rows] == [
+        (now - DAY, "web1", "a", "2", "*.a.example.com a.example.com"),
+        (now - 60, "web1", "b", "1", "b.example.com"),
+    ]
+
+
+@pytest.mark.parametrize("path", ALL, ids=[path.stem for path in ALL])
+def test_an_empty_bucket_gives_no_rows_and_no_error(influxdb: InfluxDB, path: Path) -> None:
+    assert run(influxdb, path.stem, influxdb.new_bucket()) == []
+
+
+@pytest.mark.parametrize("path", ALL, ids=[path.stem for path in ALL])
+def test_each_query_is_formatted(path: Path) -> None:
+    require("flux")
+    done = subprocess.run([start_servers.binary("flux"), "fmt", str(path)], capture_output=True, text=True, timeout=60)
+    assert done.stdout.rstrip() == path.read_text().rstrip(), "run: flux fmt -w flux/*.flux"
+
+
+def test_each_script_runs_the_query_of_the_same_name() -> None:
+    scripts = sorted(put_queries.TEMPLATES.glob("*.tick"))
+    assert len(scripts) == 2
+    for script in scripts:
+        assert script.read_text() == put_queries.with_query(script), "run: python3 tools/put_queries.py"
+        assert "from(bucket: bucket)" in script.read_text()
