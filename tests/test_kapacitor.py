@@ -6,16 +6,17 @@ import contextlib
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import requests
 
+import start_certbot
 import start_kapacitor
 import start_servers
-from conftest import require
-from start_certbot import DAY
+from conftest import missing, require
+from start_certbot import DAY, Certbot
 from start_kapacitor import Inbox, Kapacitor
 from start_servers import ORG, InfluxDB, free_port, wait_for
 
@@ -190,3 +191,99 @@ def test_restarts_and_outages_make_no_mail(house: House, tmp_path: Path) -> None
     write(influxdb, bucket, state("late", now + 60 * DAY))
     evaluated(kapacitor)
     assert [s.split(",")[0] for s in box.subjects()[1:]] == ["late on web1: renewed"]
+
+
+def test_created_the_way_chronograf_does_it_works_the_same(server: Callable[[str], InfluxDB], tmp_path: Path) -> None:
+    require("kapacitord")
+    influxdb = server("influxd-1.12")
+    bucket = influxdb.new_bucket()
+    write(influxdb, bucket, state("late", int(time.time()) - 2 * DAY))
+    script = (ROOT / "kapacitor" / "templates" / "renewal_overdue.tick").read_text()
+    script = script.replace("var bucket = 'telegraf'", f"var bucket = '{bucket}'").replace("var every = 15m", "var every = 1s")
+    load = tmp_path / "load"
+    for name in ("templates", "tasks", "handlers"):
+        (load / name).mkdir(parents=True)
+    shutil.copy(ROOT / "kapacitor" / "handlers" / "email.yaml", load / "handlers")
+    with start_kapacitor.inbox() as box, start_kapacitor.kapacitor(tmp_path / "kapacitor", load, influxdb, box) as kapacitor:
+        dbrps = [{"db": "telegraf", "rp": "autogen"}]
+        task = {"id": "renewal_overdue", "type": "batch", "dbrps": dbrps, "script": script, "status": "enabled"}
+        created = kapacitor.api("POST", "/tasks", json=task)
+        assert created.status_code == 200, created.text
+        evaluated(kapacitor)
+        assert critical(box) == Counter(["late on web1"])
+
+
+@pytest.mark.parametrize("name", ["influxd-1.8", "influxd-1.12"])
+def test_names_that_the_published_hook_reported(server: Callable[[str], InfluxDB], tmp_path: Path, name: str) -> None:
+    require("kapacitord")
+    influxdb = server(name)
+    bucket, now = influxdb.new_bucket(), int(time.time())
+    for domain, days in (("new", 1), ("due", 60), ("old", 63)):
+        write(influxdb, bucket, f"certbot_renewal,domain={domain}.example.com,host=web1 renewed_count=1 {now - days * DAY}")
+    write(influxdb, bucket, f"certbot_renewal,domain=all,host=web1 renewed_count=3 {now - 63 * DAY}")
+    load = load_folder(tmp_path, influxdb, bucket)
+    example = load / "tasks" / "renewal_overdue_domains.yaml.example"
+    text = example.read_text().replace("value: telegraf", f"value: {bucket}").replace("value: 1h", "value: 1s")
+    example.with_suffix("").write_text(text)
+    with start_kapacitor.inbox() as box, start_kapacitor.kapacitor(tmp_path / "kapacitor", load, influxdb, box) as kapacitor:
+        wait_for(lambda: kapacitor.alert("renewal_overdue_domains")["collected"] >= 9, "three evaluations")
+        assert critical_names(box) == Counter(["old.example.com on web1"])
+        write(influxdb, bucket, f"certbot_renewal,domain=old.example.com,host=web1 renewed_count=1 {now}")
+        wait_for(lambda: len(box.mails) == 2, "the recovery")
+        assert box.subjects()[-1] == "old.example.com on web1: renewed"
+        assert kapacitor.errors() == []
+
+
+def critical_names(box: Inbox) -> Counter[str]:
+    """What mails of the published query's alert told of."""
+    return Counter(subject.split(":")[0] for subject in box.subjects() if ": not renewed for " in subject)
+
+
+def test_every_example_loads_when_its_suffix_is_taken_off(server: Callable[[str], InfluxDB], tmp_path: Path) -> None:
+    require("kapacitord")
+    influxdb = server("influxd-1.8")
+    load = load_folder(tmp_path, influxdb, influxdb.new_bucket())
+    examples = sorted(load.glob("*/*.example"))
+    assert [path.name for path in examples if path.parent.name == "handlers"] == [
+        "pagerduty.yaml.example",
+        "slack.yaml.example",
+        "webhook.yaml.example",
+    ]
+    for path in examples:
+        path.rename(path.with_suffix(""))
+    with start_kapacitor.inbox() as box, start_kapacitor.kapacitor(tmp_path / "kapacitor", load, influxdb, box) as kapacitor:
+        everyone = {"email", "pagerduty", "slack", "webhook"}
+        topic = "/alerts/topics/certbot_renewal/handlers"
+        wait_for(lambda: {handler["id"] for handler in kapacitor.api("GET", topic).json()["handlers"]} == everyone, "the handlers")
+        tasks = {task["id"]: task["status"] for task in kapacitor.api("GET", "/tasks").json()["tasks"]}
+        assert tasks == {"renewal_overdue": "enabled", "renewal_overdue_domains": "enabled"}
+
+
+# ---- End to end ------------------------------------------------------------------------------------------------------
+LIFE = 24  # seconds: due after 12
+CRIT = 2  # seconds after that
+
+
+@pytest.mark.parametrize("house", ["influxd-1.12", "influxd-2"], indirect=True)
+def test_a_certificate_that_certbot_did_not_renew_in_time(house: House, tmp_path: Path) -> None:
+    influxdb, box = house.start_influxdb(), house.box
+    bucket = influxdb.new_bucket()
+    try:
+        authority = house.stacks["influxdb"].enter_context(start_certbot.pebble(tmp_path / "pebble", LIFE))
+    except start_servers.MissingServer as error:
+        missing(error)
+    kapacitor = house.start_kapacitor(load_folder(tmp_path, influxdb, bucket, crit=f"{CRIT / DAY:.9f}"))
+    certbot = Certbot(tmp_path / "letsencrypt", authority)
+    certbot.settings({**influxdb.settings(bucket), "HOSTNAME": "web1"})
+    assert certbot.issue("example.com", "example.com").returncode == 0
+    begin = certbot.not_before("example.com")
+    evaluated(kapacitor, 1)
+    if time.time() < begin + LIFE / 2:
+        assert box.mails == []
+    wait_for(lambda: box.mails, "the mail that it is overdue")
+    assert time.time() >= begin + LIFE / 2 + CRIT - 1
+    assert critical(box) == Counter(["example.com on web1"])
+    renewed = certbot.renew()
+    assert renewed.returncode == 0, renewed.stdout
+    wait_for(lambda: len(box.mails) == 2, "the mail that it is well again")
+    assert box.subjects()[1].startswith("example.com on web1: renewed, next due ")
