@@ -9,7 +9,7 @@ test: $(VENV)/ready servers pythons lint
 	$(VENV)/bin/python -m pytest -q -rs
 
 demo: $(VENV)/ready
-	$(PYTHON) tools/build_servers.py influxd-1.8 pebble
+	$(PYTHON) tools/build_servers.py influxd-1.8 kapacitor pebble
 	$(VENV)/bin/python tools/demo.py
 
 bench: $(VENV)/ready

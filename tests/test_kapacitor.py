@@ -259,6 +259,52 @@ def test_every_example_loads_when_its_suffix_is_taken_off(server: Callable[[str]
         assert tasks == {"renewal_overdue": "enabled", "renewal_overdue_domains": "enabled"}
 
 
+CRIT_VAR, BUCKET_VAR, ORG_VAR = "crit: {type: float, value: 1.0}", "bucket: {type: string, value: ", f"org: {{type: string, value: {ORG}}}"
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "says"),
+    [
+        (
+            "influxd-1.12",
+            CRIT_VAR,
+            "crit: {type: int, value: 1}",
+            ("failed to load tasks: ", "invalid type supplied for crit, got int exp float"),
+        ),
+        ("influxd-1.12", CRIT_VAR, "crit: {type: float, value: soon}", ("invalid var ", "expected float value")),
+        ("influxd-1.8", BUCKET_VAR, BUCKET_VAR + "no", ('err="failed to initialize execute state: no database"',)),
+        ("influxd-1.12", BUCKET_VAR, BUCKET_VAR + "no", ('err="failed to initialize execute state: no database"',)),
+        ("influxd-2", BUCKET_VAR, BUCKET_VAR + "no", ("could not find bucket",)),
+        ("influxd-2", ORG_VAR, 'org: {type: string, value: ""}', ("Please provide either orgID or org",)),
+        ("influxd-2", ORG_VAR, "org: {type: string, value: nobody}", ("organization name ", " not found")),
+        ("influxd-2", "token", "fake-wrong", ('err="unauthorized access"',)),
+    ],
+)
+def test_what_kapacitor_says_of_a_mistake_is_in_the_readme(
+    server: Callable[[str], InfluxDB], tmp_path: Path, name: str, old: str, new: str, says: tuple[str, ...]
+) -> None:
+    require("kapacitord")
+    influxdb = server(name)
+    load = load_folder(tmp_path, influxdb, influxdb.new_bucket())
+    task = load / "tasks" / "renewal_overdue.yaml"
+    assert old == "token" or old in task.read_text()
+    task.write_text(task.read_text().replace(old, new))
+    token = new if old == "token" else ""
+    log = tmp_path / "kapacitor" / "log"
+
+    def said() -> bool:
+        lines = log.read_text().replace("\\", "").splitlines()
+        return any("lvl=error" in line and all(text in line for text in says) for line in lines)
+
+    with contextlib.suppress(RuntimeError), start_kapacitor.inbox() as box:  # it does not start with a task that it cannot read
+        starting = start_kapacitor.kapacitor(log.parent, load, influxdb, box, token=token)
+        with starting:
+            wait_for(said, "the error")
+    assert said()
+    for text in says:
+        assert text in (ROOT / "README.md").read_text()
+
+
 # ---- End to end ------------------------------------------------------------------------------------------------------
 LIFE = 24  # seconds: due after 12
 CRIT = 2  # seconds after that

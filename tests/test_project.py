@@ -93,6 +93,14 @@ def test_every_remedy_is_in_the_troubleshooting() -> None:
             assert part.strip() in troubleshooting, remedy
 
 
+def test_the_readme_lists_the_vars_and_the_queries() -> None:
+    script = (ROOT / "kapacitor" / "templates" / "renewal_overdue.tick").read_text()
+    defaults = {name: value.strip("'") for name, value in re.findall(r"(?m)^var (\w+) = (.*)$", script)}
+    assert {row[0]: row[1].replace("empty", "") for row in rows_of("Alerts", "| var | default | meaning |")} == defaults
+    queries = {row[0] for row in rows_of("Queries", "| query | shows |")}
+    assert queries == {path.name for path in (ROOT / "flux").iterdir()}
+
+
 def test_every_option_is_in_the_readme_and_every_file_it_names_is_there(hook: Callable[..., Ran]) -> None:
     options = set(re.findall(r"(?m)^  (?:-h, )?(--[a-z-]+)", hook("--help").out))
     assert options == {"--help", "--check", "--dry-run", "--config-dir", "--version"}
