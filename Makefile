@@ -13,8 +13,9 @@ demo: $(VENV)/ready
 	$(VENV)/bin/python tools/demo.py
 
 bench: $(VENV)/ready
-	$(PYTHON) tools/build_servers.py influxd-1.8
+	$(PYTHON) tools/build_servers.py influxd-1.8 influxd-1.12 influxd-2 kapacitor
 	$(VENV)/bin/python tools/bench.py
+	$(VENV)/bin/python tools/bench_alerts.py
 
 servers:  # without them their tests are skipped, and fail in CI
 	-$(PYTHON) tools/build_servers.py
