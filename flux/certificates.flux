@@ -18,10 +18,10 @@ from(bucket: bucket)
         fn: (r) => r._field == "not_before" or r._field == "renewal_due" or r._field == "not_after",
     )
     |> last()
+    |> filter(fn: (r) => exists r.host and exists r.lineage)
     |> group()
     |> pivot(rowKey: ["_time", "host", "lineage"], columnKey: ["_field"], valueColumn: "_value")
-    |> filter(fn: (r) => exists r.host and exists r.lineage and exists r.not_before)
-    |> filter(fn: (r) => exists r.renewal_due and exists r.not_after)
+    |> filter(fn: (r) => exists r.not_before and exists r.renewal_due and exists r.not_after)
     |> filter(fn: (r) => r.not_after > 0)
     |> map(
         fn: (r) =>

@@ -22,10 +22,10 @@ last_of = (fields) =>
         |> filter(fn: (r) => r._measurement == measurement)
         |> filter(fn: fields)
         |> last()
+        |> filter(fn: (r) => exists r.host and exists r.lineage)
         |> group()
 at_due =
     last_of(fields: (r) => r._field == "renewal_due")
-        |> filter(fn: (r) => exists r.host and exists r.lineage)
         |> map(
             fn: (r) =>
                 ({
@@ -42,12 +42,7 @@ at_evidence =
         fields: (r) => r._field == "renewal_due" or r._field == "not_after" or r._field == "run_at",
     )
         |> pivot(rowKey: ["_time", "host", "lineage"], columnKey: ["_field"], valueColumn: "_value")
-        |> filter(
-            fn: (r) =>
-                exists r.host and exists r.lineage and exists r.renewal_due and exists r.not_after
-                    and
-                    exists r.run_at,
-        )
+        |> filter(fn: (r) => exists r.renewal_due and exists r.not_after and exists r.run_at)
         |> map(
             fn: (r) =>
                 ({

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -122,6 +123,31 @@ def test_history_tells_who_was_renewed_when(influxdb: InfluxDB) -> None:
 @pytest.mark.parametrize("path", ALL, ids=[path.stem for path in ALL])
 def test_an_empty_bucket_gives_no_rows_and_no_error(influxdb: InfluxDB, path: Path) -> None:
     assert run(influxdb, path.stem, influxdb.new_bucket()) == []
+
+
+@pytest.mark.parametrize("tags", [",domain=all,host=web1", ",domain=all", ",domain=all,host=web1,lineage=half"])
+@pytest.mark.parametrize("fields", ["not_after=5i", "renewal_due=5i,run_at=0i", "certificates=3i"])
+def test_what_others_write_into_the_measurement_is_left_alone(influxdb: InfluxDB, tags: str, fields: str) -> None:
+    bucket = influxdb.new_bucket()
+    write(influxdb, bucket, f"certbot_renewal{tags} {fields} {int(time.time())}")
+    assert [run(influxdb, path.stem, bucket) for path in ALL] == [[]] * len(ALL)
+
+
+@pytest.mark.parametrize(("name", "number"), [("influxd-1.8", 0), ("influxd-1.12", 0), ("influxd-2", 1)])
+def test_the_readmes_command_gives_the_history_as_csv(server: Callable[[str], InfluxDB], name: str, number: int, tmp_path: Path) -> None:
+    influxdb = server(name)
+    bucket, now = influxdb.new_bucket(), int(time.time())
+    write(influxdb, bucket, f"certbot_renewal,domain=all,host=web1,lineage=a renewed_count=1 {now}")
+    write(influxdb, bucket, f"certbot_renewal,domain=a.example.com,host=web1 renewed_count=1 {now}")
+    (tmp_path / "flux").mkdir()
+    text = (ROOT / "flux" / "history.flux").read_text().replace('"telegraf"', f'"{bucket}"')
+    (tmp_path / "flux" / "history.flux").write_text(text)
+    block = (ROOT / "README.md").read_text().split("The history as CSV:\n\n```\n")[1].split("```")[0].replace("\\\n", "")
+    command = block.splitlines()[number].replace("http://127.0.0.1:8086", influxdb.url).replace("fake-token", influxdb.token)
+    done = subprocess.run(["/bin/sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    header, row = (line.split(",") for line in done.stdout.splitlines() if line and not line.startswith("#"))
+    assert {"time", "host", "lineage", "count", "names"} <= set(header)
+    assert dict(zip(header, row))["names"] == "a.example.com"
 
 
 @pytest.mark.parametrize("path", ALL, ids=[path.stem for path in ALL])

@@ -130,6 +130,10 @@ def test_each_overdue_certificate_is_one_mail_and_its_recovery_another(house: Ho
         state("hundred", overdue - 60),
         *(f"certbot_renewal,domain={i}.example.com,host=web1 renewed_count=1 {now - 61 * DAY}" for i in range(100)),
         f"certbot_renewal,domain=all,host=web1,lineage=hundred renewed_count=100 {now - 61 * DAY}",
+        # Two lineages share a name, one of them was renewed: the other is overdue all the same.
+        state("shared-late", overdue - 60),
+        state("shared-fine", now + 59 * DAY),
+        f"certbot_renewal,domain=shared.example.com,host=web1 renewed_count=1 {now - DAY}",
         # A state that was renewed, and then again an older one that arrives late: the newer one counts.
         state("late-arrival", now + 60 * DAY, at=now - 10),
         state("late-arrival", overdue - 60, at=now - 20),
@@ -142,7 +146,7 @@ def test_each_overdue_certificate_is_one_mail_and_its_recovery_another(house: Ho
         f'certbot_renewal,host=web1 failed="",certificates=3i {now - DAY}',
     )
     kapacitor = house.start_kapacitor(load_folder(tmp_path, influxdb, bucket))
-    at_once = Counter(["evidence-late on web1", "twin on web1", "twin on web2", "ending on web1", "hundred on web1"])
+    at_once = Counter(["evidence-late on web1", "twin on web1", "twin on web2", "ending on web1", "hundred on web1", "shared-late on web1"])
     wait_for(lambda: critical(box) >= at_once, "the first mails")
     if time.time() < soon - 1:
         assert critical(box) == at_once  # the others are not due for a second or more
