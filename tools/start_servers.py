@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
+import random
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,12 @@ def binary(name: str) -> str:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of 127.0.0.1 that nobody listens on now; not one that the system gives to outgoing connections, which could take it."""
+    while True:
+        port = random.SystemRandom().randrange(10000, 32768)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = READY_SECONDS, child: subprocess.Popen[bytes] | None = None) -> Any:
@@ -57,7 +60,7 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = READY_SEC
     raise TimeoutError(f"{what}: not within {seconds:g} s ({error})")
 
 
-@contextmanager
+@contextlib.contextmanager
 def running(command: list[str], log: Path, environ: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """A child process that is stopped at the end, its output in a file."""
     with log.open("ab") as output:
@@ -141,7 +144,7 @@ class InfluxDB:
         return {(r["seconds"], r["_field"], r["_value"], *sorted(f"{k}={v}" for k, v in r.items() if k not in inner and v)) for r in rows}
 
 
-@contextmanager
+@contextlib.contextmanager
 def influxdb(name: str, folder: Path, port: int | None = None, config: str = "") -> Iterator[InfluxDB]:
     """InfluxDB 1.8, 1.12 or 2 (`influxd-1.8` …), ready; the same folder again gives the same data."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -179,7 +182,7 @@ log-enabled = false
         yield InfluxDB(name, url, TOKEN)
 
 
-@contextmanager
+@contextlib.contextmanager
 def telegraf(version: int, target: InfluxDB, bucket: str, folder: Path, config: str = "") -> Iterator[str]:
     """Telegraf with its listener for version 1 or 2 writes, passing on to InfluxDB at once; yields the listener's address.
     `config` are more settings of the listener."""
