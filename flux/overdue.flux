@@ -6,6 +6,9 @@
 // days_left:    until the certificate expires.
 // ended:        the certificate is no longer on this host. Its days_overdue is -1, so that an alert recovers.
 //
+// For a dashboard, only what is overdue, in one table, the worst first: add at the end
+//     |> filter(fn: (r) => r.days_overdue >= 1.0) |> group() |> sort(columns: ["days_overdue"], desc: true)
+//
 // Where the hook writes: its INFLUXDB_BUCKET (on 1.x database, or database/retention_policy).
 bucket = "telegraf"
 
@@ -82,6 +85,4 @@ union(tables: [at_due, at_evidence])
                 expiry: time(v: r.expiry * second),
                 ended: r.due == 0,
             }),
-    )// For a dashboard, only what is overdue, in one table, the worst first: add
-//     |> filter(fn: (r) => r.days_overdue >= 1.0) |> group() |> sort(columns: ["days_overdue"], desc: true)
-
+    )

@@ -6,6 +6,9 @@
 // 63 days. A name that is no longer in any certificate looks overdue until `since` is over, then it is gone. With this project's hook, use
 // overdue.flux: it has none of this.
 //
+// For a dashboard, only what is overdue: add at the end
+//     |> filter(fn: (r) => r.stateDuration >= 61)
+//
 // Where the hook writes: its INFLUXDB_BUCKET (on 1.x database, or database/retention_policy).
 bucket = "telegraf"
 
@@ -19,13 +22,9 @@ from(bucket: bucket)
     |> range(start: since)
     |> filter(fn: (r) => r._measurement == measurement and r._field == "renewed_count")
     |> filter(fn: (r) => r.domain != "all")
-    |> group(columns: ["domain", "host"])
     |> aggregateWindow(every: 1d, fn: sum, createEmpty: true)
     |> fill(value: 0.0)
     |> stateDuration(fn: (r) => r._value == 0.0, unit: 1d)
     |> last(column: "stateDuration")
-    |> keep(
-        columns: ["_time", "domain", "host", "stateDuration"],
-    )// For a dashboard, only what is overdue: add
-//     |> filter(fn: (r) => r.stateDuration >= 61)
-
+    |> group(columns: ["domain", "host"])
+    |> keep(columns: ["_time", "domain", "host", "stateDuration"])

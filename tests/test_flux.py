@@ -23,11 +23,11 @@ ALL = sorted((ROOT / "flux").glob("*.flux"))
 
 
 def run(influxdb: InfluxDB, name: str, bucket: str, more: str = "") -> Rows:
-    """The rows of a query; `more` is what its last comment says one may add."""
+    """The rows of a query; `more` is what its comment says one may add."""
     text = (ROOT / "flux" / f"{name}.flux").read_text()
     if more:
         assert f"//     {more}\n" in text
-        text = text.split("\n// For a dashboard")[0].rstrip() + "\n    " + more
+        text = f"{text.rstrip()}\n    {more}"
     rows = influxdb.query(text.replace('bucket = "telegraf"', f'bucket = "{bucket}"'))
     assert all(value != "" for row in rows for name, value in row.items() if name not in ("", "result", "table")), "a null"
     return rows
