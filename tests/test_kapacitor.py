@@ -38,16 +38,14 @@ def state(lineage: str, due: int, host: str = "web1", life: int = 90 * DAY, run_
     return f"certbot_renewal,domain=all,host={host},lineage={lineage} {fields} {at or int(time.time())}"
 
 
-def load_folder(folder: Path, influxdb: InfluxDB, bucket: str, **variables: str) -> Path:
-    """A copy of kapacitor/ as an administrator adapts it: bucket, org, and for the test a short `every`."""
+def load_folder(folder: Path, influxdb: InfluxDB, bucket: str, crit: str = "1.0") -> Path:
+    """A copy of kapacitor/ as an administrator adapts it: bucket, org, `crit`, and for the test a short `every`."""
     load = folder / "load"
     shutil.copytree(ROOT / "kapacitor", load, dirs_exist_ok=True)
     task = load / "tasks" / "renewal_overdue.yaml"
     text = task.read_text().replace("value: telegraf", f"value: {bucket}").replace("value: 15m", "value: 1s")
     text = text.replace('value: ""', f"value: {ORG}") if influxdb.major == 2 else text
-    for old, new in variables.items():
-        text = text.replace(f"{old}: {{type: float, value: 1.0}}", f"{old}: {{type: float, value: {new}}}")
-    task.write_text(text)
+    task.write_text(text.replace("value: 1.0", f"value: {crit}"))
     return load
 
 
@@ -215,6 +213,21 @@ def test_created_the_way_chronograf_does_it_works_the_same(server: Callable[[str
         assert created.status_code == 200, created.text
         evaluated(kapacitor)
         assert critical(box) == Counter(["late on web1"])
+
+
+@pytest.mark.parametrize("name", ["influxd-1.8", "influxd-1.12"])
+def test_an_influxdb_1_x_that_asks_for_a_password(tmp_path: Path, name: str) -> None:
+    for binary in (name, "kapacitord"):
+        require(binary)
+    with start_servers.influxdb(name, tmp_path / name, config="auth-enabled = true") as influxdb, start_kapacitor.inbox() as box:
+        influxdb.command("CREATE USER admin WITH PASSWORD 'fake-admin' WITH ALL PRIVILEGES")
+        for command in ("CREATE DATABASE d", "CREATE USER reader WITH PASSWORD 'fake-reader'", "GRANT READ ON d TO reader"):
+            influxdb.command(command, u="admin", p="fake-admin")
+        influxdb.headers["Authorization"] = "Token admin:fake-admin"
+        write(influxdb, "d", state("late", int(time.time()) - 2 * DAY))
+        load, login = load_folder(tmp_path, influxdb, "d"), 'username = "reader"\npassword = "fake-reader"'
+        with start_kapacitor.kapacitor(tmp_path / "kapacitor", load, influxdb, box, login=login):
+            wait_for(lambda: critical(box) == Counter(["late on web1"]), "the mail")
 
 
 @pytest.mark.parametrize("name", ["influxd-1.8", "influxd-1.12"])

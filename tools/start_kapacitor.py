@@ -76,10 +76,10 @@ class Kapacitor:
 
 
 @contextmanager
-def kapacitor(folder: Path, load: Path, influxdb: InfluxDB, mail: Inbox, port: int | None = None, token: str = "") -> Iterator[Kapacitor]:
-    """Kapacitor with a load directory, ready; the same folder again gives the same state."""
+def kapacitor(folder: Path, load: Path, influxdb: InfluxDB, mail: Inbox, token: str = "", login: str = "") -> Iterator[Kapacitor]:
+    """Kapacitor with a load directory, ready; the same folder again gives the same state. `login` are more settings of its InfluxDB."""
     folder.mkdir(parents=True, exist_ok=True)
-    port, conf, log = port or free_port(), folder / "kapacitor.conf", folder / "log"
+    port, conf, log = free_port(), folder / "kapacitor.conf", folder / "log"
     conf.write_text(f"""hostname = "127.0.0.1"
 data_dir = "{folder}/data"
 skip-config-overrides = true
@@ -103,6 +103,7 @@ name = "default"
 urls = ["{influxdb.url}"]
 token = "{token or influxdb.token}"
 disable-subscriptions = true
+{login}
 [smtp]
 enabled = true
 host = "127.0.0.1"
