@@ -13,7 +13,7 @@ second = 1000000000
 
 from(bucket: bucket)
     |> range(start: since)
-    |> filter(fn: (r) => r._measurement == measurement)
+    |> filter(fn: (r) => r._measurement == measurement and r.domain == "all")
     |> filter(
         fn: (r) => r._field == "not_before" or r._field == "renewal_due" or r._field == "not_after",
     )
@@ -22,6 +22,9 @@ from(bucket: bucket)
     |> group()
     |> pivot(rowKey: ["_time", "host", "lineage"], columnKey: ["_field"], valueColumn: "_value")
     |> filter(fn: (r) => exists r.not_before and exists r.renewal_due and exists r.not_after)
+    |> sort(columns: ["_time"], desc: true)
+    |> map(fn: (r) => ({r with certificate: r.host + "/" + r.lineage}))
+    |> unique(column: "certificate")
     |> filter(fn: (r) => r.not_after > 0)
     |> map(
         fn: (r) =>

@@ -16,6 +16,9 @@ from(bucket: bucket)
     |> filter(fn: (r) => r.domain != "all")
     |> last()
     |> group()
+    |> sort(columns: ["_time"], desc: true)
+    |> map(fn: (r) => ({r with name: r.domain + "/" + r.host}))
+    |> unique(column: "name")
     |> map(
         fn: (r) =>
             ({

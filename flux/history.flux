@@ -19,10 +19,14 @@ certificates =
     renewals(all: (r) => r.domain == "all")
         |> group()
         |> filter(fn: (r) => exists r.lineage)
+        |> group(columns: ["_time", "host"])
+        |> unique(column: "lineage")
+        |> group()
         |> keep(columns: ["_time", "host", "lineage", "_value"])
 names =
     renewals(all: (r) => r.domain != "all")
         |> group(columns: ["_time", "host"])
+        |> unique(column: "domain")
         |> sort(columns: ["domain"])
         |> reduce(
             identity: {names: ""},

@@ -6,6 +6,8 @@
 // days_left:    until the certificate expires.
 // ended:        the certificate is no longer on this host. Its days_overdue is -1, so that an alert recovers.
 //
+// A tag more or less, as when Telegraf begins to add one, makes another series: the newest report of a certificate counts.
+//
 // For a dashboard, only what is overdue, in one table, the worst first: add at the end
 //     |> filter(fn: (r) => r.days_overdue >= 1.0) |> group() |> sort(columns: ["days_overdue"], desc: true)
 //
@@ -22,41 +24,47 @@ second = 1000000000
 last_of = (fields) =>
     from(bucket: bucket)
         |> range(start: since)
-        |> filter(fn: (r) => r._measurement == measurement)
+        |> filter(fn: (r) => r._measurement == measurement and r.domain == "all")
         |> filter(fn: fields)
         |> last()
         |> filter(fn: (r) => exists r.host and exists r.lineage)
         |> group()
 at_due =
     last_of(fields: (r) => r._field == "renewal_due")
+        |> sort(columns: ["_time"], desc: true)
         |> map(
             fn: (r) =>
                 ({
                     host: r.host,
                     lineage: r.lineage,
+                    certificate: r.host + "/" + r.lineage,
                     _time: time(v: r._value * second),
                     due: r._value,
                     expiry: 0,
                     judged: false,
                 }),
         )
+        |> unique(column: "certificate")
 at_evidence =
     last_of(
         fields: (r) => r._field == "renewal_due" or r._field == "not_after" or r._field == "run_at",
     )
         |> pivot(rowKey: ["_time", "host", "lineage"], columnKey: ["_field"], valueColumn: "_value")
         |> filter(fn: (r) => exists r.renewal_due and exists r.not_after and exists r.run_at)
+        |> sort(columns: ["_time"], desc: true)
         |> map(
             fn: (r) =>
                 ({
                     host: r.host,
                     lineage: r.lineage,
+                    certificate: r.host + "/" + r.lineage,
                     _time: if r.run_at > 0 then time(v: r.run_at * second) else now(),
                     due: r.renewal_due,
                     expiry: r.not_after,
                     judged: true,
                 }),
         )
+        |> unique(column: "certificate")
 
 union(tables: [at_due, at_evidence])
     |> group(columns: ["host", "lineage"])

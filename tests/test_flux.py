@@ -60,6 +60,27 @@ def test_overdue_is_exact_to_the_second(influxdb: InfluxDB) -> None:
     assert {row["table"] for row in table} == {"0"}
 
 
+def test_a_tag_more_makes_no_second_certificate(influxdb: InfluxDB) -> None:
+    """Telegraf adds its global tags: with them a series begins beside the one from before, which nobody writes to any more."""
+    bucket, now = influxdb.new_bucket(), int(time.time())
+    for lineage, old, new in (("gains", "", ",dc=north"), ("loses", ",dc=north", "")):
+        begin = now - DAY
+        write(influxdb, bucket, state(lineage, now - 9 * DAY, at=now - 20 * DAY).replace(" ", f"{old} ", 1))
+        write(influxdb, bucket, state(lineage, begin + 60 * DAY, at=now - 60).replace(" ", f"{new} ", 1))
+        for tags, moment in ((old, now - 69 * DAY), (old, begin), (new, begin)):
+            write(influxdb, bucket, f"certbot_renewal,domain=all,host=web1,lineage={lineage}{tags} renewed_count=1 {moment}")
+            write(influxdb, bucket, f"certbot_renewal,domain={lineage}.example.com,host=web1{tags} renewed_count=1 {moment}")
+    rows = run(influxdb, "overdue", bucket)
+    assert {row["lineage"]: round(float(row["days_overdue"])) for row in rows} == {"gains": -59, "loses": -59}
+    for name, query in (("lineage", "overdue"), ("lineage", "certificates"), ("domain", "domains")):
+        assert sorted(row[name].split(".")[0] for row in run(influxdb, query, bucket)) == ["gains", "loses"]
+    assert [round(float(row["age_days"])) for row in run(influxdb, "certificates", bucket)] == [1, 1]
+    assert [round(float(row["age_days"])) for row in run(influxdb, "domains", bucket)] == [1, 1]
+    history = [(seconds(row["time"]), row["lineage"]) for row in run(influxdb, "history", bucket)]
+    assert history == [(at, lineage) for at in (now - 69 * DAY, begin) for lineage in ("gains", "loses")]
+    assert {row["names"] for row in run(influxdb, "history", bucket)} == {"gains.example.com loses.example.com"}
+
+
 def test_certificates_oldest_first(influxdb: InfluxDB) -> None:
     bucket, now = influxdb.new_bucket(), int(time.time())
     write(influxdb, bucket, state("young", now + 59 * DAY), state("old", now + DAY, host="web2"), state("ended", 0))
