@@ -7,6 +7,7 @@ bucket = "telegraf"
 measurement = "certbot_renewal"
 
 // How far back to look for the last report of a certificate. At least as far as the longest lifetime among your certificates.
+// InfluxDB 1.8 reads all of it, newer ones only the last.
 since = -400d
 
 second = 1000000000

@@ -105,6 +105,12 @@ def recovered(box: Inbox) -> Counter[str]:
     return Counter(subject.split(":")[0] for subject in box.subjects() if ": not renewed" not in subject)
 
 
+def told(box: Inbox, begin: str) -> str:
+    """The subject and the text of the mail whose subject begins so."""
+    (mail,) = (mail for mail in box.mails if str(mail["Subject"]).startswith(begin))
+    return f"{mail['Subject']}\n{mail.get_content()}"
+
+
 @EVERY
 def test_each_overdue_certificate_is_one_mail_and_its_recovery_another(house: House, tmp_path: Path) -> None:
     influxdb, box = house.start_influxdb(), house.box
@@ -125,6 +131,7 @@ def test_each_overdue_certificate_is_one_mail_and_its_recovery_another(house: Ho
         state("twin", overdue - 60, host="web1"),
         state("twin", overdue - 60, host="web2"),
         state("ending", overdue - 60),
+        state("expired", now - 40 * DAY),
         state("hundred", overdue - 60),
         *(f"certbot_renewal,domain={i}.example.com,host=web1 renewed_count=1 {now - 61 * DAY}" for i in range(100)),
         f"certbot_renewal,domain=all,host=web1,lineage=hundred renewed_count=100 {now - 61 * DAY}",
@@ -144,7 +151,8 @@ def test_each_overdue_certificate_is_one_mail_and_its_recovery_another(house: Ho
         f'certbot_renewal,host=web1 failed="",certificates=3i {now - DAY}',
     )
     kapacitor = house.start_kapacitor(load_folder(tmp_path, influxdb, bucket))
-    at_once = Counter(["evidence-late on web1", "twin on web1", "twin on web2", "ending on web1", "hundred on web1", "shared-late on web1"])
+    at_once = Counter(f"{name} on web1" for name in ("evidence-late", "twin", "ending", "hundred", "shared-late", "expired"))
+    at_once["twin on web2"] = 1
     wait_for(lambda: critical(box) >= at_once, "the first mails")
     if time.time() < soon - 1:
         assert critical(box) == at_once  # the others are not due for a second or more
@@ -154,6 +162,10 @@ def test_each_overdue_certificate_is_one_mail_and_its_recovery_another(house: Ho
     assert critical(box) == everything
     assert not recovered(box)
     assert kapacitor.errors() == []
+    hundred, expired = (told(box, f"{name} on web1: not renewed, due since ") for name in ("hundred", "expired"))
+    assert ", 29.0 days left" in hundred and "(in 29.0 days)" in hundred and "(1.0 days)" in hundred
+    assert "certbot renew --cert-name hundred --dry-run" in hundred
+    assert ", expired\n" in expired and "(past)" in expired and "(40.0 days)" in expired
 
     write(influxdb, bucket, *(state(f"turning-{name}", now + 30 * DAY) for name in LIVES), state("twin", now + DAY, host="web2"))
     write(influxdb, bucket, state("ending", 0), state("hundred", now + DAY), state("hundred", now + DAY))
