@@ -70,7 +70,7 @@ at_evidence =
 union(tables: [at_due, at_evidence])
     |> group(columns: ["host", "lineage"])
     |> sort(columns: ["_time"])
-    |> stateDuration(fn: (r) => r.due > 0 and int(v: r._time) >= r.due * second, unit: 1s)
+    |> stateDuration(fn: (r) => int(v: r._time) >= r.due * second, unit: 1s)
     |> filter(fn: (r) => r.judged)
     |> map(
         fn: (r) =>

@@ -52,6 +52,8 @@ def test_overdue_is_exact_to_the_second(influxdb: InfluxDB) -> None:
         assert abs(float(row["days_left"]) * DAY - (moment + 30 * DAY - at)) <= 1
         assert (seconds(row["due"]), seconds(row["expiry"]), row["ended"]) == (moment, moment + 30 * DAY, "false")
     assert float(rows["reported"]["days_overdue"]) == 3  # at the evidence, not now
+    assert abs(float(rows["reported"]["days_left"]) - 25) < 0.01  # until the expiry it is from now
+    assert {row["_time"] for row in rows.values()} == {rows["just"]["_time"]}
     assert (rows["ended"]["ended"], float(rows["ended"]["days_overdue"])) == ("true", -1)
     table = run(
         influxdb, "overdue", bucket, '|> filter(fn: (r) => r.days_overdue >= 1.0) |> group() |> sort(columns: ["days_overdue"], desc: true)'
@@ -63,8 +65,11 @@ def test_overdue_is_exact_to_the_second(influxdb: InfluxDB) -> None:
 def test_a_tag_more_makes_no_second_certificate(influxdb: InfluxDB) -> None:
     """Telegraf adds its global tags: with them a series begins beside the one from before, which nobody writes to any more."""
     bucket, now = influxdb.new_bucket(), int(time.time())
+    write(influxdb, bucket, state("late", now - 63 * DAY, at=now - 90 * DAY))
+    write(influxdb, bucket, state("late", now - 3 * DAY, at=now - 60).replace(" ", ",dc=north ", 1))
+    assert [round(float(row["days_overdue"])) for row in run(influxdb, "overdue", bucket)] == [3]
+    bucket, begin = influxdb.new_bucket(), now - DAY
     for lineage, old, new in (("gains", "", ",dc=north"), ("loses", ",dc=north", "")):
-        begin = now - DAY
         write(influxdb, bucket, state(lineage, now - 9 * DAY, at=now - 20 * DAY).replace(" ", f"{old} ", 1))
         write(influxdb, bucket, state(lineage, begin + 60 * DAY, at=now - 60).replace(" ", f"{new} ", 1))
         for tags, moment in ((old, now - 69 * DAY), (old, begin), (new, begin)):
