@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import time
 from collections import Counter
@@ -98,6 +99,11 @@ EVERY = pytest.mark.parametrize("house", ["influxd-1.8", "influxd-1.12", "influx
 def critical(box: Inbox) -> Counter[str]:
     """What mails told of as not renewed: `lineage on host`."""
     return Counter(subject.split(":")[0] for subject in box.subjects() if ": not renewed, due since " in subject)
+
+
+def critical_names(box: Inbox) -> Counter[str]:
+    """What mails of the published query's alert told of."""
+    return Counter(subject.split(":")[0] for subject in box.subjects() if ": not renewed for " in subject)
 
 
 def recovered(box: Inbox) -> Counter[str]:
@@ -210,21 +216,25 @@ def test_restarts_and_outages_make_no_mail(house: House, tmp_path: Path) -> None
 def test_created_the_way_chronograf_does_it_works_the_same(server: Callable[[str], InfluxDB], tmp_path: Path) -> None:
     require("kapacitord")
     influxdb = server("influxd-1.12")
-    bucket = influxdb.new_bucket()
-    write(influxdb, bucket, state("late", int(time.time()) - 2 * DAY))
-    script = (ROOT / "kapacitor" / "templates" / "renewal_overdue.tick").read_text()
-    script = script.replace("var bucket = 'telegraf'", f"var bucket = '{bucket}'").replace("var every = 15m", "var every = 1s")
+    bucket, now = influxdb.new_bucket(), int(time.time())
+    write(influxdb, bucket, state("late", now - 2 * DAY))
+    write(influxdb, bucket, f"certbot_renewal,domain=old.example.com,host=web1 renewed_count=1 {now - 63 * DAY}")
     load = tmp_path / "load"
     for name in ("templates", "tasks", "handlers"):
         (load / name).mkdir(parents=True)
     shutil.copy(ROOT / "kapacitor" / "handlers" / "email.yaml", load / "handlers")
     with start_kapacitor.inbox() as box, start_kapacitor.kapacitor(tmp_path / "kapacitor", load, influxdb, box) as kapacitor:
-        dbrps = [{"db": "telegraf", "rp": "autogen"}]
-        task = {"id": "renewal_overdue", "type": "batch", "dbrps": dbrps, "script": script, "status": "enabled"}
-        created = kapacitor.api("POST", "/tasks", json=task)
-        assert created.status_code == 200, created.text
+        for path in (ROOT / "kapacitor" / "templates").iterdir():
+            script = path.read_text().replace("var bucket = 'telegraf'", f"var bucket = '{bucket}'")
+            script = re.sub(r"(?m)^var every = .*$", "var every = 1s", script)
+            dbrps = [{"db": "telegraf", "rp": "autogen"}]
+            task = {"id": path.stem, "type": "batch", "dbrps": dbrps, "script": script, "status": "enabled"}
+            created = kapacitor.api("POST", "/tasks", json=task)
+            assert created.status_code == 200, created.text
         evaluated(kapacitor)
-        assert critical(box) == Counter(["late on web1"])
+        wait_for(lambda: kapacitor.alert("renewal_overdue_domains")["collected"] >= 3, "three evaluations")
+        assert (critical(box), critical_names(box)) == (Counter(["late on web1"]), Counter(["old.example.com on web1"]))
+        assert kapacitor.errors() == []
 
 
 @pytest.mark.parametrize("name", ["influxd-1.8", "influxd-1.12"])
@@ -263,11 +273,6 @@ def test_names_that_the_published_hook_reported(server: Callable[[str], InfluxDB
         assert kapacitor.errors() == []
 
 
-def critical_names(box: Inbox) -> Counter[str]:
-    """What mails of the published query's alert told of."""
-    return Counter(subject.split(":")[0] for subject in box.subjects() if ": not renewed for " in subject)
-
-
 def test_every_example_loads_when_its_suffix_is_taken_off(server: Callable[[str], InfluxDB], tmp_path: Path) -> None:
     require("kapacitord")
     influxdb = server("influxd-1.8")
@@ -284,8 +289,13 @@ def test_every_example_loads_when_its_suffix_is_taken_off(server: Callable[[str]
         everyone = {"email", "pagerduty", "slack", "webhook"}
         topic = "/alerts/topics/certbot_renewal/handlers"
         wait_for(lambda: {handler["id"] for handler in kapacitor.api("GET", topic).json()["handlers"]} == everyone, "the handlers")
-        tasks = {task["id"]: task["status"] for task in kapacitor.api("GET", "/tasks").json()["tasks"]}
-        assert tasks == {"renewal_overdue": "enabled", "renewal_overdue_domains": "enabled"}
+        (load / "handlers" / "webhook.yaml").unlink()
+        kapacitor.reload()
+        everyone.remove("webhook")  # shows that it read the folder again
+        wait_for(lambda: {handler["id"] for handler in kapacitor.api("GET", topic).json()["handlers"]} == everyone, "the handlers")
+        tasks = {task["id"]: (task["status"], task["executing"]) for task in kapacitor.api("GET", "/tasks").json()["tasks"]}
+        assert tasks == {"renewal_overdue": ("enabled", True), "renewal_overdue_domains": ("enabled", True)}
+        assert kapacitor.errors() == []
 
 
 CRIT_VAR, BUCKET_VAR, ORG_VAR = "crit: {type: float, value: 1.0}", "bucket: {type: string, value: ", f"org: {{type: string, value: {ORG}}}"

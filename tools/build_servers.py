@@ -5,7 +5,7 @@
 
 Each program is built once into ${XDG_CACHE_HOME:-~/.cache}/certbot-renewal-report/servers/bin. A binary that the machine
 has already is taken as it is: named by an environment variable (INFLUXD_1_8, INFLUXD_1_12, INFLUXD_2, KAPACITORD, KAPACITOR,
-TELEGRAF), or found on PATH with the right version. Needs only Python; as root it installs the Debian packages
+TELEGRAF, FLUX), or found on PATH with the right version. Needs only Python; as root it installs the Debian packages
 it lacks, otherwise it names them.
 """
 
