@@ -59,6 +59,7 @@ KNOWN_FILE = "certbot_renewal_report.known"  # made by run reports only: that it
 NAME = "certbot_renewal_report"
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 DAY = 86400  # seconds
+BATCH = 5000  # lines in one request, as InfluxDB's documentation advises
 Environ = MutableMapping[str, str]
 
 
@@ -155,10 +156,11 @@ class Certificate(NamedTuple):
     renewal_due: int
 
 
-def read_certificate(live: str) -> Certificate:
-    """The certificate of the lineage whose folder in live/ is given; ReportError if there is none or it cannot be read."""
+def read_certificate(live: str, file: str = "") -> Certificate:
+    """The certificate of the lineage whose folder in live/ is given, or an older one of it from another file; ReportError if there is
+    none or it cannot be read."""
     live = os.path.abspath(live)
-    path, lineage = os.path.join(live, "cert.pem"), os.path.basename(live)
+    path, lineage = file or os.path.join(live, "cert.pem"), os.path.basename(live)
     try:
         os.close(os.open(path, os.O_RDONLY))  # for the system's own words; OpenSSL's are another language
         # Private, but in every Python from 3.6 to 3.14, while the cryptography package is not on every install.
@@ -172,6 +174,61 @@ def read_certificate(live: str) -> Certificate:
         raise ReportError(f"{path}: {reason}: look at it as root, with: certbot certificates") from None
     conf = os.path.join(os.path.dirname(os.path.dirname(live)), "renewal", lineage + ".conf")
     return Certificate(lineage, names, not_before, not_after, due(not_before, not_after, renew_before_expiry(conf)))
+
+
+class Disk(NamedTuple):
+    """All lineages of a host: the certificates that can be read, what is wrong with which lineage, and with the folders themselves."""
+
+    certificates: list[Certificate]
+    broken: dict[str, str]  # by lineage
+    faults: list[str]
+
+    def names(self) -> set[str]:
+        """All lineages, broken or not."""
+        return {*self.broken, *(found.lineage for found in self.certificates)}
+
+
+def on_disk(folder: str) -> Disk:
+    """What certbot's configuration folder holds. A lineage is in live/ and in renewal/: where one half is missing, it is broken."""
+    disk, lineages = Disk([], {}, []), set[str]()
+    for place, ending in (("live", ""), ("renewal", ".conf")):
+        path = os.path.join(folder, place)
+        try:
+            entries = [entry.name for entry in os.scandir(path) if (entry.name.endswith(ending) if ending else entry.is_dir())]
+            lineages.update(name[: len(name) - len(ending)] for name in entries)
+        except OSError as error:
+            disk.faults.append(f"{path}: {error.strerror}: run as root, or name certbot's configuration folder with --config-dir")
+    for lineage in sorted(lineages):
+        wrong = conf_fault(os.path.join(folder, "renewal", lineage + ".conf"))
+        try:
+            disk.certificates.append(read_certificate(os.path.join(folder, "live", lineage)))
+        except ReportError as error:
+            wrong = str(error)
+        if wrong:
+            disk.broken[lineage] = wrong
+    return disk
+
+
+def conf_fault(conf: str) -> str:
+    """Why certbot will not renew what this renewal configuration is for; "" if it will."""
+    unreadable = list[str]()
+    text = text_of(conf, unreadable)
+    missing = [key for key in ("cert", "privkey", "chain", "fullchain") if not re.search(rf"(?m)^\s*{key}\s*=\s*\S", text)]
+    missing += [] if re.search(r"(?m)^\s*\[renewalparams\]", text) else ["[renewalparams]"]
+    return unreadable[0] if unreadable else f"{conf}: {', '.join(missing)} missing, certbot cannot renew it" if missing else ""
+
+
+def older_certificates(folder: str, found: Certificate, faults: list[str]) -> list[Certificate]:
+    """The predecessors of a certificate that certbot still keeps in archive/."""
+    live = os.path.join(folder, "live", found.lineage)
+    archive, older = os.path.dirname(os.path.realpath(os.path.join(live, "cert.pem"))), []
+    for name in sorted(os.listdir(archive)):
+        if re.fullmatch(r"cert\d+\.pem", name):
+            try:
+                older.append(read_certificate(live, os.path.join(archive, name)))
+            except ReportError as error:
+                faults.append(str(error))
+    return older
 
 
 def due(not_before: int, not_after: int, before_expiry: str = "") -> int:
@@ -228,6 +285,21 @@ def state_point(settings: Settings, found: Certificate, run_at: int, now: int) -
     """What is on disk now. All four fields, always: the queries rely on it."""
     fields = {"not_before": found.not_before, "renewal_due": found.renewal_due, "not_after": found.not_after, "run_at": run_at}
     return point(settings, ",".join(f"{key}={value}i" for key, value in fields.items()), now, domain="all", lineage=found.lineage)
+
+
+def run_point(settings: Settings, disk: Disk, failed: Sequence[str], exit_status: int | None, now: int) -> str:
+    """How the last run of certbot left this host; `exit_status` only where it is known."""
+    unreadable = sorted(disk.broken)
+    fields = f"certificates={len(disk.certificates)}i,failed_count={len(failed)}i,unreadable_count={len(unreadable)}i"
+    fields += "" if exit_status is None else f",exit_status={exit_status}i"
+    return point(settings, f"{fields},failed={quoted(failed)},unreadable={quoted(unreadable)}", now)
+
+
+def quoted(names: Sequence[str]) -> str:
+    """Names as the value of a string field, separated by a space; as many as InfluxDB takes (64 KiB), the counts tell of the others."""
+    text = CONTROL.sub("_", " ".join(names).encode("utf-8", "replace").decode())
+    text = text if len(text) <= 15_000 else text[:15_000].rpartition(" ")[0] + " ..."  # a character is four bytes at most
+    return '"' + re.sub(r'([\\"])', r"\\\1", text) + '"'
 
 
 # ---- Delivery --------------------------------------------------------------------------------------------------------
@@ -374,13 +446,14 @@ class Report(NamedTuple):
 
     lines: list[str]
     says: list[str]
-    renewals: int  # how many of the lines have the time of a certificate, which may be older than the bucket keeps
+    renewals: int  # how many of the lines, the first, have the time of a certificate, which may be older than the bucket keeps
     faults: list[str]
+    last: str = ""  # a line to send when all others were accepted
+    known: str | None = None  # what to keep in KNOWN_FILE after that
 
 
-def report_of(settings: Settings, folder: str, certificates: Sequence[Certificate], now: int) -> Report:
+def report_of(settings: Settings, certificates: Sequence[Certificate], now: int, run_reports: bool) -> Report:
     """Renewals and state of certificates. The time of a state is now, but never before its certificate began: a clock may be off."""
-    run_reports = os.path.exists(os.path.join(folder, KNOWN_FILE))
     renewals, states, faults, says = [], [], [], []
     for found in certificates:
         moment = max(now, found.not_before)
@@ -399,7 +472,7 @@ def deploy_report(settings: Settings, environ: Environ, folder: str, now: int) -
     try:
         if not live:
             raise ReportError(f"RENEWED_LINEAGE {by_hand}" if names else f"RENEWED_DOMAINS {by_hand}")
-        report = report_of(settings, folder, [read_certificate(live)], now)
+        report = report_of(settings, [read_certificate(live)], now, has_run_reports(folder))
         report.faults.extend([] if names else [f"RENEWED_DOMAINS {by_hand}. The names of the certificate were reported"])
         return report
     except ReportError as error:
@@ -409,21 +482,75 @@ def deploy_report(settings: Settings, environ: Environ, folder: str, now: int) -
         return Report(lines, [f"{names[0]}, {len(names)} names"], 0, [f"{error}. Reported as renewed now, without state"])
 
 
-def present_report(settings: Settings, folder: str, now: int) -> Report:
-    """Every certificate in live/."""
-    live, certificates, faults = os.path.join(folder, "live"), [], []
+def has_run_reports(folder: str) -> bool:
+    """Whether run reports are installed on this host."""
+    return os.path.exists(os.path.join(folder, KNOWN_FILE))
+
+
+def present_report(settings: Settings, disk: Disk, now: int, run_reports: bool) -> Report:
+    """Every certificate on disk, and what is wrong with the others."""
+    report = report_of(settings, disk.certificates, now, run_reports)
+    report.faults[:0] = [*disk.faults, *disk.broken.values()]
+    return report
+
+
+def run_report(settings: Settings, environ: Environ, folder: str, now: int, in_post: bool, history: bool) -> Report:
+    """Every certificate on disk, what ended since the last run report, and how certbot's run went. From certbot's post hook, which comes
+    only when something was due, it is no run report: nothing is known of the days when it does not come."""
+    disk, path = on_disk(folder), os.path.join(folder, KNOWN_FILE)
+    report = present_report(settings, disk, now, not in_post or has_run_reports(folder))
+    status = exit_status_of(environ, report.faults)
+    last = run_point(settings, disk, failed_lineages(disk, environ, status, now), status, now)
+    older = [cert for found in disk.certificates for cert in older_certificates(folder, found, report.faults)] if history else []
+    renewals = [line for found in older for line in renewal_points(settings, found.lineage, found.names, found.not_before)]
+    if in_post or disk.faults:  # where not all is seen, nothing is missed
+        return report._replace(lines=renewals + report.lines, renewals=len(renewals) + report.renewals, last=last)
+    ended = sorted(set(text_of(path, report.faults, may_be_missing=True).splitlines()) - disk.names())
+    ends = [state_point(settings, Certificate(lineage, [], 0, 0, 0), now, now) for lineage in ended]
+    says = report.says + [f"{lineage} ended" for lineage in ended]
+    known = "".join(f"{lineage}\n" for lineage in sorted(disk.names()))
+    return Report(renewals + report.lines + ends, says, len(renewals) + report.renewals, report.faults, last, known)
+
+
+def exit_status_of(environ: Environ, faults: list[str]) -> int | None:
+    """certbot's exit status from EXIT_STATUS, as systemd sets it for ExecStopPost: a number, or after a signal its name, here 128 more."""
+    text = environ.get("EXIT_STATUS", "").strip()
+    number = getattr(signal, f"SIG{text}", None) if re.fullmatch(r"[A-Z]+[0-9]*", text) else None
+    if isinstance(number, signal.Signals):
+        return 128 + number
+    if re.fullmatch(r"\d{1,3}", text):
+        return int(text)
+    if text:
+        faults.append(f"EXIT_STATUS is wrong: it must be certbot's exit status, a number, or a signal's name. Reported without: {text}")
+    return None
+
+
+def failed_lineages(disk: Disk, environ: Environ, exit_status: int | None, now: int) -> list[str]:
+    """The lineages that are due, and were not renewed: after a failed run all that are due, else those whose names certbot gives in
+    FAILED_DOMAINS (it gives those of a dry run and of a forced renewal too, which are not due)."""
+    names = set(environ.get("FAILED_DOMAINS", "").split())
+    late = [found for found in disk.certificates if found.renewal_due <= now]
+    return [found.lineage for found in late if exit_status or names.intersection(found.names)]
+
+
+def retirement(settings: Settings, disk: Disk, lineages: Sequence[str], now: int) -> Report:
+    """The end of lineages that are no longer on this host."""
+    faults = [f"{name} is still on this host: certbot delete --cert-name {name}" for name in lineages if name in disk.names()]
+    if faults:
+        raise ReportError("; ".join(faults))
+    lines = [state_point(settings, Certificate(lineage, [], 0, 0, 0), now, now) for lineage in lineages]
+    return Report(lines, [f"{lineage} on {settings.host} ended" for lineage in lineages], 0, [])
+
+
+def keep(path: str, text: str) -> list[str]:
+    """Writes a file so that it is the old one or the new one, whatever happens; returns what is wrong."""
     try:
-        for path in sorted(entry.path for entry in os.scandir(live) if entry.is_dir()):
-            try:
-                certificates.append(read_certificate(path))
-            except ReportError as error:
-                faults.append(str(error))
+        with open(path + ".new", "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+        os.replace(path + ".new", path)
     except OSError as error:
-        faults.append(f"{live}: {error.strerror}: run as root, or name certbot's configuration folder with --config-dir")
-    report = report_of(settings, folder, certificates, now)
-    if not certificates and not faults:
-        faults.append(f"{live}: no certificate: get one with certbot, or name certbot's configuration folder with --config-dir")
-    return report._replace(faults=faults + report.faults)
+        return [f"{path}: {error.strerror}: make it writable, or a certificate that ends must be told with --retire"]
+    return []
 
 
 def utc(moment: float) -> str:
@@ -431,17 +558,23 @@ def utc(moment: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(moment))
 
 
-def send(settings: Settings, report: Report) -> list[str]:
+def send(settings: Settings, report: Report, folder: str) -> list[str]:
     """Delivers a report and says so on stdout; returns what is wrong, with the clock too, as the server's answer shows it."""
-    answer = deliver(settings, report.lines, report.renewals)
-    if answer.error:
-        return [*report.faults, answer.error]
+    faults, remark, answer = list(report.faults), "", Answer()
+    batches = [(report.lines[at : at + BATCH], max(0, min(report.renewals - at, BATCH))) for at in range(0, len(report.lines), BATCH)]
+    for lines, droppable in [*batches, *([([report.last], 0)] if report.last else [])]:
+        answer = deliver(settings, lines, droppable)
+        if answer.error:
+            return [*faults, answer.error]
+        remark = answer.remark or remark
     what = report.says[0] if len(report.says) == 1 else f"{len(report.says)} certificates"
-    say(f"{what}: reported into {settings.bucket} at {settings.url}{answer.remark}")
+    say(f"{what}: reported into {settings.bucket} at {settings.url}{remark}")
+    if report.known is not None:
+        faults += keep(os.path.join(folder, KNOWN_FILE), report.known)
     server, now = parsedate(answer.date), time.time()
     if server and abs(calendar.timegm(server) - now) > 300:
-        return [*report.faults, f"the clock of this host says {utc(now)}, the server's {utc(calendar.timegm(server))}: set the wrong one"]
-    return report.faults
+        faults.append(f"the clock of this host says {utc(now)}, the server's {utc(calendar.timegm(server))}: set the wrong one")
+    return faults
 
 
 # ---- Command line ----------------------------------------------------------------------------------------------------
@@ -489,7 +622,7 @@ def check(settings: Settings, report: Report, folder: str, script: str) -> list[
     kind = in_time(5, lambda: server_kind(requests, settings), "none: no answer")
     say(f"{'this file':20} {script}, mode {mode & 0o7777:o}", f"{'server':20} {kind}")
     say(*(f"{'certificate':20} {text}" for text in report.says))
-    return faults + warnings_of(settings, folder) + (send(settings, report) if report.lines else report.faults)
+    return faults + warnings_of(settings, folder) + (send(settings, report, folder) if report.lines else report.faults)
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -499,6 +632,9 @@ def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(f"{NAME}.py", description=(__doc__ or "").partition("\n")[0], epilog=places + table, add_help=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("-h", "--help", action="store_true", help="print this")
+    parser.add_argument("--all", action="store_true", help="the run report: every certificate, and how certbot's run went")
+    parser.add_argument("--history", action="store_true", help="with --all: the renewals of older certificates in archive/, too")
+    parser.add_argument("--retire", nargs="+", metavar="NAME", help="tell that certificates are no longer on this host")
     parser.add_argument("--check", action="store_true", help="prove the installation, with a real write of the certificates present")
     parser.add_argument("--dry-run", action="store_true", help="print the lines and where they would go, send nothing")
     parser.add_argument("--config-dir", metavar="DIR", help="certbot's configuration folder")
@@ -514,18 +650,30 @@ def main(arguments: Sequence[str], environ: Environ, script: str = __file__) -> 
         say(*(parser.format_help().splitlines() if given.help else [f"{NAME} {__version__}"]))
         return 0
     folder = given.config_dir or config_folder(script, environ.get("RENEWED_LINEAGE", ""))
-    by_certbot = not given.check and (not given.dry_run or environ.get("RENEWED_DOMAINS") or environ.get("RENEWED_LINEAGE"))
+    in_post = os.path.dirname(script).endswith(os.path.join("", "renewal-hooks", "post")) and not given.all
     try:
         settings = read_settings(environ, folder, script)
-        report = deploy_report(settings, environ, folder, now) if by_certbot else present_report(settings, folder, now)
+        if given.retire:
+            report = retirement(settings, on_disk(folder), given.retire, now)
+        elif given.all or (in_post and not given.check):
+            report = run_report(settings, environ, folder, now, in_post, given.history)
+        elif given.check or (given.dry_run and not environ.get("RENEWED_DOMAINS") and not environ.get("RENEWED_LINEAGE")):
+            disk = on_disk(folder)
+            report = present_report(settings, disk, now, has_run_reports(folder))
+            if not disk.names() and not disk.faults:
+                where = os.path.join(folder, "live")
+                report.faults.append(f"{where}: no certificate: get one with certbot, or name its configuration folder with --config-dir")
+        else:
+            report = deploy_report(settings, environ, folder, now)
         if given.check:
             faults = check(settings, report, folder, script)
         elif given.dry_run:
-            say(*report.lines, f"# {len(report.lines)} lines, not sent; they would go to {write_url(settings)}")
+            lines = [*report.lines, *([report.last] if report.last else [])]
+            say(*lines, f"# {len(lines)} lines, not sent; they would go to {write_url(settings)}")
             faults = report.faults
         else:
             say(*(f"{NAME}: warning: {text}" for text in warnings_of(settings, folder)), stream=sys.stderr)
-            faults = send(settings, report)
+            faults = send(settings, report, folder)
     except ReportError as error:
         faults = [str(error)]
     if faults:

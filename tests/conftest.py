@@ -28,7 +28,8 @@ def make_lineage(folder: Path, lineage: str, names: list[str], not_before: int, 
     link = live / "cert.pem"
     link.unlink(missing_ok=True)
     link.symlink_to(f"../../archive/{lineage}/cert{number}.pem")
-    (renewal / f"{lineage}.conf").write_text(conf + "version = 5.8.0\n[renewalparams]\nautorenew = True\n")
+    paths = "".join(f"{key} = {live}/{key}.pem\n" for key in ("cert", "privkey", "chain", "fullchain"))
+    (renewal / f"{lineage}.conf").write_text(f"{conf}version = 5.8.0\n{paths}[renewalparams]\nautorenew = True\n")
     return live
 
 

@@ -1,0 +1,196 @@
+"""Run reports: every certificate on disk, what ended, and how certbot's run went, read back from the real InfluxDB."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import certbot_renewal_report
+from conftest import Ran, make_lineage, put_hook
+from start_certbot import DAY
+from start_servers import InfluxDB
+
+Hook = Callable[..., Ran]
+Points = set[tuple[str, ...]]
+
+
+def run_points(points: Points) -> list[dict[str, str]]:
+    """The run points, oldest first: their fields."""
+    moments = sorted({int(p[0]) for p in points if p[1] == "certificates"})
+    return [{p[1]: p[2] for p in points if int(p[0]) == moment and len(p) == 4} for moment in moments]
+
+
+def state_of(points: Points, lineage: str) -> dict[str, int]:
+    """The newest state of a lineage."""
+    mine = {p for p in points if f"lineage={lineage}" in p and p[1] != "renewed_count"}
+    newest = max(int(p[0]) for p in mine)
+    return {p[1]: int(p[2]) for p in mine if int(p[0]) == newest}
+
+
+def known(folder: Path) -> str:
+    """What the hook keeps for the next run report."""
+    return (folder / certbot_renewal_report.KNOWN_FILE).read_text()
+
+
+def next_second() -> None:
+    """Points of two reports within one second are the same points."""
+    begin = int(time.time())
+    while int(time.time()) == begin:
+        time.sleep(0.01)
+
+
+def test_a_run_report_tells_of_every_certificate_and_of_the_run(influxdb: InfluxDB, hook: Hook, certbot_folder: Path) -> None:
+    now = int(time.time())
+    settings = influxdb.settings(influxdb.new_bucket())
+    make_lineage(certbot_folder, "due", ["due.example.com"], now - 70 * DAY, 90 * DAY)
+    make_lineage(certbot_folder, "fine", ["fine.example.com", "www.example.com"], now - DAY, 90 * DAY)
+    (make_lineage(certbot_folder, "dangling", ["dangling.example.com"], now - DAY, 90 * DAY).resolve() / "cert.pem").resolve().unlink()
+    make_lineage(certbot_folder, "no-conf", ["no-conf.example.com"], now - DAY, 90 * DAY)
+    (certbot_folder / "renewal" / "no-conf.conf").unlink()
+    make_lineage(certbot_folder, "bad-conf", ["bad-conf.example.com"], now - DAY, 90 * DAY)
+    (certbot_folder / "renewal" / "bad-conf.conf").write_text("fullchain = /x\n")
+    ran = hook("--all", EXIT_STATUS="1", **settings)
+    assert ran.status == 1
+    for text in ("dangling/cert.pem: No such file", "no-conf.conf: No such file", "cert, privkey, chain, [renewalparams] missing"):
+        assert text in ran.err
+    points = influxdb.points(settings["INFLUXDB_BUCKET"])
+    assert {p[-1] for p in points if p[1] == "renewal_due"} == {f"lineage={name}" for name in ("due", "fine", "no-conf", "bad-conf")}
+    assert now <= state_of(points, "fine")["run_at"] <= time.time()
+    (run,) = run_points(points)
+    assert run == {
+        "certificates": "4",
+        "failed_count": "1",
+        "failed": "due",
+        "unreadable_count": "3",
+        "unreadable": "bad-conf dangling no-conf",
+        "exit_status": "1",
+    }
+    assert known(certbot_folder).split() == ["bad-conf", "dangling", "due", "fine", "no-conf"]
+
+
+def test_a_certificate_that_is_gone_is_told_once(influxdb: InfluxDB, hook: Hook, certbot_folder: Path) -> None:
+    now, settings = int(time.time()), influxdb.settings(influxdb.new_bucket())
+    for name in ("gone", "stays"):
+        make_lineage(certbot_folder, name, [f"{name}.example.com"], now - DAY, 90 * DAY)
+    assert hook("--all", **settings).status == 0
+    for place in ("live/gone", "archive/gone"):
+        shutil.rmtree(certbot_folder / place)
+    next_second()
+    assert hook("--all", **{**settings, "INFLUXDB_URL": "http://127.0.0.1:1", "INFLUXDB_TIMEOUT": "0.1"}).status == 1
+    assert known(certbot_folder).split() == ["gone", "stays"]  # not delivered: not forgotten
+    assert hook("--all", **settings).status == 1  # its conf is still there: broken, not ended
+    assert state_of(influxdb.points(settings["INFLUXDB_BUCKET"]), "gone")["renewal_due"] > 0
+    (certbot_folder / "renewal" / "gone.conf").unlink()
+    next_second()
+    assert hook("--all", **settings).status == 0
+    ended = state_of(influxdb.points(settings["INFLUXDB_BUCKET"]), "gone")
+    assert {ended[name] for name in ("not_before", "renewal_due", "not_after")} == {0}
+    assert known(certbot_folder).split() == ["stays"]
+    next_second()
+    assert hook("--all", **settings).status == 0
+    assert state_of(influxdb.points(settings["INFLUXDB_BUCKET"]), "gone") == ended
+    assert state_of(influxdb.points(settings["INFLUXDB_BUCKET"]), "stays")["run_at"] > ended["run_at"]
+
+
+def test_folders_that_cannot_be_listed_end_nothing(influxdb: InfluxDB, hook: Hook, certbot_folder: Path) -> None:
+    settings = influxdb.settings(influxdb.new_bucket())
+    make_lineage(certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY)
+    assert hook("--all", **settings).status == 0
+    for place in ("live", "renewal"):
+        (certbot_folder / place).rename(certbot_folder / f"{place}.away")
+    next_second()
+    ran = hook("--all", **settings)
+    assert (ran.status, known(certbot_folder)) == (1, "example.com\n")
+    assert "name certbot's configuration folder with --config-dir" in ran.err
+    assert state_of(influxdb.points(settings["INFLUXDB_BUCKET"]), "example.com")["renewal_due"] > 0
+
+
+def post_hook(folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """The hook as certbot starts it after all renewals: by a link in renewal-hooks/post/."""
+    link = folder / "renewal-hooks" / "post" / "certbot_renewal_report.py"
+    if not link.exists():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(put_hook(folder))
+    return subprocess.run([sys.executable, str(link)], env={"HOSTNAME": "web1", **environ}, capture_output=True, text=True, timeout=60)
+
+
+def test_the_post_hook_tells_what_failed_and_was_due(influxdb: InfluxDB, hook: Hook, certbot_folder: Path) -> None:
+    now, settings = int(time.time()), influxdb.settings(influxdb.new_bucket())
+    make_lineage(certbot_folder, "due", ["due.example.com"], now - 70 * DAY, 90 * DAY)
+    fine = make_lineage(certbot_folder, "fine", ["fine.example.com"], now - DAY, 90 * DAY)
+    # certbot 2.1 gives no FAILED_DOMAINS, and leaves what its last deploy hook had.
+    leaked = {"RENEWED_DOMAINS": "fine.example.com", "RENEWED_LINEAGE": str(fine)}
+    assert post_hook(certbot_folder, **settings, **leaked).returncode == 0
+    points = influxdb.points(settings["INFLUXDB_BUCKET"])
+    assert (run_points(points)[-1]["failed"], state_of(points, "due")["run_at"]) == ("", 0)
+    assert "exit_status" not in run_points(points)[-1]
+    assert not (certbot_folder / certbot_renewal_report.KNOWN_FILE).exists()
+    next_second()
+    # Names of a dry run or a forced renewal are there too, though nothing was due; and the list may be cut in a name.
+    assert post_hook(certbot_folder, **settings, FAILED_DOMAINS="fine.example.com due.example.com cut.exam").returncode == 0
+    assert run_points(influxdb.points(settings["INFLUXDB_BUCKET"]))[-1]["failed"] == "due"
+    assert hook("--all", **settings).status == 0
+    next_second()
+    assert post_hook(certbot_folder, **settings, FAILED_DOMAINS="").returncode == 0
+    points = influxdb.points(settings["INFLUXDB_BUCKET"])
+    assert (run_points(points)[-1]["failed_count"], state_of(points, "due")["run_at"] > now) == ("0", True)
+
+
+@pytest.mark.parametrize(("text", "stored"), [("0", "0"), ("1", "1"), ("TERM", "143"), ("KILL", "137"), ("", None), ("x y", None)])
+def test_the_exit_status_as_systemd_gives_it(hook: Hook, certbot_folder: Path, text: str, stored: str | None) -> None:
+    make_lineage(certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY)
+    ran = hook("--all", "--dry-run", EXIT_STATUS=text)
+    run = next(line for line in ran.out.splitlines() if " certificates=1i" in line)
+    assert (f"exit_status={stored}i" in run) == (stored is not None)
+    assert ("EXIT_STATUS is wrong" in ran.err) == (text == "x y")
+    assert not (certbot_folder / certbot_renewal_report.KNOWN_FILE).exists()
+
+
+def test_the_past_is_in_the_archive(influxdb: InfluxDB, hook: Hook, certbot_folder: Path) -> None:
+    now, settings = int(time.time()), influxdb.settings(influxdb.new_bucket())
+    moments = [now - days * DAY for days in (121, 61, 1)]
+    for moment in moments:
+        make_lineage(certbot_folder, "example.com", ["example.com"], moment, 90 * DAY)
+    assert hook("--all", **settings).status == 0
+    renewals = {"renewed_count", "lineage=example.com"}
+    assert {int(p[0]) for p in influxdb.points(settings["INFLUXDB_BUCKET"]) if renewals <= set(p)} == {moments[-1]}
+    assert hook("--all", "--history", **settings).status == 0
+    assert {int(p[0]) for p in influxdb.points(settings["INFLUXDB_BUCKET"]) if renewals <= set(p)} == set(moments)
+
+
+def test_many_lines_go_in_several_requests(influxdb: InfluxDB, hook: Hook, certbot_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certbot_renewal_report, "BATCH", 3)
+    now, settings = int(time.time()), influxdb.settings(influxdb.new_bucket("604800"))
+    for number in range(5):  # all older than the bucket keeps: what of them falls in which request does not matter
+        make_lineage(certbot_folder, f"c{number}", [f"c{number}.example.com"], now - (8 + number) * DAY, 90 * DAY)
+    ran = hook("--all", **settings)
+    assert (ran.status, ran.err) == (0, "")
+    points = influxdb.points(settings["INFLUXDB_BUCKET"])
+    assert {p[-1] for p in points if p[1] == "run_at"} == {f"lineage=c{number}" for number in range(5)}
+    assert run_points(points)[-1]["certificates"] == "5"
+
+
+def test_a_certificate_is_retired_by_hand(influxdb: InfluxDB, hook: Hook, certbot_folder: Path) -> None:
+    now, settings = int(time.time()), influxdb.settings(influxdb.new_bucket())
+    make_lineage(certbot_folder, "present", ["present.example.com"], now - DAY, 90 * DAY)
+    refused = hook("--retire", "present", **settings)
+    assert (refused.status, "certbot delete --cert-name present" in refused.err) == (1, True)
+    ran = hook("--retire", "a.example.com", "b.example.com", **{**settings, "HOSTNAME": "old-web"})
+    assert ran.status == 0
+    points = influxdb.points(settings["INFLUXDB_BUCKET"])
+    assert {p[3:] for p in points} == {("domain=all", "host=old-web", f"lineage={name}.example.com") for name in ("a", "b")}
+    assert {p[2] for p in points if p[1] == "renewal_due"} == {"0"}
+
+
+def test_a_known_file_that_cannot_be_written(influxdb: InfluxDB, hook: Hook, certbot_folder: Path) -> None:
+    make_lineage(certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY)
+    (certbot_folder / f"{certbot_renewal_report.KNOWN_FILE}.new").mkdir()
+    ran = hook("--all", **influxdb.settings(influxdb.new_bucket()))
+    assert "a certificate that ends must be told with --retire" in ran.err
+    assert "reported into" in ran.out
