@@ -292,7 +292,9 @@ def run_point(settings: Settings, disk: Disk, failed: Sequence[str], exit_status
     unreadable = sorted(disk.broken)
     fields = f"certificates={len(disk.certificates)}i,failed_count={len(failed)}i,unreadable_count={len(unreadable)}i"
     fields += "" if exit_status is None else f",exit_status={exit_status}i"
-    return point(settings, f"{fields},failed={quoted(failed)},unreadable={quoted(unreadable)}", now)
+    for name, found in (("failed", failed), ("unreadable", unreadable)):
+        fields += f",{name}={quoted(found)}" if found else ""  # Flux 0.196 (InfluxDB 1.12) mixes up rows with empty strings
+    return point(settings, fields, now)
 
 
 def quoted(names: Sequence[str]) -> str:

@@ -189,3 +189,63 @@ def test_each_script_runs_the_query_of_the_same_name() -> None:
     for script in scripts:
         assert script.read_text() == put_queries.with_query(script), "run: python3 tools/put_queries.py"
         assert "from(bucket: bucket)" in script.read_text()
+
+
+def run_point(host: str, at: int, failed: str = "", unreadable: str = "", exit_status: int | None = None) -> str:
+    """How a run of certbot went."""
+    status = "" if exit_status is None else f",exit_status={exit_status}i"
+    names = "".join(f',{name}="{text}"' for name, text in (("failed", failed), ("unreadable", unreadable)) if text)
+    counts = f"certificates=1i,failed_count={len(failed.split())}i,unreadable_count={len(unreadable.split())}i"
+    return f"certbot_renewal,host={host} {counts}{status}{names} {at}"
+
+
+def test_failing_is_what_the_last_run_was(influxdb: InfluxDB) -> None:
+    bucket, now = influxdb.new_bucket(), int(time.time())
+    write(
+        influxdb,
+        bucket,
+        run_point("recovered", now - 7200, "a b", "c", 1),
+        run_point("recovered", now - 60, exit_status=0),
+        run_point("failed", now - 7200, exit_status=0),
+        run_point("failed", now - 60, "a b", exit_status=1),
+        run_point("post-hook", now - 7200, exit_status=1),  # what the older run ended with is not what the newer did
+        run_point("post-hook", now - 60),
+        run_point("unreadable", now - 60, unreadable="c"),
+        run_point("error", now - 60, exit_status=1),
+        state("a", now + DAY, host="deploy-hook-only"),
+    )
+    rows = {row["host"]: row for row in run(influxdb, "failing", bucket)}
+    assert {host: row["failing"] for host, row in rows.items()} == {
+        "recovered": "false",
+        "failed": "true",
+        "post-hook": "false",
+        "unreadable": "true",
+        "error": "true",
+    }
+    assert (rows["failed"]["failed"], rows["failed"]["exit_status"]) == ("a b", "1")
+    assert (rows["recovered"]["failed"], rows["recovered"]["unreadable"]) == ("none", "none")
+    assert (rows["unreadable"]["unreadable"], rows["unreadable"]["exit_status"]) == ("c", "-1")
+    assert seconds(rows["failed"]["run"]) == now - 60
+
+
+def test_a_host_is_silent_when_one_of_its_certificates_is(influxdb: InfluxDB) -> None:
+    bucket, now = influxdb.new_bucket(), int(time.time())
+    for host, lineage, due, run_at in (
+        ("both", "a", now + DAY, now - 60),
+        ("both", "b", now + DAY, now - 3 * DAY),  # another container with the same host tag
+        ("fine", "a", now + DAY, now - 60),
+        ("fine", "ended", 0, now - 30 * DAY),
+        ("retired", "a", 0, now - 30 * DAY),
+        ("deploy-hook-only", "a", now - DAY, 0),
+        ("gone", "a", now - DAY, now - 2 * DAY),
+    ):
+        write(influxdb, bucket, state(lineage, due, host=host, run_at=run_at, at=run_at or now - 90 * DAY))
+    rows = {row["host"]: row for row in run(influxdb, "silent_hosts", bucket)}
+    assert {host: round(float(row["days_silent"])) for host, row in rows.items()} == {
+        "both": 3,
+        "fine": 0,
+        "retired": -1,
+        "deploy-hook-only": -1,
+        "gone": 2,
+    }
+    assert rows["both"]["lineage"] == "b"

@@ -128,7 +128,7 @@ def test_the_post_hook_tells_what_failed_and_was_due(influxdb: InfluxDB, hook: H
     leaked = {"RENEWED_DOMAINS": "fine.example.com", "RENEWED_LINEAGE": str(fine)}
     assert post_hook(certbot_folder, **settings, **leaked).returncode == 0
     points = influxdb.points(settings["INFLUXDB_BUCKET"])
-    assert (run_points(points)[-1]["failed"], state_of(points, "due")["run_at"]) == ("", 0)
+    assert (run_points(points)[-1]["failed_count"], state_of(points, "due")["run_at"]) == ("0", 0)
     assert "exit_status" not in run_points(points)[-1]
     assert not (certbot_folder / certbot_renewal_report.KNOWN_FILE).exists()
     next_second()

@@ -1,0 +1,51 @@
+// Every host, and for how many days its run reports have been missing: one row each, at the time of the query.
+// The alert host_silent runs exactly this.
+//
+// days_silent: since the last run report of the certificate that was reported least recently; -1 for a host without run reports, or
+//     with nothing but certificates that ended.
+// lineage:     that certificate. Two installations that share a host tag are one host: it is silent when one of them is.
+//
+// Where the hook writes: its INFLUXDB_BUCKET (on 1.x database, or database/retention_policy).
+bucket = "telegraf"
+
+// What the hook writes: its MEASUREMENT.
+measurement = "certbot_renewal"
+
+// How far back to look for the last report of a certificate. At least as far as the longest lifetime among your certificates.
+// InfluxDB 1.8 reads all of it, newer ones only the last.
+since = -400d
+
+second = 1000000000
+
+from(bucket: bucket)
+    |> range(start: since)
+    |> filter(fn: (r) => r._measurement == measurement and r.domain == "all")
+    |> filter(
+        fn: (r) => r._field == "renewal_due" or r._field == "not_after" or r._field == "run_at",
+    )
+    |> last()
+    |> filter(fn: (r) => exists r.host and exists r.lineage)
+    |> group()
+    |> pivot(rowKey: ["_time", "host", "lineage"], columnKey: ["_field"], valueColumn: "_value")
+    |> filter(fn: (r) => exists r.renewal_due and exists r.not_after and exists r.run_at)
+    |> sort(columns: ["_time"], desc: true)
+    |> map(
+        fn: (r) =>
+            ({
+                host: r.host,
+                lineage: r.lineage,
+                certificate: r.host + "/" + r.lineage,
+                _time: now(),
+                last: r._time,
+                days_silent:
+                    if r.renewal_due == 0 or r.run_at == 0 then
+                        -1.0
+                    else
+                        float(v: int(v: now()) / second - r.run_at) / 86400.0,
+            }),
+    )
+    |> unique(column: "certificate")
+    |> drop(columns: ["certificate"])
+    |> group(columns: ["host"])
+    |> sort(columns: ["days_silent", "lineage"])
+    |> last(column: "lineage")
