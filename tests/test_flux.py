@@ -16,7 +16,7 @@ from conftest import require
 from put_queries import ROOT
 from start_certbot import DAY
 from start_servers import InfluxDB
-from test_kapacitor import state, write
+from test_kapacitor import run_point, state, write
 
 Rows = list[dict[str, str]]
 ALL = sorted((ROOT / "flux").glob("*.flux"))
@@ -185,18 +185,10 @@ def test_each_query_is_formatted(path: Path) -> None:
 
 def test_each_script_runs_the_query_of_the_same_name() -> None:
     scripts = sorted(put_queries.TEMPLATES.glob("*.tick"))
-    assert len(scripts) == 2
+    assert len(scripts) == 4
     for script in scripts:
         assert script.read_text() == put_queries.with_query(script), "run: python3 tools/put_queries.py"
         assert "from(bucket: bucket)" in script.read_text()
-
-
-def run_point(host: str, at: int, failed: str = "", unreadable: str = "", exit_status: int | None = None) -> str:
-    """How a run of certbot went."""
-    status = "" if exit_status is None else f",exit_status={exit_status}i"
-    names = "".join(f',{name}="{text}"' for name, text in (("failed", failed), ("unreadable", unreadable)) if text)
-    counts = f"certificates=1i,failed_count={len(failed.split())}i,unreadable_count={len(unreadable.split())}i"
-    return f"certbot_renewal,host={host} {counts}{status}{names} {at}"
 
 
 def test_failing_is_what_the_last_run_was(influxdb: InfluxDB) -> None:

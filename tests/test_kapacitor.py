@@ -39,22 +39,30 @@ def state(lineage: str, due: int, host: str = "web1", life: int = 90 * DAY, run_
     return f"certbot_renewal,domain=all,host={host},lineage={lineage} {fields} {at or int(time.time())}"
 
 
+def run_point(host: str, at: int, failed: str = "", unreadable: str = "", exit_status: int | None = None) -> str:
+    """How a run of certbot went."""
+    status = "" if exit_status is None else f",exit_status={exit_status}i"
+    names = "".join(f',{name}="{text}"' for name, text in (("failed", failed), ("unreadable", unreadable)) if text)
+    counts = f"certificates=1i,failed_count={len(failed.split())}i,unreadable_count={len(unreadable.split())}i"
+    return f"certbot_renewal,host={host} {counts}{status}{names} {at}"
+
+
 def load_folder(folder: Path, influxdb: InfluxDB, bucket: str, crit: str = "1.0") -> Path:
     """A copy of kapacitor/ as an administrator adapts it: bucket, org, `crit`, and for the test a short `every`."""
     load = folder / "load"
     shutil.copytree(ROOT / "kapacitor", load, dirs_exist_ok=True)
-    task = load / "tasks" / "renewal_overdue.yaml"
-    text = task.read_text().replace("value: telegraf", f"value: {bucket}").replace("value: 15m", "value: 1s")
-    text = text.replace('value: ""', f"value: {ORG}") if influxdb.major == 2 else text
-    task.write_text(text.replace("value: 1.0", f"value: {crit}"))
+    for task in (load / "tasks").glob("*.yaml"):
+        text = task.read_text().replace("value: telegraf", f"value: {bucket}").replace("value: 15m", "value: 1s")
+        text = text.replace('value: ""', f"value: {ORG}") if influxdb.major == 2 else text
+        task.write_text(text.replace("value: 1.0", f"value: {crit}"))
     return load
 
 
-def evaluated(kapacitor: Kapacitor, times: int = 3) -> None:
-    """Waits until all certificates were judged so many times more."""
-    alert = wait_for(lambda: kapacitor.alert("renewal_overdue"), "the task to run")
+def evaluated(kapacitor: Kapacitor, times: int = 3, task: str = "renewal_overdue") -> None:
+    """Waits until all rows of a task's query were judged so many times more."""
+    alert = wait_for(lambda: kapacitor.alert(task), "the task to run")
     wanted = alert["collected"] + (times + 1) * max(alert["working_cardinality"], 1)
-    wait_for(lambda: kapacitor.alert("renewal_overdue")["collected"] >= wanted, f"{times} evaluations")
+    wait_for(lambda: kapacitor.alert(task)["collected"] >= wanted, f"{times} evaluations")
 
 
 class House:
@@ -213,6 +221,66 @@ def test_restarts_and_outages_make_no_mail(house: House, tmp_path: Path) -> None
     assert [s.split(",")[0] for s in box.subjects()[1:]] == ["late on web1: renewed"]
 
 
+@EVERY
+def test_a_host_that_fails_or_is_silent_is_one_mail_and_its_recovery_another(house: House, tmp_path: Path) -> None:
+    influxdb, box = house.start_influxdb(), house.box
+    bucket, now = influxdb.new_bucket(), int(time.time())
+    day, soon = now + DAY, now + 8
+    silent = soon - 2 * DAY  # silent for two days in seconds from now
+
+    def reported(host: str, at: int, lineage: str = "a", due: int = day) -> str:
+        return state(lineage, due, host=host, run_at=at, at=at)
+
+    write(
+        influxdb,
+        bucket,
+        *(reported(host, now - 60) for host in ("well", "failed", "error", "unreadable", "pair")),
+        *(reported(host, now - 49 * 3600) for host in ("silent", "retired")),
+        reported("pair", now - 49 * 3600, lineage="b"),  # another container with the same host tag, which stopped
+        reported("turning", silent),
+        state("a", day, host="deploy-hook-only", at=now - 50 * DAY),
+        run_point("well", now - 60, exit_status=0),
+        run_point("failed", now - 60, failed="a b", exit_status=1),
+        run_point("error", now - 60, exit_status=143),
+        run_point("unreadable", now - 60, unreadable="c"),
+    )
+    load = load_folder(tmp_path, influxdb, bucket)
+    kapacitor = house.start_kapacitor(load)
+    wait_for(lambda: time.time() > soon, "the moment when the last host is silent")
+    for task in ("host_silent", "renewal_failing"):
+        evaluated(kapacitor, task=task)
+    subjects = sorted(subject.partition(" days, last ")[0] for subject in box.subjects())
+    assert subjects == [
+        "error: certbot fails, exit status 143",
+        "failed: certbot fails, not renewed: a b, exit status 1",
+        "pair: no report of certbot for 2.0",
+        "retired: no report of certbot for 2.0",
+        "silent: no report of certbot for 2.0",
+        "turning: no report of certbot for 2.0",
+        "unreadable: certbot fails, unreadable: c",
+    ]
+    house.stop("kapacitor")
+    kapacitor = house.start_kapacitor(load)
+    for task in ("host_silent", "renewal_failing"):
+        evaluated(kapacitor, task=task)
+    assert len(box.mails) == len(subjects)
+    at = int(time.time())
+    write(
+        influxdb, bucket, run_point("failed", at, exit_status=0), run_point("error", at), reported("silent", at), reported("pair", at, "b")
+    )
+    write(influxdb, bucket, reported("retired", at, due=0))
+    for task in ("host_silent", "renewal_failing"):
+        evaluated(kapacitor, task=task)
+    assert sorted(box.subjects()[len(subjects) :]) == [
+        "error: certbot runs well again",
+        "failed: certbot runs well again",
+        "pair: reports again",
+        "retired: no longer expected to report",
+        "silent: reports again",
+    ]
+    assert kapacitor.errors() == []
+
+
 def test_created_the_way_chronograf_does_it_works_the_same(server: Callable[[str], InfluxDB], tmp_path: Path) -> None:
     require("kapacitord")
     influxdb = server("influxd-1.12")
@@ -294,7 +362,8 @@ def test_every_example_loads_when_its_suffix_is_taken_off(server: Callable[[str]
         everyone.remove("webhook")  # shows that it read the folder again
         wait_for(lambda: {handler["id"] for handler in kapacitor.api("GET", topic).json()["handlers"]} == everyone, "the handlers")
         tasks = {task["id"]: (task["status"], task["executing"]) for task in kapacitor.api("GET", "/tasks").json()["tasks"]}
-        assert tasks == {"renewal_overdue": ("enabled", True), "renewal_overdue_domains": ("enabled", True)}
+        names = ("host_silent", "renewal_failing", "renewal_overdue", "renewal_overdue_domains")
+        assert tasks == dict.fromkeys(names, ("enabled", True))
         assert kapacitor.errors() == []
 
 

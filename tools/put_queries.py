@@ -3,7 +3,8 @@
 
     python3 tools/put_queries.py
 
-A script renewal_X.tick holds X.flux, with its parameters bucket and measurement taken from the script's vars.
+A script renewal_X.tick holds X.flux, and host_silent.tick silent_hosts.flux, with their parameters bucket and measurement taken from
+the script's vars.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ PARAMETER = re.compile(r'(?m)^(bucket|measurement) = ".*"$')
 
 def with_query(script: Path) -> str:
     """The text of a TICKscript with its query as flux/ has it now."""
-    query = (ROOT / "flux" / f"{script.stem.removeprefix('renewal_')}.flux").read_text()
+    name = "silent_hosts" if script.stem == "host_silent" else script.stem.removeprefix("renewal_")
+    query = (ROOT / "flux" / f"{name}.flux").read_text()
     spliced = PARAMETER.sub(lambda found: f"{found[1]} = \"''' + {found[1]} + '''\"", query)
     return QUERY.sub(lambda _: spliced, script.read_text(), count=1)
 
