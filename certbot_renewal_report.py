@@ -663,8 +663,8 @@ def main(arguments: Sequence[str], environ: Environ, script: str = __file__) -> 
             disk = on_disk(folder)
             report = present_report(settings, disk, now, has_run_reports(folder))
             if not disk.names() and not disk.faults:
-                where = os.path.join(folder, "live")
-                report.faults.append(f"{where}: no certificate: get one with certbot, or name its configuration folder with --config-dir")
+                remedy = "get one with certbot, or name certbot's configuration folder with --config-dir"
+                report.faults.append(f"{os.path.join(folder, 'live')}: no certificate: {remedy}")
         else:
             report = deploy_report(settings, environ, folder, now)
         if given.check:

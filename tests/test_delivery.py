@@ -415,7 +415,8 @@ def test_check_of_a_server_that_is_not_there(hook: Hook, renewed: dict[str, str]
 def test_check_before_there_is_a_certificate_or_from_the_wrong_place(
     hook: Hook, certbot_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (certbot_folder / "live").mkdir()
+    for name in ("live", "renewal"):
+        (certbot_folder / name).mkdir()
     assert f"{certbot_folder}/live: no certificate: get one with certbot, or name certbot's" in hook("--check").err
     copy = tmp_path / "certbot_renewal_report.py"
     copy.write_bytes(Path(certbot_renewal_report.__file__).read_bytes())

@@ -116,7 +116,7 @@ def critical_names(box: Inbox) -> Counter[str]:
 
 def recovered(box: Inbox) -> Counter[str]:
     """What mails told of as well again."""
-    return Counter(subject.split(":")[0] for subject in box.subjects() if ": not renewed" not in subject)
+    return Counter(subject.split(":")[0] for subject in box.subjects() if ": renewed, next due " in subject or ": no longer on" in subject)
 
 
 def told(box: Inbox, begin: str) -> str:

@@ -94,8 +94,10 @@ def test_every_remedy_is_in_the_troubleshooting() -> None:
 
 
 def test_the_readme_lists_the_vars_and_the_queries() -> None:
-    script = (ROOT / "kapacitor" / "templates" / "renewal_overdue.tick").read_text()
-    defaults = {name: value.strip("'") for name, value in re.findall(r"(?m)^var (\w+) = (.*)$", script)}
+    scripts = (
+        (ROOT / "kapacitor" / "templates" / f"{name}.tick").read_text() for name in ("renewal_overdue", "renewal_failing", "host_silent")
+    )
+    defaults = {name: value.strip("'") for script in scripts for name, value in re.findall(r"(?m)^var (\w+) = (.*)$", script)}
     assert {row[0]: row[1].replace("empty", "") for row in rows_of("Alerts", "| var | default | meaning |")} == defaults
     queries = {row[0] for row in rows_of("Queries", "| query | shows |")}
     assert queries == {path.name for path in (ROOT / "flux").iterdir()}
