@@ -6,7 +6,7 @@ VENV := $(CACHE)/venv
 .PHONY: test demo bench servers pythons lint
 
 test: $(VENV)/ready servers pythons lint
-	$(VENV)/bin/python -m pytest -q -rs -n 4
+	$(VENV)/bin/python -m pytest -q -rs -n 4 --dist worksteal
 
 demo: $(VENV)/ready
 	$(PYTHON) tools/build_servers.py influxd-1.8 kapacitor pebble
