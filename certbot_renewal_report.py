@@ -287,6 +287,11 @@ def state_point(settings: Settings, found: Certificate, run_at: int, now: int) -
     return point(settings, ",".join(f"{key}={value}i" for key, value in fields.items()), now, domain="all", lineage=found.lineage)
 
 
+def end_points(settings: Settings, lineages: Sequence[str], now: int) -> list[str]:
+    """The last states of lineages that are no longer on this host."""
+    return [state_point(settings, Certificate(lineage, [], 0, 0, 0), now, now) for lineage in lineages]
+
+
 def run_point(settings: Settings, disk: Disk, failed: Sequence[str], exit_status: int | None, now: int) -> str:
     """How the last run of certbot left this host; `exit_status` only where it is known."""
     unreadable = sorted(disk.broken)
@@ -505,13 +510,13 @@ def run_report(settings: Settings, environ: Environ, folder: str, now: int, in_p
     last = run_point(settings, disk, failed_lineages(disk, environ, status, now), status, now)
     older = [cert for found in disk.certificates for cert in older_certificates(folder, found, report.faults)] if history else []
     renewals = [line for found in older for line in renewal_points(settings, found.lineage, found.names, found.not_before)]
+    report = report._replace(lines=renewals + report.lines, renewals=len(renewals) + report.renewals, last=last)
     if in_post or disk.faults:  # where not all is seen, nothing is missed
-        return report._replace(lines=renewals + report.lines, renewals=len(renewals) + report.renewals, last=last)
+        return report
     ended = sorted(set(text_of(path, report.faults, may_be_missing=True).splitlines()) - disk.names())
-    ends = [state_point(settings, Certificate(lineage, [], 0, 0, 0), now, now) for lineage in ended]
-    says = report.says + [f"{lineage} ended" for lineage in ended]
-    known = "".join(f"{lineage}\n" for lineage in sorted(disk.names()))
-    return Report(renewals + report.lines + ends, says, len(renewals) + report.renewals, report.faults, last, known)
+    report.lines.extend(end_points(settings, ended, now))
+    report.says.extend(f"{lineage} ended" for lineage in ended)
+    return report._replace(known="".join(f"{lineage}\n" for lineage in sorted(disk.names())))
 
 
 def exit_status_of(environ: Environ, faults: list[str]) -> int | None:
@@ -540,8 +545,7 @@ def retirement(settings: Settings, disk: Disk, lineages: Sequence[str], now: int
     faults = [f"{name} is still on this host: certbot delete --cert-name {name}" for name in lineages if name in disk.names()]
     if faults:
         raise ReportError("; ".join(faults))
-    lines = [state_point(settings, Certificate(lineage, [], 0, 0, 0), now, now) for lineage in lineages]
-    return Report(lines, [f"{lineage} on {settings.host} ended" for lineage in lineages], 0, [])
+    return Report(end_points(settings, lineages, now), [f"{lineage} on {settings.host} ended" for lineage in lineages], 0, [])
 
 
 def keep(path: str, text: str) -> list[str]:
