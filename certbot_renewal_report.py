@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import Callable, MutableMapping, Sequence
 from email.utils import parsedate
+from glob import escape, glob
 from typing import Any, NamedTuple, TextIO
 from urllib.parse import urlencode
 
@@ -57,6 +58,7 @@ PASSED_ON = ("REQUESTS_CA_BUNDLE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "INF
 ENV_FILE = "certbot_renewal_report.env"
 KNOWN_FILE = "certbot_renewal_report.known"  # made by run reports only: that it exists says that they are installed
 NAME = "certbot_renewal_report"
+STARTERS = ("/etc/systemd/system/**", "/etc/cron*", "/etc/cron*/*", "/var/spool/cron/**", "/etc/telegraf/**")  # --check looks there
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 DAY = 86400  # seconds
 BATCH = 5000  # lines in one request, as InfluxDB's documentation advises
@@ -156,11 +158,8 @@ class Certificate(NamedTuple):
     renewal_due: int
 
 
-def read_certificate(live: str, file: str = "") -> Certificate:
-    """The certificate of the lineage whose folder in live/ is given, or an older one of it from another file; ReportError if there is
-    none or it cannot be read."""
-    live = os.path.abspath(live)
-    path, lineage = file or os.path.join(live, "cert.pem"), os.path.basename(live)
+def read_certificate(path: str, lineage: str, conf: str = "") -> Certificate:
+    """The certificate in a file, of a lineage with this text as its renewal configuration; ReportError where none can be read."""
     try:
         os.close(os.open(path, os.O_RDONLY))  # for the system's own words; OpenSSL's are another language
         # Private, but in every Python from 3.6 to 3.14, while the cryptography package is not on every install.
@@ -172,7 +171,6 @@ def read_certificate(live: str, file: str = "") -> Certificate:
     except (OSError, ValueError) as error:  # SSLError is an OSError
         reason = "not a certificate" if isinstance(error, (ssl.SSLError, ValueError)) else error.strerror
         raise ReportError(f"{path}: {reason}: look at it as root, with: certbot certificates") from None
-    conf = os.path.join(os.path.dirname(os.path.dirname(live)), "renewal", lineage + ".conf")
     return Certificate(lineage, names, not_before, not_after, due(not_before, not_after, renew_before_expiry(conf)))
 
 
@@ -195,39 +193,35 @@ def on_disk(folder: str) -> Disk:
         path = os.path.join(folder, place)
         try:
             entries = [entry.name for entry in os.scandir(path) if (entry.name.endswith(ending) if ending else entry.is_dir())]
-            lineages.update(name[: len(name) - len(ending)] for name in entries)
+            lineages.update(name[: len(name) - len(ending)] for name in entries if name.isprintable())
+            disk.faults.extend(f"{path}: {name!a} is no name of a lineage: remove it" for name in entries if not name.isprintable())
         except OSError as error:
             disk.faults.append(f"{path}: {error.strerror}: run as root, or name certbot's configuration folder with --config-dir")
     for lineage in sorted(lineages):
-        wrong = conf_fault(os.path.join(folder, "renewal", lineage + ".conf"))
+        path, wrong = os.path.join(folder, "renewal", lineage + ".conf"), list[str]()
+        conf = text_of(path, wrong)
+        missing = [key for key in ("cert", "privkey", "chain", "fullchain") if not re.search(rf"(?m)^\s*{key}\s*=\s*\S", conf)]
+        missing += [] if re.search(r"(?m)^\s*\[renewalparams\]", conf) else ["[renewalparams]"]
+        if missing and not wrong:
+            wrong.append(f"{path}: {', '.join(missing)} missing, certbot cannot renew it")
         try:
-            disk.certificates.append(read_certificate(os.path.join(folder, "live", lineage)))
+            disk.certificates.append(read_certificate(os.path.join(folder, "live", lineage, "cert.pem"), lineage, conf))
         except ReportError as error:
-            wrong = str(error)
+            wrong.append(str(error))
         if wrong:
-            disk.broken[lineage] = wrong
+            disk.broken[lineage] = "; ".join(wrong)
     return disk
 
 
-def conf_fault(conf: str) -> str:
-    """Why certbot will not renew what this renewal configuration is for; "" if it will."""
-    unreadable = list[str]()
-    text = text_of(conf, unreadable)
-    missing = [key for key in ("cert", "privkey", "chain", "fullchain") if not re.search(rf"(?m)^\s*{key}\s*=\s*\S", text)]
-    missing += [] if re.search(r"(?m)^\s*\[renewalparams\]", text) else ["[renewalparams]"]
-    return unreadable[0] if unreadable else f"{conf}: {', '.join(missing)} missing, certbot cannot renew it" if missing else ""
-
-
-def older_certificates(folder: str, found: Certificate, faults: list[str]) -> list[Certificate]:
-    """The predecessors of a certificate that certbot still keeps in archive/."""
-    live = os.path.join(folder, "live", found.lineage)
-    archive, older = os.path.dirname(os.path.realpath(os.path.join(live, "cert.pem"))), []
-    for name in sorted(os.listdir(archive)):
-        if re.fullmatch(r"cert\d+\.pem", name):
-            try:
-                older.append(read_certificate(live, os.path.join(archive, name)))
-            except ReportError as error:
-                faults.append(str(error))
+def older_certificates(folder: str, lineage: str, since: float, faults: list[str]) -> list[Certificate]:
+    """The predecessors of a lineage's certificate that certbot still keeps in archive/ and wrote there since then (Unix seconds)."""
+    current, older = os.path.realpath(os.path.join(folder, "live", lineage, "cert.pem")), []
+    for path in sorted(glob(os.path.join(escape(os.path.dirname(current)), "cert[0-9]*.pem"))):
+        try:
+            if path != current and os.path.getmtime(path) >= since:
+                older.append(read_certificate(path, lineage))
+        except (OSError, ReportError) as error:
+            faults.append(f"{error}. That renewal was not reported")
     return older
 
 
@@ -256,8 +250,8 @@ def before(moment: int, interval: str) -> int | None:
 
 
 def renew_before_expiry(conf: str) -> str:
-    """The setting of a renewal configuration, "" if it is not set. It counts only above the first section."""
-    top = re.split(r"(?m)^\s*\[", text_of(conf, []))[0]  # where it cannot be read, the certificate's own dates still hold
+    """The setting in the text of a renewal configuration, "" if it is not set. It counts only above the first section."""
+    top = re.split(r"(?m)^\s*\[", conf)[0]
     match = re.search(r"""(?m)^[ \t]*renew_before_expiry[ \t]*=[ \t]*["']?([^"'#\n]*)""", top)
     return match[1].strip() if match else ""
 
@@ -292,10 +286,11 @@ def end_points(settings: Settings, lineages: Sequence[str], now: int) -> list[st
     return [state_point(settings, Certificate(lineage, [], 0, 0, 0), now, now) for lineage in lineages]
 
 
-def run_point(settings: Settings, disk: Disk, failed: Sequence[str], exit_status: int | None, now: int) -> str:
-    """How the last run of certbot left this host; `exit_status` only where it is known."""
+def run_point(settings: Settings, disk: Disk, failed: Sequence[str] | None, exit_status: int | None, now: int) -> str:
+    """How the last run of certbot left this host; `failed` and `exit_status` only where they are known: by hand they are not."""
     unreadable = sorted(disk.broken)
-    fields = f"certificates={len(disk.certificates)}i,failed_count={len(failed)}i,unreadable_count={len(unreadable)}i"
+    fields = f"certificates={len(disk.certificates)}i,unreadable_count={len(unreadable)}i"
+    fields += "" if failed is None else f",failed_count={len(failed)}i"
     fields += "" if exit_status is None else f",exit_status={exit_status}i"
     for name, found in (("failed", failed), ("unreadable", unreadable)):
         fields += f",{name}={quoted(found)}" if found else ""  # Flux 0.196 (InfluxDB 1.12) mixes up rows with empty strings
@@ -455,14 +450,14 @@ class Report(NamedTuple):
     says: list[str]
     renewals: int  # how many of the lines, the first, have the time of a certificate, which may be older than the bucket keeps
     faults: list[str]
-    last: str = ""  # a line to send when all others were accepted
+    last: tuple[str, ...] = ()  # a line to send when all others were accepted
     known: str | None = None  # what to keep in KNOWN_FILE after that
 
 
-def report_of(settings: Settings, certificates: Sequence[Certificate], now: int, run_reports: bool) -> Report:
-    """Renewals and state of certificates. The time of a state is now, but never before its certificate began: a clock may be off."""
-    renewals, states, faults, says = [], [], [], []
-    for found in certificates:
+def report_of(settings: Settings, disk: Disk, now: int, run_reports: bool) -> Report:
+    """Renewals and state of all certificates. The time of a state is now, but never before its certificate began: a clock may be off."""
+    renewals, states, says, faults = list[str](), list[str](), list[str](), [*disk.faults, *disk.broken.values()]
+    for found in disk.certificates:
         moment = max(now, found.not_before)
         if moment != now:
             faults.append(f"the clock of this host says {utc(now)}, before {found.lineage} was issued ({utc(moment)}): set the clock")
@@ -479,7 +474,11 @@ def deploy_report(settings: Settings, environ: Environ, folder: str, now: int) -
     try:
         if not live:
             raise ReportError(f"RENEWED_LINEAGE {by_hand}" if names else f"RENEWED_DOMAINS {by_hand}")
-        report = report_of(settings, [read_certificate(live)], now, has_run_reports(folder))
+        live = os.path.abspath(live)
+        lineage, certbot = os.path.basename(live), os.path.dirname(os.path.dirname(live))
+        conf = text_of(os.path.join(certbot, "renewal", lineage + ".conf"), [])  # without it the certificate's own dates still hold
+        found = read_certificate(os.path.join(live, "cert.pem"), lineage, conf)
+        report = report_of(settings, Disk([found], {}, []), now, bool(last_run_report(folder)))
         report.faults.extend([] if names else [f"RENEWED_DOMAINS {by_hand}. The names of the certificate were reported"])
         return report
     except ReportError as error:
@@ -489,31 +488,27 @@ def deploy_report(settings: Settings, environ: Environ, folder: str, now: int) -
         return Report(lines, [f"{names[0]}, {len(names)} names"], 0, [f"{error}. Reported as renewed now, without state"])
 
 
-def has_run_reports(folder: str) -> bool:
-    """Whether run reports are installed on this host."""
-    return os.path.exists(os.path.join(folder, KNOWN_FILE))
-
-
-def present_report(settings: Settings, disk: Disk, now: int, run_reports: bool) -> Report:
-    """Every certificate on disk, and what is wrong with the others."""
-    report = report_of(settings, disk.certificates, now, run_reports)
-    report.faults[:0] = [*disk.faults, *disk.broken.values()]
-    return report
+def last_run_report(folder: str) -> float:
+    """When the last run report of this host was delivered, Unix seconds; 0 where there are none."""
+    path = os.path.join(folder, KNOWN_FILE)
+    return os.path.getmtime(path) if os.path.exists(path) else 0
 
 
 def run_report(settings: Settings, environ: Environ, folder: str, now: int, in_post: bool, history: bool) -> Report:
     """Every certificate on disk, what ended since the last run report, and how certbot's run went. From certbot's post hook, which comes
     only when something was due, it is no run report: nothing is known of the days when it does not come."""
-    disk, path = on_disk(folder), os.path.join(folder, KNOWN_FILE)
-    report = present_report(settings, disk, now, not in_post or has_run_reports(folder))
+    disk, last_time = on_disk(folder), last_run_report(folder)
+    known = text_of(os.path.join(folder, KNOWN_FILE), disk.faults, may_be_missing=True).splitlines()
+    report = report_of(settings, disk, now, bool(last_time) or not in_post)
     status = exit_status_of(environ, report.faults)
-    last = run_point(settings, disk, failed_lineages(disk, environ, status, now), status, now)
-    older = [cert for found in disk.certificates for cert in older_certificates(folder, found, report.faults)] if history else []
+    last = (run_point(settings, disk, failed_lineages(disk, environ, status, now), status, now),)
+    since = 0 if history else last_time or float("inf")  # while the server was away there may have been several renewals
+    older = [cert for found in disk.certificates for cert in older_certificates(folder, found.lineage, since, report.faults)]
     renewals = [line for found in older for line in renewal_points(settings, found.lineage, found.names, found.not_before)]
     report = report._replace(lines=renewals + report.lines, renewals=len(renewals) + report.renewals, last=last)
     if in_post or disk.faults:  # where not all is seen, nothing is missed
         return report
-    ended = sorted(set(text_of(path, report.faults, may_be_missing=True).splitlines()) - disk.names())
+    ended = sorted(set(known) - disk.names())
     report.lines.extend(end_points(settings, ended, now))
     report.says.extend(f"{lineage} ended" for lineage in ended)
     return report._replace(known="".join(f"{lineage}\n" for lineage in sorted(disk.names())))
@@ -522,41 +517,44 @@ def run_report(settings: Settings, environ: Environ, folder: str, now: int, in_p
 def exit_status_of(environ: Environ, faults: list[str]) -> int | None:
     """certbot's exit status from EXIT_STATUS, as systemd sets it for ExecStopPost: a number, or after a signal its name, here 128 more."""
     text = environ.get("EXIT_STATUS", "").strip()
-    number = getattr(signal, f"SIG{text}", None) if re.fullmatch(r"[A-Z]+[0-9]*", text) else None
-    if isinstance(number, signal.Signals):
-        return 128 + number
-    if re.fullmatch(r"\d{1,3}", text):
-        return int(text)
+    by_name = {found.name: 128 + found for found in signal.Signals}
+    if re.fullmatch(r"\d{1,3}", text) or f"SIG{text}" in by_name:
+        return by_name.get(f"SIG{text}") or int(text)
     if text:
         faults.append(f"EXIT_STATUS is wrong: it must be certbot's exit status, a number, or a signal's name. Reported without: {text}")
     return None
 
 
-def failed_lineages(disk: Disk, environ: Environ, exit_status: int | None, now: int) -> list[str]:
+def failed_lineages(disk: Disk, environ: Environ, exit_status: int | None, now: int) -> list[str] | None:
     """The lineages that are due, and were not renewed: after a failed run all that are due, else those whose names certbot gives in
-    FAILED_DOMAINS (it gives those of a dry run and of a forced renewal too, which are not due)."""
-    names = set(environ.get("FAILED_DOMAINS", "").split())
-    late = [found for found in disk.certificates if found.renewal_due <= now]
+    FAILED_DOMAINS (it gives those of a dry run and of a forced renewal too, which are not due). None where nothing tells of a run."""
+    if exit_status is None and "FAILED_DOMAINS" not in environ:
+        return None
+    late, names = (found for found in disk.certificates if found.renewal_due <= now), set(environ.get("FAILED_DOMAINS", "").split())
     return [found.lineage for found in late if exit_status or names.intersection(found.names)]
 
 
-def retirement(settings: Settings, disk: Disk, lineages: Sequence[str], now: int) -> Report:
-    """The end of lineages that are no longer on this host."""
-    faults = [f"{name} is still on this host: certbot delete --cert-name {name}" for name in lineages if name in disk.names()]
-    if faults:
-        raise ReportError("; ".join(faults))
+def retirement(settings: Settings, folder: str, host: str, lineages: Sequence[str], now: int) -> Report:
+    """The end of lineages that are no longer on another host, or on this one."""
+    if host and host != settings.host:
+        settings = settings._replace(host=host)
+    elif present := on_disk(folder).names().intersection(lineages):
+        remedies = [f"{name} is still on this host: certbot delete --cert-name {name}" for name in sorted(present)]
+        raise ReportError("; ".join([*remedies, "another host is named with --host"]))
     return Report(end_points(settings, lineages, now), [f"{lineage} on {settings.host} ended" for lineage in lineages], 0, [])
 
 
-def keep(path: str, text: str) -> list[str]:
-    """Writes a file so that it is the old one or the new one, whatever happens; returns what is wrong."""
+def keep(folder: str, report: Report) -> None:
+    """Writes what the next run report must know, after this one was delivered: whatever happens, the file is the old one or the new one."""
+    path = os.path.join(folder, KNOWN_FILE)
     try:
-        with open(path + ".new", "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(text)
-        os.replace(path + ".new", path)
+        if report.known is not None:
+            with open(path + ".new", "w", encoding="utf-8") as file:
+                file.write(report.known)
+            os.replace(path + ".new", path)
     except OSError as error:
-        return [f"{path}: {error.strerror}: make it writable, or a certificate that ends must be told with --retire"]
-    return []
+        remedy = "make it writable, or a certificate that ends must be told with --retire"
+        say(f"{NAME}: warning: {path}: {error.strerror}: {remedy}", stream=sys.stderr)
 
 
 def utc(moment: float) -> str:
@@ -568,19 +566,29 @@ def send(settings: Settings, report: Report, folder: str) -> list[str]:
     """Delivers a report and says so on stdout; returns what is wrong, with the clock too, as the server's answer shows it."""
     faults, remark, answer = list(report.faults), "", Answer()
     batches = [(report.lines[at : at + BATCH], max(0, min(report.renewals - at, BATCH))) for at in range(0, len(report.lines), BATCH)]
-    for lines, droppable in [*batches, *([([report.last], 0)] if report.last else [])]:
+    for lines, droppable in [*batches, *(([line], 0) for line in report.last)]:
         answer = deliver(settings, lines, droppable)
         if answer.error:
             return [*faults, answer.error]
         remark = answer.remark or remark
     what = report.says[0] if len(report.says) == 1 else f"{len(report.says)} certificates"
     say(f"{what}: reported into {settings.bucket} at {settings.url}{remark}")
-    if report.known is not None:
-        faults += keep(os.path.join(folder, KNOWN_FILE), report.known)
+    keep(folder, report)
     server, now = parsedate(answer.date), time.time()
     if server and abs(calendar.timegm(server) - now) > 300:
         faults.append(f"the clock of this host says {utc(now)}, the server's {utc(calendar.timegm(server))}: set the wrong one")
     return faults
+
+
+def pipe(report: Report, folder: str) -> list[str]:
+    """Writes a report to stdout, its times in nanoseconds, as Telegraf's exec input expects them; returns what is wrong."""
+    try:
+        with open(sys.stdout.fileno(), "wb", closefd=False) as out:
+            out.write("".join(f"{line}000000000\n" for line in [*report.lines, *report.last]).encode())
+    except OSError as error:
+        raise ReportError(f"stdout: {error.strerror}: nothing was taken") from None
+    keep(folder, report)
+    return report.faults
 
 
 # ---- Command line ----------------------------------------------------------------------------------------------------
@@ -606,6 +614,14 @@ def warnings_of(settings: Settings, folder: str) -> list[str]:
     return found
 
 
+def starters_of(folder: str) -> list[str]:
+    """What starts run reports on this system: the files that name this script and --all, and the post hook."""
+    line = re.compile(rf"(?m)^[^#\n]*{NAME}\.py.*--all")
+    post = os.path.join(folder, "renewal-hooks", "post", f"{NAME}.py")
+    found = [path for pattern in STARTERS for path in sorted(glob(pattern, recursive=True)) if line.search(text_of(path, []))]
+    return [*found, *([post] if os.access(post, os.X_OK) else [])]
+
+
 def server_kind(requests: Any, settings: Settings) -> str:
     """What answers at INFLUXDB_URL, from /ping; in words, whatever happens."""
     try:
@@ -626,7 +642,9 @@ def check(settings: Settings, report: Report, folder: str, script: str) -> list[
     shown = {name: "***" if name == "INFLUXDB_TOKEN" and value else value or "(empty)" for name, (value, _) in settings.sources.items()}
     say(*(f"{name:20} {value:24} from {settings.sources[name][1]}" for name, value in shown.items()))
     kind = in_time(5, lambda: server_kind(requests, settings), "none: no answer")
-    say(f"{'this file':20} {script}, mode {mode & 0o7777:o}", f"{'server':20} {kind}")
+    last, starters = last_run_report(folder), starters_of(folder)
+    run_reports = f"{f'last {utc(last)}' if last else 'none yet'}, started by {', '.join(starters) or 'nothing that is known here'}"
+    say(f"{'this file':20} {script}, mode {mode & 0o7777:o}", f"{'run reports':20} {run_reports}", f"{'server':20} {kind}")
     say(*(f"{'certificate':20} {text}" for text in report.says))
     return faults + warnings_of(settings, folder) + (send(settings, report, folder) if report.lines else report.faults)
 
@@ -640,7 +658,9 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("-h", "--help", action="store_true", help="print this")
     parser.add_argument("--all", action="store_true", help="the run report: every certificate, and how certbot's run went")
     parser.add_argument("--history", action="store_true", help="with --all: the renewals of older certificates in archive/, too")
+    parser.add_argument("--stdout", action="store_true", help="with --all: print the report, for Telegraf's exec input; send nothing")
     parser.add_argument("--retire", nargs="+", metavar="NAME", help="tell that certificates are no longer on this host")
+    parser.add_argument("--host", default="", help="with --retire: on that host, by its HOSTNAME")
     parser.add_argument("--check", action="store_true", help="prove the installation, with a real write of the certificates present")
     parser.add_argument("--dry-run", action="store_true", help="print the lines and where they would go, send nothing")
     parser.add_argument("--config-dir", metavar="DIR", help="certbot's configuration folder")
@@ -652,6 +672,8 @@ def main(arguments: Sequence[str], environ: Environ, script: str = __file__) -> 
     """Runs the hook and returns the exit status: 0 stored, 1 not stored or something to be mended, 2 wrong usage."""
     parser, now, script = command_line(), int(time.time()), os.path.abspath(script)
     given = parser.parse_args(arguments)
+    if ((given.history or given.stdout) and not given.all) or (given.host and not given.retire):
+        parser.error("--history and --stdout go with --all, --host with --retire")
     if given.help or given.version:
         say(*(parser.format_help().splitlines() if given.help else [f"{NAME} {__version__}"]))
         return 0
@@ -660,12 +682,12 @@ def main(arguments: Sequence[str], environ: Environ, script: str = __file__) -> 
     try:
         settings = read_settings(environ, folder, script)
         if given.retire:
-            report = retirement(settings, on_disk(folder), given.retire, now)
+            report = retirement(settings, folder, given.host, given.retire, now)
         elif given.all or (in_post and not given.check):
             report = run_report(settings, environ, folder, now, in_post, given.history)
         elif given.check or (given.dry_run and not environ.get("RENEWED_DOMAINS") and not environ.get("RENEWED_LINEAGE")):
             disk = on_disk(folder)
-            report = present_report(settings, disk, now, has_run_reports(folder))
+            report = report_of(settings, disk, now, bool(last_run_report(folder)))
             if not disk.names() and not disk.faults:
                 remedy = "get one with certbot, or name certbot's configuration folder with --config-dir"
                 report.faults.append(f"{os.path.join(folder, 'live')}: no certificate: {remedy}")
@@ -674,9 +696,11 @@ def main(arguments: Sequence[str], environ: Environ, script: str = __file__) -> 
         if given.check:
             faults = check(settings, report, folder, script)
         elif given.dry_run:
-            lines = [*report.lines, *([report.last] if report.last else [])]
+            lines = [*report.lines, *report.last]
             say(*lines, f"# {len(lines)} lines, not sent; they would go to {write_url(settings)}")
             faults = report.faults
+        elif given.stdout:
+            faults = pipe(report, folder)
         else:
             say(*(f"{NAME}: warning: {text}" for text in warnings_of(settings, folder)), stream=sys.stderr)
             faults = send(settings, report, folder)

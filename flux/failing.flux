@@ -2,8 +2,9 @@
 // The alert renewal_failing runs exactly this.
 //
 // failing:     certbot ended with an error, or a certificate that was due was not renewed, or one could not be read.
-// exit_status: of certbot; -1 where it is not known, as in a report from the post hook.
-// run:         when that run was reported.
+// exit_status: of certbot; -1 where it is not known, as where only the post hook reports.
+// run:         the last report. One that comes from no run of certbot, as by hand, does not say how certbot went: what the last one
+//     that did says stays.
 //
 // Where the hook writes: its INFLUXDB_BUCKET (on 1.x database, or database/retention_policy).
 bucket = "telegraf"
@@ -26,10 +27,15 @@ from(bucket: bucket)
     |> last()
     |> toString()
     |> filter(fn: (r) => exists r.host)
+    |> group(columns: ["host", "_field"])
+    |> sort(columns: ["_time"])
+    |> last()
     |> group(columns: ["host"])
     |> reduce(
         identity: {
             at: 0,
+            run_at: 0,
+            exit_at: 0,
             exit_status: -1,
             failed_count: 0,
             unreadable_count: 0,
@@ -39,43 +45,25 @@ from(bucket: bucket)
         fn: (r, accumulator) =>
             ({
                 at: if int(v: r._time) > accumulator.at then int(v: r._time) else accumulator.at,
+                run_at: if r._field == "failed_count" then int(v: r._time) else accumulator.run_at,
+                exit_at: if r._field == "exit_status" then int(v: r._time) else accumulator.exit_at,
                 exit_status:
-                    if int(v: r._time) >= accumulator.at and r._field == "exit_status" then
-                        int(v: r._value)
-                    else if int(v: r._time) > accumulator.at then
-                        -1
-                    else
-                        accumulator.exit_status,
+                    if r._field == "exit_status" then int(v: r._value) else accumulator.exit_status,
                 failed_count:
-                    if int(v: r._time) >= accumulator.at and r._field == "failed_count" then
+                    if r._field == "failed_count" then
                         int(v: r._value)
-                    else if int(v: r._time) > accumulator.at then
-                        0
                     else
                         accumulator.failed_count,
                 unreadable_count:
-                    if int(v: r._time) >= accumulator.at and r._field == "unreadable_count" then
+                    if r._field == "unreadable_count" then
                         int(v: r._value)
-                    else if int(v: r._time) > accumulator.at then
-                        0
                     else
                         accumulator.unreadable_count,
-                failed:
-                    if int(v: r._time) >= accumulator.at and r._field == "failed" then
-                        r._value
-                    else if int(v: r._time) > accumulator.at then
-                        "none"
-                    else
-                        accumulator.failed,
-                unreadable:
-                    if int(v: r._time) >= accumulator.at and r._field == "unreadable" then
-                        r._value
-                    else if int(v: r._time) > accumulator.at then
-                        "none"
-                    else
-                        accumulator.unreadable,
+                failed: if r._field == "failed" then r._value else accumulator.failed,
+                unreadable: if r._field == "unreadable" then r._value else accumulator.unreadable,
             }),
     )
+    |> map(fn: (r) => ({r with exit_status: if r.exit_at < r.run_at then -1 else r.exit_status}))
     |> map(
         fn: (r) =>
             ({
@@ -86,7 +74,7 @@ from(bucket: bucket)
                 exit_status: r.exit_status,
                 failed_count: r.failed_count,
                 unreadable_count: r.unreadable_count,
-                failed: r.failed,
-                unreadable: r.unreadable,
+                failed: if r.failed_count > 0 then r.failed else "none",
+                unreadable: if r.unreadable_count > 0 then r.unreadable else "none",
             }),
     )

@@ -3,7 +3,8 @@
 //
 // days_silent: since the last run report of the certificate that was reported least recently; -1 for a host without run reports, or
 //     with nothing but certificates that ended.
-// lineage:     that certificate. Two installations that share a host tag are one host: it is silent when one of them is.
+// lineages:    that certificate, and those that were reported with it: two installations that share a host tag are one host, and it is
+//     silent when one of them is.
 //
 // Where the hook writes: its INFLUXDB_BUCKET (on 1.x database, or database/retention_policy).
 bucket = "telegraf"
@@ -29,23 +30,45 @@ from(bucket: bucket)
     |> pivot(rowKey: ["_time", "host", "lineage"], columnKey: ["_field"], valueColumn: "_value")
     |> filter(fn: (r) => exists r.renewal_due and exists r.not_after and exists r.run_at)
     |> sort(columns: ["_time"], desc: true)
+    |> map(fn: (r) => ({r with certificate: r.host + "/" + r.lineage}))
+    |> unique(column: "certificate")
+    |> group(columns: ["host"])
+    |> sort(columns: ["lineage"])
+    |> reduce(
+        identity: {last: 0, lineages: "none"},
+        fn: (r, accumulator) =>
+            ({
+                last:
+                    if r.renewal_due == 0 or r.run_at == 0 or r.run_at > accumulator.last
+                                and
+                                accumulator.last > 0
+                    then
+                        accumulator.last
+                    else
+                        r.run_at,
+                lineages:
+                    if r.renewal_due == 0 or r.run_at == 0 or r.run_at > accumulator.last
+                                and
+                                accumulator.last > 0
+                    then
+                        accumulator.lineages
+                    else if r.run_at == accumulator.last then
+                        accumulator.lineages + " " + r.lineage
+                    else
+                        r.lineage,
+            }),
+    )
     |> map(
         fn: (r) =>
             ({
                 host: r.host,
-                lineage: r.lineage,
-                certificate: r.host + "/" + r.lineage,
                 _time: now(),
-                last: r._time,
+                last: time(v: r.last * second),
                 days_silent:
-                    if r.renewal_due == 0 or r.run_at == 0 then
+                    if r.last == 0 then
                         -1.0
                     else
-                        float(v: int(v: now()) / second - r.run_at) / 86400.0,
+                        float(v: int(v: now()) / second - r.last) / 86400.0,
+                lineages: r.lineages,
             }),
     )
-    |> unique(column: "certificate")
-    |> drop(columns: ["certificate"])
-    |> group(columns: ["host"])
-    |> sort(columns: ["days_silent", "lineage"])
-    |> last(column: "lineage")

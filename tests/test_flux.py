@@ -202,6 +202,8 @@ def test_failing_is_what_the_last_run_was(influxdb: InfluxDB) -> None:
         run_point("failed", now - 60, "a b", exit_status=1),
         run_point("post-hook", now - 7200, exit_status=1),  # what the older run ended with is not what the newer did
         run_point("post-hook", now - 60),
+        run_point("by-hand", now - 7200, "a b", exit_status=1),  # nor does a report that comes from no run change what the last one did
+        f"certbot_renewal,host=by-hand certificates=1i,unreadable_count=0i {now - 60}",
         run_point("unreadable", now - 60, unreadable="c"),
         run_point("error", now - 60, exit_status=1),
         state("a", now + DAY, host="deploy-hook-only"),
@@ -211,11 +213,13 @@ def test_failing_is_what_the_last_run_was(influxdb: InfluxDB) -> None:
         "recovered": "false",
         "failed": "true",
         "post-hook": "false",
+        "by-hand": "true",
         "unreadable": "true",
         "error": "true",
     }
     assert (rows["failed"]["failed"], rows["failed"]["exit_status"]) == ("a b", "1")
     assert (rows["recovered"]["failed"], rows["recovered"]["unreadable"]) == ("none", "none")
+    assert (rows["by-hand"]["failed"], rows["by-hand"]["exit_status"]) == ("a b", "1")
     assert (rows["unreadable"]["unreadable"], rows["unreadable"]["exit_status"]) == ("c", "-1")
     assert seconds(rows["failed"]["run"]) == now - 60
 
@@ -225,6 +229,7 @@ def test_a_host_is_silent_when_one_of_its_certificates_is(influxdb: InfluxDB) ->
     for host, lineage, due, run_at in (
         ("both", "a", now + DAY, now - 60),
         ("both", "b", now + DAY, now - 3 * DAY),  # another container with the same host tag
+        ("both", "c", now + DAY, now - 3 * DAY),
         ("fine", "a", now + DAY, now - 60),
         ("fine", "ended", 0, now - 30 * DAY),
         ("retired", "a", 0, now - 30 * DAY),
@@ -240,4 +245,11 @@ def test_a_host_is_silent_when_one_of_its_certificates_is(influxdb: InfluxDB) ->
         "deploy-hook-only": -1,
         "gone": 2,
     }
-    assert rows["both"]["lineage"] == "b"
+    assert {host: row["lineages"] for host, row in rows.items()} == {
+        "both": "b c",
+        "fine": "a",
+        "retired": "none",
+        "deploy-hook-only": "none",
+        "gone": "a",
+    }
+    assert seconds(rows["both"]["last"]) == now - 3 * DAY

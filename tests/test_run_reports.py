@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -129,8 +130,8 @@ def test_the_post_hook_tells_what_failed_and_was_due(influxdb: InfluxDB, hook: H
     leaked = {"RENEWED_DOMAINS": "fine.example.com", "RENEWED_LINEAGE": str(fine)}
     assert post_hook(certbot_folder, **settings, **leaked).returncode == 0
     points = influxdb.points(settings["INFLUXDB_BUCKET"])
-    assert (run_points(points)[-1]["failed_count"], state_of(points, "due")["run_at"]) == ("0", 0)
-    assert "exit_status" not in run_points(points)[-1]
+    assert run_points(points)[-1] == {"certificates": "2", "unreadable_count": "0"}  # it knows nothing of the run
+    assert state_of(points, "due")["run_at"] == 0
     assert not (certbot_folder / certbot_renewal_report.KNOWN_FILE).exists()
     next_second()
     # Names of a dry run or a forced renewal are there too, though nothing was due; and the list may be cut in a name.
@@ -165,6 +166,25 @@ def test_the_past_is_in_the_archive(influxdb: InfluxDB, hook: Hook, certbot_fold
     assert {int(p[0]) for p in influxdb.points(settings["INFLUXDB_BUCKET"]) if renewals <= set(p)} == set(moments)
 
 
+def test_what_was_renewed_while_the_server_was_away_is_not_lost(influxdb: InfluxDB, hook: Hook, certbot_folder: Path) -> None:
+    now, settings = int(time.time()), influxdb.settings(influxdb.new_bucket())
+    moments = [now - days * DAY for days in (40, 10, 7, 4, 1)]
+    for moment in moments[:2]:
+        make_lineage(certbot_folder, "example.com", ["example.com"], moment, 160 * 3600)
+    for file in (certbot_folder / "archive" / "example.com").iterdir():
+        os.utime(file, (now - 10 * DAY, now - 10 * DAY))
+    assert hook("--all", **settings).status == 0
+    for moment in moments[2:]:
+        make_lineage(certbot_folder, "example.com", ["example.com"], moment, 160 * 3600)
+        assert hook("--all", **{**settings, "INFLUXDB_URL": "http://127.0.0.1:1", "INFLUXDB_TIMEOUT": "0.1"}).status == 1
+    (certbot_folder / "archive" / "example.com" / "cert3.pem").write_text("damaged")
+    ran = hook("--all", **settings)
+    assert (ran.status, "cert3.pem: not a certificate" in ran.err, "That renewal was not reported" in ran.err) == (1, True, True)
+    renewals = {"renewed_count", "lineage=example.com"}
+    reported = {int(p[0]) for p in influxdb.points(settings["INFLUXDB_BUCKET"]) if renewals <= set(p)}
+    assert reported == {moments[1], moments[3], moments[4]}
+
+
 def test_many_lines_go_in_several_requests(influxdb: InfluxDB, hook: Hook, certbot_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(certbot_renewal_report, "BATCH", 3)
     now, settings = int(time.time()), influxdb.settings(influxdb.new_bucket("604800"))
@@ -177,24 +197,67 @@ def test_many_lines_go_in_several_requests(influxdb: InfluxDB, hook: Hook, certb
     assert run_points(points)[-1]["certificates"] == "5"
 
 
-def test_a_certificate_is_retired_by_hand(influxdb: InfluxDB, hook: Hook, certbot_folder: Path) -> None:
+def test_a_host_is_retired_with_one_command(influxdb: InfluxDB, hook: Hook, certbot_folder: Path) -> None:
     now, settings = int(time.time()), influxdb.settings(influxdb.new_bucket())
-    make_lineage(certbot_folder, "present", ["present.example.com"], now - DAY, 90 * DAY)
-    refused = hook("--retire", "present", **settings)
-    assert (refused.status, "certbot delete --cert-name present" in refused.err) == (1, True)
-    ran = hook("--retire", "a.example.com", "b.example.com", **{**settings, "HOSTNAME": "old-web"})
-    assert ran.status == 0
+    make_lineage(certbot_folder, "a.example.com", ["a.example.com"], now - DAY, 90 * DAY)
+    (certbot_folder / "certbot_renewal_report.env").write_text("HOSTNAME=web1\n")
+    for host in ([], ["--host", "web1"]):
+        refused = hook(*host, "--retire", "a.example.com", **settings)
+        assert (refused.status, "certbot delete --cert-name a.example.com" in refused.err, "--host" in refused.err) == (1, True, True)
+    assert hook("--host", "old-web", "--retire", "a.example.com", "b.example.com", **settings).status == 0
     points = influxdb.points(settings["INFLUXDB_BUCKET"])
     assert {p[3:] for p in points} == {("domain=all", "host=old-web", f"lineage={name}.example.com") for name in ("a", "b")}
     assert {p[2] for p in points if p[1] == "renewal_due"} == {"0"}
+    assert hook("--retire", "b.example.com", **settings).status == 0
+    assert state_of(influxdb.points(settings["INFLUXDB_BUCKET"]), "b.example.com")["renewal_due"] == 0
 
 
-def test_a_known_file_that_cannot_be_written(influxdb: InfluxDB, hook: Hook, certbot_folder: Path) -> None:
+@pytest.mark.parametrize("wrong", [["--host", "old-web"], ["--host", "old-web", "--all"], ["--history"], ["--stdout", "--check"]])
+def test_options_that_do_not_go_together(hook: Hook, wrong: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        hook(*wrong)
+    assert ended.value.code == 2
+    assert "--history and --stdout go with --all, --host with --retire" in capfd.readouterr().err
+
+
+def test_a_known_file_that_cannot_be_written_is_a_warning(influxdb: InfluxDB, hook: Hook, certbot_folder: Path) -> None:
     make_lineage(certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY)
     (certbot_folder / f"{certbot_renewal_report.KNOWN_FILE}.new").mkdir()
     ran = hook("--all", **influxdb.settings(influxdb.new_bucket()))
-    assert "a certificate that ends must be told with --retire" in ran.err
-    assert "reported into" in ran.out
+    assert (ran.status, "reported into" in ran.out) == (0, True)
+    assert "warning: " in ran.err
+    assert "make it writable, or a certificate that ends must be told with --retire" in ran.err
+
+
+def test_a_known_file_that_cannot_be_read_is_not_lost(influxdb: InfluxDB, hook: Hook, certbot_folder: Path) -> None:
+    make_lineage(certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY)
+    file, settings = certbot_folder / certbot_renewal_report.KNOWN_FILE, influxdb.settings(influxdb.new_bucket())
+    file.write_bytes(b"gone.example.com\n\xff\n")
+    ran = hook("--all", **settings)
+    assert (ran.status, "not UTF-8 text" in ran.err, "reported into" in ran.out) == (1, True, True)
+    assert file.read_bytes() == b"gone.example.com\n\xff\n"
+    assert len(run_points(influxdb.points(settings["INFLUXDB_BUCKET"]))) == 1
+
+
+def test_a_folder_whose_name_is_no_lineages_is_named_and_ends_nothing(hook: Hook, certbot_folder: Path) -> None:
+    make_lineage(certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY)
+    (certbot_folder / certbot_renewal_report.KNOWN_FILE).write_text("a\nexample.com\n")
+    for name in (b"a\nb", b"\xff"):
+        (certbot_folder / "live" / os.fsdecode(name)).mkdir()
+    ran = hook("--all", "--dry-run")
+    assert (ran.status, ran.err.count("is no name of a lineage: remove it"), ran.out.count("renewal_due=0i")) == (1, 2, 0)
+
+
+def test_two_installations_with_one_host_tag_end_nothing_of_each_other(influxdb: InfluxDB, hook: Hook, tmp_path: Path) -> None:
+    now, settings = int(time.time()), influxdb.settings(influxdb.new_bucket())
+    folders = {lineage: tmp_path / f"container-{lineage}" for lineage in ("a", "b")}
+    for lineage, folder in folders.items():
+        make_lineage(folder, lineage, [f"{lineage}.example.com"], now - DAY, 90 * DAY)
+    for folder in (*folders.values(), *folders.values()):
+        next_second()
+        assert hook("--all", "--config-dir", str(folder), **settings).status == 0
+    points = influxdb.points(settings["INFLUXDB_BUCKET"])
+    assert {p[2] for p in points if p[1] == "renewal_due"} == {str(now - DAY + 60 * DAY)}
 
 
 def test_the_drop_in_for_systemd(influxdb: InfluxDB, certbot_folder: Path, tmp_path: Path) -> None:
