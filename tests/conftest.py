@@ -13,8 +13,9 @@ from typing import NoReturn
 import pytest
 
 import certbot_renewal_report
+import start_certbot
 import start_servers
-from start_certbot import HOOK, certificate_of
+from start_certbot import HOOK, Authority, certificate_of
 from start_servers import InfluxDB
 
 
@@ -122,3 +123,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
 def influxdb(request: pytest.FixtureRequest, server: Callable[[str], InfluxDB]) -> InfluxDB:
     """Each InfluxDB in turn."""
     return server(request.param)
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
+    """A CA whose certificates live for 90 days."""
+    try:
+        with start_certbot.pebble(tmp_path_factory.mktemp("pebble")) as running:
+            yield running
+    except start_servers.MissingServer as error:
+        missing(error)

@@ -20,16 +20,6 @@ LIFE = 8  # seconds: certbot renews after half of it
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
-    """A CA whose certificates live for 90 days."""
-    try:
-        with start_certbot.pebble(tmp_path_factory.mktemp("pebble")) as running:
-            yield running
-    except start_servers.MissingServer as error:
-        missing(error)
-
-
-@pytest.fixture(scope="module")
 def hasty_authority(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
     """A CA whose certificates live for seconds."""
     with start_certbot.pebble(tmp_path_factory.mktemp("hasty"), LIFE) as running:

@@ -105,7 +105,18 @@ def test_the_readme_lists_the_vars_and_the_queries() -> None:
 
 def test_every_option_is_in_the_readme_and_every_file_it_names_is_there(hook: Callable[..., Ran]) -> None:
     options = set(re.findall(r"(?m)^  (?:-h, )?(--[a-z-]+)", hook("--help").out))
-    assert options == {"--help", "--all", "--history", "--retire", "--check", "--dry-run", "--config-dir", "--version"}
+    assert options == {
+        "--help",
+        "--all",
+        "--history",
+        "--stdout",
+        "--retire",
+        "--host",
+        "--check",
+        "--dry-run",
+        "--config-dir",
+        "--version",
+    }
     assert all(f"`certbot_renewal_report.py {option}" in README or f"`{option}`" in README for option in options)
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), target

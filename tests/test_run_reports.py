@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 import certbot_renewal_report
-from conftest import Ran, make_lineage, missing, put_hook
+from conftest import Ran, make_lineage, put_hook
 from start_certbot import DAY
-from start_servers import InfluxDB, MissingServer
+from start_servers import InfluxDB
 
 Hook = Callable[..., Ran]
 DROP_IN = Path(__file__).resolve().parent.parent / "systemd" / "certbot.service.d" / "renewal-report.conf"
@@ -258,26 +258,3 @@ def test_two_installations_with_one_host_tag_end_nothing_of_each_other(influxdb:
         assert hook("--all", "--config-dir", str(folder), **settings).status == 0
     points = influxdb.points(settings["INFLUXDB_BUCKET"])
     assert {p[2] for p in points if p[1] == "renewal_due"} == {str(now - DAY + 60 * DAY)}
-
-
-def test_the_drop_in_for_systemd(influxdb: InfluxDB, certbot_folder: Path, tmp_path: Path) -> None:
-    if not shutil.which("systemd-analyze"):
-        missing(MissingServer("systemd-analyze: install the package systemd"))
-    settings = influxdb.settings(influxdb.new_bucket())
-    make_lineage(certbot_folder, "example.com", ["example.com"], int(time.time()) - 70 * DAY, 90 * DAY)
-    (certbot_folder / "certbot_renewal_report.env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-    put_hook(certbot_folder)
-    drop_in = DROP_IN.read_text().replace("/etc/letsencrypt/", f"{certbot_folder}/")
-    (tmp_path / "certbot.service.d").mkdir()
-    (tmp_path / "certbot.service.d" / DROP_IN.name).write_text(drop_in)
-    (tmp_path / "certbot.service").write_text("[Service]\nType=oneshot\nExecStart=/usr/bin/env certbot -q renew\n")
-    verified = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", "./certbot.service"], cwd=tmp_path, capture_output=True, text=True, timeout=60
-    )
-    assert (verified.returncode, verified.stderr) == (0, "")
-    (command,) = (line.partition("=-")[2] for line in drop_in.splitlines() if line.startswith("ExecStopPost="))
-    environ = {"PATH": "/usr/bin:/bin", "SERVICE_RESULT": "exit-code", "EXIT_CODE": "exited", "EXIT_STATUS": "1"}  # systemd.exec(5)
-    done = subprocess.run([sys.executable, *command.split()], env=environ, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    (run,) = run_points(influxdb.points(settings["INFLUXDB_BUCKET"]))
-    assert (run["exit_status"], run["failed"]) == ("1", "example.com")

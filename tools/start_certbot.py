@@ -109,18 +109,41 @@ class Certbot:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """certbot, as a timer would start it; what it prints is in `stdout`. The hook runs with this Python, or Debian's for Debian's."""
-        folders = {"--config-dir": self.folder, "--work-dir": self.folder.parent / "work", "--logs-dir": self.log.parent}
-        options = [str(part) for pair in folders.items() for part in pair]
-        environ = {
+        options = [part for name, value in self.options().items() for part in (f"--{name}", value)]
+        return self.start([self.program, *arguments, *options, "-n"])
+
+    def options(self) -> dict[str, str]:
+        """What tells certbot where its things are here."""
+        folders = {"config-dir": self.folder, "work-dir": self.folder.parent / "work", "logs-dir": self.log.parent}
+        return {**{name: str(folder) for name, folder in folders.items()}, "server": self.authority.directory}
+
+    def start(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        """A command with certbot on its PATH, to its end."""
+        environ = self.surroundings()
+        return subprocess.run(
+            command, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120
+        )
+
+    def surroundings(self) -> dict[str, str]:
+        """The environment of a command with certbot on its PATH; a plain `certbot` finds its folders, too."""
+        ini = self.folder.parent / ".config" / "letsencrypt" / "cli.ini"
+        ini.parent.mkdir(parents=True, exist_ok=True)
+        lines = "".join(f"{name} = {value}\n" for name, value in self.options().items())
+        ini.write_text(f"{lines}non-interactive = true\nno-random-sleep-on-renew = true\n")
+        return {
             "PATH": f"{Path(self.program).parent}:{os.environ['PATH']}",
             "HOME": str(self.folder.parent),
             "REQUESTS_CA_BUNDLE": str(self.authority.bundle),
             **self.environ,
         }
-        everything = [self.program, *arguments, *options, "--server", self.authority.directory, "-n"]
-        return subprocess.run(
-            everything, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120
-        )
+
+    def adapted(self, text: str) -> str:
+        """A text of the README or of a file to install, for this folder."""
+        return text.replace("/etc/letsencrypt", str(self.folder))
+
+    def shell(self, line: str) -> subprocess.CompletedProcess[str]:
+        """A command line of the README, as cron or an administrator runs it."""
+        return self.start(["/bin/sh", "-c", self.adapted(line)])
 
     def issue(self, lineage: str, *names: str) -> subprocess.CompletedProcess[str]:
         """A first certificate, or another one under the same name."""
