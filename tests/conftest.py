@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -14,9 +15,11 @@ import pytest
 
 import certbot_renewal_report
 import start_certbot
+import start_kapacitor
 import start_servers
 from start_certbot import HOOK, Authority, certificate_of
-from start_servers import InfluxDB
+from start_kapacitor import Inbox, Kapacitor
+from start_servers import InfluxDB, free_port
 
 
 def make_lineage(folder: Path, lineage: str, names: list[str], not_before: int, lifetime: int, conf: str = "") -> Path:
@@ -105,8 +108,6 @@ def require(name: str) -> None:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], InfluxDB]]:
     """Gives a running InfluxDB by name (`influxd-1.8`, `influxd-1.12`, `influxd-2`), one per session."""
-    import contextlib
-
     with contextlib.ExitStack() as stack:
         running: dict[str, InfluxDB] = {}
 
@@ -133,3 +134,46 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
             yield running
     except start_servers.MissingServer as error:
         missing(error)
+
+
+class House:
+    """An InfluxDB, a Kapacitor and an inbox that a test may stop and start again, each with its data."""
+
+    def __init__(self, name: str, folder: Path, box: Inbox) -> None:
+        self.name, self.folder, self.box, self.port = name, folder, box, free_port()
+        self.stacks = {what: contextlib.ExitStack() for what in ("kapacitor", "influxdb", "pebble")}
+
+    def start_influxdb(self) -> InfluxDB:
+        """Starts it, with the data that it had."""
+        self.influxdb = self.stacks["influxdb"].enter_context(start_servers.influxdb(self.name, self.folder / self.name, self.port))
+        return self.influxdb
+
+    def start_kapacitor(self, load: Path) -> Kapacitor:
+        """Starts it, with the state that it had."""
+        running = start_kapacitor.kapacitor(self.folder / "kapacitor", load, self.influxdb, self.box)
+        return self.stacks["kapacitor"].enter_context(running)
+
+    def start_pebble(self, life: int) -> Authority:
+        """A CA whose certificates live for so many seconds."""
+        try:
+            return self.stacks["pebble"].enter_context(start_certbot.pebble(self.folder / "pebble", life))
+        except start_servers.MissingServer as error:
+            missing(error)
+
+    def stop(self, *what: str) -> None:
+        """Stops some of them."""
+        for name in what:
+            self.stacks[name].close()
+
+
+@pytest.fixture
+def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
+    """A house of its own for a test; its parameter is the InfluxDB."""
+    for name in (request.param, "kapacitord"):
+        require(name)
+    with start_kapacitor.inbox() as box:
+        found = House(request.param, tmp_path, box)
+        try:
+            yield found
+        finally:
+            found.stop(*found.stacks)

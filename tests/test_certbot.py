@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,9 @@ import start_servers
 from conftest import missing, require
 from start_certbot import Authority, Certbot
 from start_servers import InfluxDB, wait_for
+from test_run_reports import next_second, state_of
 
+RUN_REPORT = "/etc/letsencrypt/renewal-hooks/deploy/certbot_renewal_report.py --all"
 LIFE = 8  # seconds: certbot renews after half of it
 
 
@@ -142,8 +145,46 @@ def test_the_certbot_of_the_distribution(server: Callable[[str], InfluxDB], auth
     assert issued.returncode == 0, issued.stdout
     first = certbot.not_before("example.com")
     assert renewals_of(influxdb.points(bucket), "example.com") == ({first} if (major, minor) >= (5, 3) else set())
+    assert certbot.shell(RUN_REPORT).returncode == 0
+    assert renewals_of(influxdb.points(bucket), "example.com") == {first}
     wait_for(lambda: time.time() > first + 1, "another second")
     renewed = certbot.renew("--force-renewal")
     assert renewed.returncode == 0, renewed.stdout
     assert_clean(certbot, renewed.stdout)
     assert certbot.not_before("example.com") in renewals_of(influxdb.points(bucket), "example.com")
+
+
+def test_a_renewal_past_the_hooks_is_known_after_the_next_run_report(influxdb: InfluxDB, authority: Authority, tmp_path: Path) -> None:
+    certbot, bucket = Certbot(tmp_path / "letsencrypt", authority), influxdb.new_bucket()
+    certbot.settings({**influxdb.settings(bucket), "HOSTNAME": "web1"})
+    certbot.issue("example.com", "example.com")
+    assert certbot.shell(RUN_REPORT).returncode == 0
+    first = certbot.not_before("example.com")
+    wait_for(lambda: time.time() > first + 1, "another second")
+    renewed = certbot.renew("--force-renewal", "--no-directory-hooks")
+    assert (renewed.returncode, "reported into" in renewed.stdout) == (0, False)
+    second = certbot.not_before("example.com")
+    assert renewals_of(influxdb.points(bucket), "example.com") == {first}
+    assert certbot.shell(RUN_REPORT).returncode == 0
+    assert renewals_of(influxdb.points(bucket), "example.com") == {first, second}
+
+
+def test_a_host_restored_from_a_backup_is_told_as_it_is(influxdb: InfluxDB, authority: Authority, tmp_path: Path) -> None:
+    certbot, bucket, backup = Certbot(tmp_path / "letsencrypt", authority), influxdb.new_bucket(), tmp_path / "backup"
+    certbot.settings({**influxdb.settings(bucket), "HOSTNAME": "web1"})
+    certbot.issue("example.com", "example.com")
+    assert certbot.shell(RUN_REPORT).returncode == 0
+    first = certbot.not_before("example.com")
+    shutil.copytree(certbot.folder, backup, symlinks=True)
+    wait_for(lambda: time.time() > first + 1, "another second")
+    assert certbot.renew("--force-renewal").returncode == 0
+    certbot.issue("new.example.com", "new.example.com")
+    assert certbot.shell(RUN_REPORT).returncode == 0
+    assert state_of(influxdb.points(bucket), "example.com")["not_before"] == certbot.not_before("example.com") > first
+    shutil.rmtree(certbot.folder)
+    backup.rename(certbot.folder)
+    next_second()
+    assert certbot.shell(RUN_REPORT).returncode == 0
+    points = influxdb.points(bucket)
+    assert state_of(points, "example.com")["not_before"] == first
+    assert state_of(points, "new.example.com")["renewal_due"] > 0  # nobody knows what became of it: that is for host_silent to say

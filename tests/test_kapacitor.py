@@ -7,21 +7,21 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import requests
 
-import start_certbot
 import start_kapacitor
 import start_servers
-from conftest import missing, require
+from conftest import House, require
 from start_certbot import DAY, Certbot
 from start_kapacitor import Inbox, Kapacitor
-from start_servers import ORG, InfluxDB, free_port, wait_for
+from start_servers import ORG, InfluxDB, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent
+HOST_TASKS = ("host_silent", "renewal_failing")
 LIVES = {"90d": 90 * DAY, "64d": 64 * DAY, "45d": 45 * DAY, "160h": 160 * 3600}
 
 
@@ -58,47 +58,12 @@ def load_folder(folder: Path, influxdb: InfluxDB, bucket: str, crit: str = "1.0"
     return load
 
 
-def evaluated(kapacitor: Kapacitor, times: int = 3, task: str = "renewal_overdue") -> None:
-    """Waits until all rows of a task's query were judged so many times more."""
-    alert = wait_for(lambda: kapacitor.alert(task), "the task to run")
-    wanted = alert["collected"] + (times + 1) * max(alert["working_cardinality"], 1)
-    wait_for(lambda: kapacitor.alert(task)["collected"] >= wanted, f"{times} evaluations")
-
-
-class House:
-    """An InfluxDB, a Kapacitor and an inbox that a test may stop and start again, each with its data."""
-
-    def __init__(self, name: str, folder: Path, box: Inbox) -> None:
-        self.name, self.folder, self.box, self.port = name, folder, box, free_port()
-        self.stacks = {"influxdb": contextlib.ExitStack(), "kapacitor": contextlib.ExitStack()}
-
-    def start_influxdb(self) -> InfluxDB:
-        """Starts it, with the data that it had."""
-        self.influxdb = self.stacks["influxdb"].enter_context(start_servers.influxdb(self.name, self.folder / self.name, self.port))
-        return self.influxdb
-
-    def start_kapacitor(self, load: Path) -> Kapacitor:
-        """Starts it, with the state that it had."""
-        running = start_kapacitor.kapacitor(self.folder / "kapacitor", load, self.influxdb, self.box)
-        return self.stacks["kapacitor"].enter_context(running)
-
-    def stop(self, *what: str) -> None:
-        """Stops `influxdb`, `kapacitor` or both."""
-        for name in what:
-            self.stacks[name].close()
-
-
-@pytest.fixture
-def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
-    """A house of its own for a test; its parameter is the InfluxDB."""
-    for name in (request.param, "kapacitord"):
-        require(name)
-    with start_kapacitor.inbox() as box:
-        found = House(request.param, tmp_path, box)
-        try:
-            yield found
-        finally:
-            found.stop("kapacitor", "influxdb")
+def evaluated(kapacitor: Kapacitor, times: int = 3, tasks: Sequence[str] = ("renewal_overdue",)) -> None:
+    """Waits until all rows of each task's query were judged so many times more."""
+    wait_for(lambda: all(kapacitor.alert(task) for task in tasks), "the tasks to run")
+    alerts = {task: kapacitor.alert(task) for task in tasks}
+    wanted = {task: alert["collected"] + (times + 1) * max(alert["working_cardinality"], 1) for task, alert in alerts.items()}
+    wait_for(lambda: all(kapacitor.alert(task)["collected"] >= wanted[task] for task in tasks), f"{times} evaluations")
 
 
 EVERY = pytest.mark.parametrize("house", ["influxd-1.8", "influxd-1.12", "influxd-2"], indirect=True)
@@ -247,8 +212,7 @@ def test_a_host_that_fails_or_is_silent_is_one_mail_and_its_recovery_another(hou
     load = load_folder(tmp_path, influxdb, bucket)
     kapacitor = house.start_kapacitor(load)
     wait_for(lambda: time.time() > soon, "the moment when the last host is silent")
-    for task in ("host_silent", "renewal_failing"):
-        evaluated(kapacitor, task=task)
+    evaluated(kapacitor, tasks=HOST_TASKS)
     subjects = sorted(subject.partition(" days, last ")[0] for subject in box.subjects())
     assert subjects == [
         "error: certbot fails, exit status 143",
@@ -261,16 +225,14 @@ def test_a_host_that_fails_or_is_silent_is_one_mail_and_its_recovery_another(hou
     ]
     house.stop("kapacitor")
     kapacitor = house.start_kapacitor(load)
-    for task in ("host_silent", "renewal_failing"):
-        evaluated(kapacitor, task=task)
+    evaluated(kapacitor, tasks=HOST_TASKS)
     assert len(box.mails) == len(subjects)
     at = int(time.time())
     write(
         influxdb, bucket, run_point("failed", at, exit_status=0), run_point("error", at), reported("silent", at), reported("pair", at, "b")
     )
     write(influxdb, bucket, reported("retired", at, due=0))
-    for task in ("host_silent", "renewal_failing"):
-        evaluated(kapacitor, task=task)
+    evaluated(kapacitor, tasks=HOST_TASKS)
     assert sorted(box.subjects()[len(subjects) :]) == [
         "error: certbot runs well again",
         "failed: certbot runs well again",
@@ -422,10 +384,7 @@ CRIT = 2  # seconds after that
 def test_a_certificate_that_certbot_did_not_renew_in_time(house: House, tmp_path: Path) -> None:
     influxdb, box = house.start_influxdb(), house.box
     bucket = influxdb.new_bucket()
-    try:
-        authority = house.stacks["influxdb"].enter_context(start_certbot.pebble(tmp_path / "pebble", LIFE))
-    except start_servers.MissingServer as error:
-        missing(error)
+    authority = house.start_pebble(LIFE)
     kapacitor = house.start_kapacitor(load_folder(tmp_path, influxdb, bucket, crit=f"{CRIT / DAY:.9f}"))
     certbot = Certbot(tmp_path / "letsencrypt", authority)
     certbot.settings({**influxdb.settings(bucket), "HOSTNAME": "web1"})

@@ -26,6 +26,7 @@ class Inbox:
     def __init__(self) -> None:
         self.mails: list[email.message.EmailMessage] = []
         self.port = free_port()
+        self.number = 0  # of those that were read
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
         """Keeps a mail."""
@@ -37,6 +38,16 @@ class Inbox:
     def subjects(self) -> list[str]:
         """What the mails are about."""
         return [str(mail["Subject"]) for mail in self.mails]
+
+    def read(self) -> str:
+        """What the next mail is about; waits for it."""
+        wait_for(lambda: len(self.mails) > self.number, "a mail")
+        self.number += 1
+        return self.subjects()[self.number - 1]
+
+    def unread(self) -> list[str]:
+        """What the mails after that are about."""
+        return self.subjects()[self.number :]
 
 
 @contextmanager
