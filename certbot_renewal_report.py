@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
 """Reports certbot's renewals to InfluxDB: a deploy hook in one file.
 
-Copy it into /etc/letsencrypt/renewal-hooks/deploy, make it executable, run it there once with --check.
-Needs Python 3.9 and requests (Debian: python3-requests). It reads the certificate that certbot has just renewed
-and writes, as line protocol, when it was renewed, for which names, and when the next renewal is due.
+Copy it into /etc/letsencrypt/renewal-hooks/deploy, make it executable, run it there once with --check. Needs Python 3.9 and requests.
+It reads the certificate that certbot has renewed, and writes when that was, for which names, and when the next renewal is due.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ import threading
 import time
 from collections.abc import Callable, MutableMapping, Sequence
 from email.utils import parsedate
-from glob import escape, glob
+from glob import glob
 from typing import Any, NamedTuple, TextIO
 from urllib.parse import urlencode
 
@@ -44,11 +43,9 @@ SETTINGS: dict[str, tuple[str, str]] = {
     "MEASUREMENT": ("certbot_renewal", "measurement"),
     "HOSTNAME": ("", "host tag; empty: the host's name. A container must set it"),
 }
+URL = r"https?://(\[[\da-fA-F:.]+\]|[^\s/:?#@\[\]]+)(:\d{1,5})?(/[^\s?#@]*)?"
 RULES = {  # what a value must look like, and that in words
-    "INFLUXDB_URL": (
-        r"https?://(\[[\da-fA-F:.]+\]|[^\s/:?#@\[\]]+)(:\d{1,5})?(/[^\s?#@]*)?",
-        "http:// or https://, host and port, as in http://127.0.0.1:8086, no spaces; user and password belong in INFLUXDB_TOKEN",
-    ),
+    "INFLUXDB_URL": (URL, "http:// or https://, host and port, as in http://127.0.0.1:8086; user and password belong in INFLUXDB_TOKEN"),
     "INFLUXDB_VERSION": (r"[12]", "2 (InfluxDB 1.8 and newer), or 1 (older, and Telegraf's influxdb_listener)"),
     "INFLUXDB_BUCKET": (r"[^/].*", "the name of a bucket, or of a database"),
     "INFLUXDB_TIMEOUT": (r"(?=.*[1-9])[0-9]{1,5}(\.[0-9]{1,9})?", "a number of seconds above 0, such as 10"),
@@ -142,9 +139,9 @@ def read_settings(environ: Environ, folder: str, script: str) -> Settings:
             faults.append("INFLUXDB_TOKEN_FILE is wrong: it must name a file that holds the token, on one line, and nothing else")
     if faults:
         raise ReportError("; ".join(faults) + f" (settings: {path}, the environment, the top of {script})")
-    timeout, host = float(value["INFLUXDB_TIMEOUT"]), value["HOSTNAME"]
-    version, bucket, org = int(value["INFLUXDB_VERSION"]), value["INFLUXDB_BUCKET"], value["INFLUXDB_ORG"]
-    return Settings(value["INFLUXDB_URL"].rstrip("/"), version, bucket, org, token, timeout, value["MEASUREMENT"], host, sources)
+    url, version, timeout = value["INFLUXDB_URL"].rstrip("/"), int(value["INFLUXDB_VERSION"]), float(value["INFLUXDB_TIMEOUT"])
+    bucket, org, measurement, host = (value[name] for name in ("INFLUXDB_BUCKET", "INFLUXDB_ORG", "MEASUREMENT", "HOSTNAME"))
+    return Settings(url, version, bucket, org, token, timeout, measurement, host, sources)
 
 
 # ---- Certificates ----------------------------------------------------------------------------------------------------
@@ -202,8 +199,7 @@ def on_disk(folder: str) -> Disk:
         conf = text_of(path, wrong)
         missing = [key for key in ("cert", "privkey", "chain", "fullchain") if not re.search(rf"(?m)^\s*{key}\s*=\s*\S", conf)]
         missing += [] if re.search(r"(?m)^\s*\[renewalparams\]", conf) else ["[renewalparams]"]
-        if missing and not wrong:
-            wrong.append(f"{path}: {', '.join(missing)} missing, certbot cannot renew it")
+        wrong += [f"{path}: {', '.join(missing)} missing, certbot cannot renew it"] if missing and not wrong else []
         try:
             disk.certificates.append(read_certificate(os.path.join(folder, "live", lineage, "cert.pem"), lineage, conf))
         except ReportError as error:
@@ -213,15 +209,20 @@ def on_disk(folder: str) -> Disk:
     return disk
 
 
-def older_certificates(folder: str, lineage: str, since: float, faults: list[str]) -> list[Certificate]:
-    """The predecessors of a lineage's certificate that certbot still keeps in archive/ and wrote there since then (Unix seconds)."""
-    current, older = os.path.realpath(os.path.join(folder, "live", lineage, "cert.pem")), []
-    for path in sorted(glob(os.path.join(escape(os.path.dirname(current)), "cert[0-9]*.pem"))):
-        try:
-            if path != current and os.path.getmtime(path) >= since:
-                older.append(read_certificate(path, lineage))
-        except (OSError, ReportError) as error:
-            faults.append(f"{error}. That renewal was not reported")
+def older_certificates(folder: str, disk: Disk, after: dict[str, int], faults: list[str]) -> list[Certificate]:
+    """The predecessors that certbot still keeps in archive/, for each lineage those that began after a moment (Unix seconds)."""
+    older = []
+    for lineage in (found.lineage for found in disk.certificates if found.not_before > after.get(found.lineage, 0)):
+        current = re.fullmatch(r"(.*cert)(\d{1,9})(\.pem)", os.path.realpath(os.path.join(folder, "live", lineage, "cert.pem")))
+        paths = (f"{current[1]}{number}{current[3]}" for number in range(int(current[2]) - 1, 0, -1)) if current else ()
+        for path in filter(os.path.exists, paths):
+            try:
+                found = read_certificate(path, lineage)
+                if found.not_before <= after.get(lineage, 0):
+                    break
+                older.append(found)
+            except ReportError as error:
+                faults.append(f"{error}. That renewal was not reported")
     return older
 
 
@@ -251,8 +252,7 @@ def before(moment: int, interval: str) -> int | None:
 
 def renew_before_expiry(conf: str) -> str:
     """The setting in the text of a renewal configuration, "" if it is not set. It counts only above the first section."""
-    top = re.split(r"(?m)^\s*\[", conf)[0]
-    match = re.search(r"""(?m)^[ \t]*renew_before_expiry[ \t]*=[ \t]*["']?([^"'#\n]*)""", top)
+    match = re.search(r"""(?m)^[ \t]*renew_before_expiry[ \t]*=[ \t]*["']?([^"'#\n]*)""", re.split(r"(?m)^\s*\[", conf)[0])
     return match[1].strip() if match else ""
 
 
@@ -370,8 +370,7 @@ def in_time(seconds: float, work: Callable[[], Any], late: Any = None) -> Any:
 
 def deliver(settings: Settings, lines: Sequence[str], droppable: int) -> Answer:
     """Sends the lines in one request, tried again until the timeout; so many points may be `droppable`, older than the bucket keeps."""
-    requests = load_requests()
-    deadline, tries = time.monotonic() + settings.timeout, [0]
+    requests, deadline, tries = load_requests(), time.monotonic() + settings.timeout, [0]
     answers = [Answer(f"no answer from {settings.url}: does it run, and is INFLUXDB_URL its address?", again=True)]
 
     def work() -> None:
@@ -451,7 +450,7 @@ class Report(NamedTuple):
     renewals: int  # how many of the lines, the first, have the time of a certificate, which may be older than the bucket keeps
     faults: list[str]
     last: tuple[str, ...] = ()  # a line to send when all others were accepted
-    known: str | None = None  # what to keep in KNOWN_FILE after that
+    known: str = ""  # what to write into KNOWN_FILE after that: lineages, with notBefore of the certificate
 
 
 def report_of(settings: Settings, disk: Disk, now: int, run_reports: bool) -> Report:
@@ -478,9 +477,10 @@ def deploy_report(settings: Settings, environ: Environ, folder: str, now: int) -
         lineage, certbot = os.path.basename(live), os.path.dirname(os.path.dirname(live))
         conf = text_of(os.path.join(certbot, "renewal", lineage + ".conf"), [])  # without it the certificate's own dates still hold
         found = read_certificate(os.path.join(live, "cert.pem"), lineage, conf)
-        report = report_of(settings, Disk([found], {}, []), now, bool(last_run_report(folder)))
-        report.faults.extend([] if names else [f"RENEWED_DOMAINS {by_hand}. The names of the certificate were reported"])
-        return report
+        disk = Disk([found], {}, [] if names else [f"RENEWED_DOMAINS {by_hand}. The names of the certificate were reported"])
+        known = known_lineages(folder, disk.faults)
+        new = "" if known is None or lineage in known else f"{lineage} 0\n"  # or its end were not told
+        return report_of(settings, disk, now, known is not None)._replace(known=new)
     except ReportError as error:
         if not names:
             raise
@@ -488,41 +488,42 @@ def deploy_report(settings: Settings, environ: Environ, folder: str, now: int) -
         return Report(lines, [f"{names[0]}, {len(names)} names"], 0, [f"{error}. Reported as renewed now, without state"])
 
 
-def last_run_report(folder: str) -> float:
-    """When the last run report of this host was delivered, Unix seconds; 0 where there are none."""
+def known_lineages(folder: str, faults: list[str]) -> dict[str, int] | None:
+    """The lineages of the last run report, with notBefore of their certificates; None where there was none."""
     path = os.path.join(folder, KNOWN_FILE)
-    return os.path.getmtime(path) if os.path.exists(path) else 0
+    lines = re.findall(r"(?m)^(.+) (\d{1,12})$", text_of(path, faults, may_be_missing=True))
+    return {name: int(begin) for name, begin in lines} if os.path.exists(path) else None
 
 
 def run_report(settings: Settings, environ: Environ, folder: str, now: int, in_post: bool, history: bool) -> Report:
     """Every certificate on disk, what ended since the last run report, and how certbot's run went. From certbot's post hook, which comes
     only when something was due, it is no run report: nothing is known of the days when it does not come."""
-    disk, last_time = on_disk(folder), last_run_report(folder)
-    known = text_of(os.path.join(folder, KNOWN_FILE), disk.faults, may_be_missing=True).splitlines()
-    report = report_of(settings, disk, now, bool(last_time) or not in_post)
+    disk = on_disk(folder)
+    known = known_lineages(folder, disk.faults)
+    report = report_of(settings, disk, now, not in_post or known is not None)
     status = exit_status_of(environ, report.faults)
     last = (run_point(settings, disk, failed_lineages(disk, environ, status, now), status, now),)
-    since = 0 if history else last_time or float("inf")  # while the server was away there may have been several renewals
-    older = [cert for found in disk.certificates for cert in older_certificates(folder, found.lineage, since, report.faults)]
+    after = {} if history else known  # a first run report starts with what there is
+    older = [] if after is None else older_certificates(folder, disk, after, report.faults)
     renewals = [line for found in older for line in renewal_points(settings, found.lineage, found.names, found.not_before)]
     report = report._replace(lines=renewals + report.lines, renewals=len(renewals) + report.renewals, last=last)
     if in_post or disk.faults:  # where not all is seen, nothing is missed
         return report
-    ended = sorted(set(known) - disk.names())
+    ended = sorted(set(known or {}) - disk.names())
     report.lines.extend(end_points(settings, ended, now))
     report.says.extend(f"{lineage} ended" for lineage in ended)
-    return report._replace(known="".join(f"{lineage}\n" for lineage in sorted(disk.names())))
+    begin = {**(known or {}), **{found.lineage: found.not_before for found in disk.certificates}}
+    lines = [f"{lineage} {begin.get(lineage, 0)}\n" for lineage in sorted(disk.names())]
+    return report._replace(known="".join([f"# run report of {utc(now)}\n", *lines]))
 
 
 def exit_status_of(environ: Environ, faults: list[str]) -> int | None:
     """certbot's exit status from EXIT_STATUS, as systemd sets it for ExecStopPost: a number, or after a signal its name, here 128 more."""
     text = environ.get("EXIT_STATUS", "").strip()
-    by_name = {found.name: 128 + found for found in signal.Signals}
-    if re.fullmatch(r"\d{1,3}", text) or f"SIG{text}" in by_name:
-        return by_name.get(f"SIG{text}") or int(text)
-    if text:
+    meaning = {**{found.name[3:]: 128 + found for found in signal.Signals}, **{str(number): number for number in range(256)}, "": None}
+    if text not in meaning:
         faults.append(f"EXIT_STATUS is wrong: it must be certbot's exit status, a number, or a signal's name. Reported without: {text}")
-    return None
+    return meaning.get(text)
 
 
 def failed_lineages(disk: Disk, environ: Environ, exit_status: int | None, now: int) -> list[str] | None:
@@ -547,11 +548,12 @@ def retirement(settings: Settings, folder: str, host: str, lineages: Sequence[st
 def keep(folder: str, report: Report) -> None:
     """Writes what the next run report must know, after this one was delivered: whatever happens, the file is the old one or the new one."""
     path = os.path.join(folder, KNOWN_FILE)
+    new = path + ".new" if report.last else path  # a deploy hook adds to it
     try:
-        if report.known is not None:
-            with open(path + ".new", "w", encoding="utf-8") as file:
+        if report.known:
+            with open(new, "w" if report.last else "a", encoding="utf-8") as file:
                 file.write(report.known)
-            os.replace(path + ".new", path)
+            os.replace(new, path)
     except OSError as error:
         remedy = "make it writable, or a certificate that ends must be told with --retire"
         say(f"{NAME}: warning: {path}: {error.strerror}: {remedy}", stream=sys.stderr)
@@ -614,12 +616,12 @@ def warnings_of(settings: Settings, folder: str) -> list[str]:
     return found
 
 
-def starters_of(folder: str) -> list[str]:
-    """What starts run reports on this system: the files that name this script and --all, and the post hook."""
+def starters_of(folder: str) -> str:
+    """What starts run reports on this system, in words: the files that name this script and --all, and the post hook."""
     line = re.compile(rf"(?m)^[^#\n]*{NAME}\.py.*--all")
     post = os.path.join(folder, "renewal-hooks", "post", f"{NAME}.py")
     found = [path for pattern in STARTERS for path in sorted(glob(pattern, recursive=True)) if line.search(text_of(path, []))]
-    return [*found, *([post] if os.access(post, os.X_OK) else [])]
+    return ", ".join([*found, *([post] if os.access(post, os.X_OK) else [])]) or "nothing that is known here"
 
 
 def server_kind(requests: Any, settings: Settings) -> str:
@@ -642,10 +644,9 @@ def check(settings: Settings, report: Report, folder: str, script: str) -> list[
     shown = {name: "***" if name == "INFLUXDB_TOKEN" and value else value or "(empty)" for name, (value, _) in settings.sources.items()}
     say(*(f"{name:20} {value:24} from {settings.sources[name][1]}" for name, value in shown.items()))
     kind = in_time(5, lambda: server_kind(requests, settings), "none: no answer")
-    last, starters = last_run_report(folder), starters_of(folder)
-    run_reports = f"{f'last {utc(last)}' if last else 'none yet'}, started by {', '.join(starters) or 'nothing that is known here'}"
-    say(f"{'this file':20} {script}, mode {mode & 0o7777:o}", f"{'run reports':20} {run_reports}", f"{'server':20} {kind}")
-    say(*(f"{'certificate':20} {text}" for text in report.says))
+    last = text_of(os.path.join(folder, KNOWN_FILE), [], may_be_missing=True).partition("\n")[0].replace("# run report of", "last")
+    say(f"{'this file':20} {script}, mode {mode & 0o7777:o}", f"{'run reports':20} {last or 'none yet'}, started by {starters_of(folder)}")
+    say(f"{'server':20} {kind}", *(f"{'certificate':20} {text}" for text in report.says))
     return faults + warnings_of(settings, folder) + (send(settings, report, folder) if report.lines else report.faults)
 
 
@@ -687,10 +688,9 @@ def main(arguments: Sequence[str], environ: Environ, script: str = __file__) -> 
             report = run_report(settings, environ, folder, now, in_post, given.history)
         elif given.check or (given.dry_run and not environ.get("RENEWED_DOMAINS") and not environ.get("RENEWED_LINEAGE")):
             disk = on_disk(folder)
-            report = report_of(settings, disk, now, bool(last_run_report(folder)))
+            report = report_of(settings, disk, now, known_lineages(folder, disk.faults) is not None)
             if not disk.names() and not disk.faults:
-                remedy = "get one with certbot, or name certbot's configuration folder with --config-dir"
-                report.faults.append(f"{os.path.join(folder, 'live')}: no certificate: {remedy}")
+                report.faults.append(f"{folder}/live: no certificate: get one with certbot, or name its folder with --config-dir")
         else:
             report = deploy_report(settings, environ, folder, now)
         if given.check:

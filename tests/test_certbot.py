@@ -16,7 +16,7 @@ import start_servers
 from conftest import missing, require
 from start_certbot import Authority, Certbot
 from start_servers import InfluxDB, wait_for
-from test_run_reports import next_second, state_of
+from test_run_reports import next_second, renewals_of, state_of
 
 RUN_REPORT = "/etc/letsencrypt/renewal-hooks/deploy/certbot_renewal_report.py --all"
 LIFE = 8  # seconds: certbot renews after half of it
@@ -27,11 +27,6 @@ def hasty_authority(authority: Authority, tmp_path_factory: pytest.TempPathFacto
     """A CA whose certificates live for seconds."""
     with start_certbot.pebble(tmp_path_factory.mktemp("hasty"), LIFE) as running:
         yield running
-
-
-def renewals_of(points: set[tuple[str, ...]], lineage: str) -> set[int]:
-    """The moments at which a lineage was renewed."""
-    return {int(p[0]) for p in points if p[1] == "renewed_count" and f"lineage={lineage}" in p}
 
 
 def assert_clean(certbot: Certbot, said: str) -> None:

@@ -417,7 +417,7 @@ def test_check_before_there_is_a_certificate_or_from_the_wrong_place(
 ) -> None:
     for name in ("live", "renewal"):
         (certbot_folder / name).mkdir()
-    assert f"{certbot_folder}/live: no certificate: get one with certbot, or name certbot's" in hook("--check").err
+    assert f"{certbot_folder}/live: no certificate: get one with certbot, or name its folder" in hook("--check").err
     copy = tmp_path / "certbot_renewal_report.py"
     copy.write_bytes(Path(certbot_renewal_report.__file__).read_bytes())
     assert certbot_renewal_report.main(["--check", "--config-dir", str(certbot_folder)], {"HOSTNAME": "web1"}, str(copy)) == 1

@@ -13,8 +13,9 @@ from conftest import House
 from start_certbot import DAY, Authority, Certbot
 from start_kapacitor import Kapacitor
 from start_servers import wait_for
-from test_certbot import RUN_REPORT, renewals_of
+from test_certbot import RUN_REPORT
 from test_kapacitor import HOST_TASKS, evaluated, load_folder, state, told, write
+from test_run_reports import renewals_of
 from test_starts import CRON
 
 CRIT = f"{2 / DAY:.9f}"  # days: 2 seconds after a renewal was due, where lives last for seconds

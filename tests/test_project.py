@@ -121,5 +121,5 @@ def test_every_option_is_in_the_readme_and_every_file_it_names_is_there(hook: Ca
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"\bmake ([a-z]+)", README):
+    for target in re.findall(r"(?m)(?:^|`)make ([a-z]+)", README):
         assert f"\n{target}:" in makefile

@@ -35,9 +35,15 @@ def state_of(points: Points, lineage: str) -> dict[str, int]:
     return {p[1]: int(p[2]) for p in mine if int(p[0]) == newest}
 
 
-def known(folder: Path) -> str:
-    """What the hook keeps for the next run report."""
-    return (folder / certbot_renewal_report.KNOWN_FILE).read_text()
+def renewals_of(points: Points, lineage: str) -> set[int]:
+    """The moments at which a lineage was renewed."""
+    return {int(p[0]) for p in points if p[1] == "renewed_count" and f"lineage={lineage}" in p}
+
+
+def known(folder: Path) -> list[str]:
+    """The lineages that the hook keeps for the next run report."""
+    lines = (folder / certbot_renewal_report.KNOWN_FILE).read_text().splitlines()
+    return [line.rpartition(" ")[0] for line in lines if not line.startswith("#")]
 
 
 def next_second() -> None:
@@ -73,7 +79,7 @@ def test_a_run_report_tells_of_every_certificate_and_of_the_run(influxdb: Influx
         "unreadable": "bad-conf dangling no-conf",
         "exit_status": "1",
     }
-    assert known(certbot_folder).split() == ["bad-conf", "dangling", "due", "fine", "no-conf"]
+    assert known(certbot_folder) == ["bad-conf", "dangling", "due", "fine", "no-conf"]
 
 
 def test_a_certificate_that_is_gone_is_told_once(influxdb: InfluxDB, hook: Hook, certbot_folder: Path) -> None:
@@ -85,7 +91,7 @@ def test_a_certificate_that_is_gone_is_told_once(influxdb: InfluxDB, hook: Hook,
         shutil.rmtree(certbot_folder / place)
     next_second()
     assert hook("--all", **{**settings, "INFLUXDB_URL": "http://127.0.0.1:1", "INFLUXDB_TIMEOUT": "0.1"}).status == 1
-    assert known(certbot_folder).split() == ["gone", "stays"]  # not delivered: not forgotten
+    assert known(certbot_folder) == ["gone", "stays"]  # not delivered: not forgotten
     assert hook("--all", **settings).status == 1  # its conf is still there: broken, not ended
     assert state_of(influxdb.points(settings["INFLUXDB_BUCKET"]), "gone")["renewal_due"] > 0
     (certbot_folder / "renewal" / "gone.conf").unlink()
@@ -93,7 +99,7 @@ def test_a_certificate_that_is_gone_is_told_once(influxdb: InfluxDB, hook: Hook,
     assert hook("--all", **settings).status == 0
     ended = state_of(influxdb.points(settings["INFLUXDB_BUCKET"]), "gone")
     assert {ended[name] for name in ("not_before", "renewal_due", "not_after")} == {0}
-    assert known(certbot_folder).split() == ["stays"]
+    assert known(certbot_folder) == ["stays"]
     next_second()
     assert hook("--all", **settings).status == 0
     assert state_of(influxdb.points(settings["INFLUXDB_BUCKET"]), "gone") == ended
@@ -108,7 +114,7 @@ def test_folders_that_cannot_be_listed_end_nothing(influxdb: InfluxDB, hook: Hoo
         (certbot_folder / place).rename(certbot_folder / f"{place}.away")
     next_second()
     ran = hook("--all", **settings)
-    assert (ran.status, known(certbot_folder)) == (1, "example.com\n")
+    assert (ran.status, known(certbot_folder)) == (1, ["example.com"])
     assert "name certbot's configuration folder with --config-dir" in ran.err
     assert state_of(influxdb.points(settings["INFLUXDB_BUCKET"]), "example.com")["renewal_due"] > 0
 
@@ -160,29 +166,46 @@ def test_the_past_is_in_the_archive(influxdb: InfluxDB, hook: Hook, certbot_fold
     for moment in moments:
         make_lineage(certbot_folder, "example.com", ["example.com"], moment, 90 * DAY)
     assert hook("--all", **settings).status == 0
-    renewals = {"renewed_count", "lineage=example.com"}
-    assert {int(p[0]) for p in influxdb.points(settings["INFLUXDB_BUCKET"]) if renewals <= set(p)} == {moments[-1]}
+    assert renewals_of(influxdb.points(settings["INFLUXDB_BUCKET"]), "example.com") == {moments[-1]}
     assert hook("--all", "--history", **settings).status == 0
-    assert {int(p[0]) for p in influxdb.points(settings["INFLUXDB_BUCKET"]) if renewals <= set(p)} == set(moments)
+    assert renewals_of(influxdb.points(settings["INFLUXDB_BUCKET"]), "example.com") == set(moments)
 
 
 def test_what_was_renewed_while_the_server_was_away_is_not_lost(influxdb: InfluxDB, hook: Hook, certbot_folder: Path) -> None:
     now, settings = int(time.time()), influxdb.settings(influxdb.new_bucket())
     moments = [now - days * DAY for days in (40, 10, 7, 4, 1)]
     for moment in moments[:2]:
-        make_lineage(certbot_folder, "example.com", ["example.com"], moment, 160 * 3600)
-    for file in (certbot_folder / "archive" / "example.com").iterdir():
-        os.utime(file, (now - 10 * DAY, now - 10 * DAY))
+        live = make_lineage(certbot_folder, "example.com", ["example.com"], moment, 160 * 3600)
     assert hook("--all", **settings).status == 0
-    for moment in moments[2:]:
+    nowhere = {**settings, "INFLUXDB_URL": "http://127.0.0.1:1", "INFLUXDB_TIMEOUT": "0.1"}
+    for moment, (environ, status) in zip(moments[2:], ((nowhere, 1), (nowhere, 1), (settings, 0))):
         make_lineage(certbot_folder, "example.com", ["example.com"], moment, 160 * 3600)
-        assert hook("--all", **{**settings, "INFLUXDB_URL": "http://127.0.0.1:1", "INFLUXDB_TIMEOUT": "0.1"}).status == 1
-    (certbot_folder / "archive" / "example.com" / "cert3.pem").write_text("damaged")
-    ran = hook("--all", **settings)
+        renewed = {"RENEWED_LINEAGE": str(live), "RENEWED_DOMAINS": "example.com"}
+        assert hook(**environ, **renewed).status == status
+    assert renewals_of(influxdb.points(settings["INFLUXDB_BUCKET"]), "example.com") == {moments[1], moments[4]}
+    damaged = certbot_folder / "archive" / "example.com" / "cert3.pem"
+    whole = damaged.read_bytes()
+    damaged.write_text("damaged")
+    ran = hook("--all", "--dry-run", **settings)
     assert (ran.status, "cert3.pem: not a certificate" in ran.err, "That renewal was not reported" in ran.err) == (1, True, True)
-    renewals = {"renewed_count", "lineage=example.com"}
-    reported = {int(p[0]) for p in influxdb.points(settings["INFLUXDB_BUCKET"]) if renewals <= set(p)}
-    assert reported == {moments[1], moments[3], moments[4]}
+    damaged.write_bytes(whole)
+    assert hook("--all", **settings).status == 0
+    assert renewals_of(influxdb.points(settings["INFLUXDB_BUCKET"]), "example.com") == set(moments[1:])
+
+
+def test_a_certificate_that_lived_between_two_run_reports_ends_too(influxdb: InfluxDB, hook: Hook, certbot_folder: Path) -> None:
+    now, settings = int(time.time()), influxdb.settings(influxdb.new_bucket())
+    for place in ("live", "renewal"):
+        (certbot_folder / place).mkdir()
+    assert hook("--all", **settings).status == 0
+    live = make_lineage(certbot_folder, "trial", ["trial.example.com"], now - 60, 90 * DAY)
+    assert hook(RENEWED_LINEAGE=str(live), RENEWED_DOMAINS="trial.example.com", **settings).status == 0
+    for place in ("live/trial", "archive/trial"):
+        shutil.rmtree(certbot_folder / place)
+    (certbot_folder / "renewal" / "trial.conf").unlink()
+    next_second()
+    assert hook("--all", **settings).status == 0
+    assert state_of(influxdb.points(settings["INFLUXDB_BUCKET"]), "trial")["renewal_due"] == 0
 
 
 def test_many_lines_go_in_several_requests(influxdb: InfluxDB, hook: Hook, certbot_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,16 +255,16 @@ def test_a_known_file_that_cannot_be_written_is_a_warning(influxdb: InfluxDB, ho
 def test_a_known_file_that_cannot_be_read_is_not_lost(influxdb: InfluxDB, hook: Hook, certbot_folder: Path) -> None:
     make_lineage(certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY)
     file, settings = certbot_folder / certbot_renewal_report.KNOWN_FILE, influxdb.settings(influxdb.new_bucket())
-    file.write_bytes(b"gone.example.com\n\xff\n")
+    file.write_bytes(b"gone.example.com 1\n\xff\n")
     ran = hook("--all", **settings)
     assert (ran.status, "not UTF-8 text" in ran.err, "reported into" in ran.out) == (1, True, True)
-    assert file.read_bytes() == b"gone.example.com\n\xff\n"
+    assert file.read_bytes() == b"gone.example.com 1\n\xff\n"
     assert len(run_points(influxdb.points(settings["INFLUXDB_BUCKET"]))) == 1
 
 
 def test_a_folder_whose_name_is_no_lineages_is_named_and_ends_nothing(hook: Hook, certbot_folder: Path) -> None:
     make_lineage(certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY)
-    (certbot_folder / certbot_renewal_report.KNOWN_FILE).write_text("a\nexample.com\n")
+    (certbot_folder / certbot_renewal_report.KNOWN_FILE).write_text("a 1\nexample.com 1\n")
     for name in (b"a\nb", b"\xff"):
         (certbot_folder / "live" / os.fsdecode(name)).mkdir()
     ran = hook("--all", "--dry-run")

@@ -70,7 +70,7 @@ def test_the_line_for_cron(server: Callable[[str], InfluxDB], bucket: str, certb
     assert "broken.conf: cert, privkey, chain, fullchain, [renewalparams] missing" in done.stdout
     assert "reported into" not in done.stdout  # cron would mail it
     assert_reported(server("influxd-1.12"), bucket, "1")
-    assert known(certbot.folder).split() == ["broken", "example.com"]
+    assert known(certbot.folder) == ["broken", "example.com"]
 
 
 def test_the_docker_commands(server: Callable[[str], InfluxDB], bucket: str, certbot: Certbot, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_telegrafs_exec_input(server: Callable[[str], InfluxDB], bucket: str, ce
     assert deleted.returncode == 0, deleted.stdout
     assert certbot.start(once).returncode == 0
     assert state_of(influxdb.points(bucket), "example.com")["renewal_due"] == 0
-    assert known(certbot.folder).split() == ["broken"]
+    assert known(certbot.folder) == ["broken"]
 
 
 def test_a_reader_of_stdout_that_goes_away_took_nothing(certbot: Certbot) -> None:
@@ -146,6 +146,8 @@ def test_the_drop_in_for_systemd(server: Callable[[str], InfluxDB], bucket: str,
 
 def test_check_says_what_starts_run_reports(hook: Callable[..., Ran], certbot_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     etc = certbot_folder.parent
+    for place in ("live", "renewal"):
+        (certbot_folder / place).mkdir()
     patterns = tuple(pattern.replace("/etc/", f"{etc}/").replace("/var/", f"{etc}/") for pattern in certbot_renewal_report.STARTERS)
     monkeypatch.setattr(certbot_renewal_report, "STARTERS", patterns)
     nowhere = {"INFLUXDB_URL": "http://127.0.0.1:1", "INFLUXDB_TIMEOUT": "0.1"}
@@ -163,7 +165,7 @@ def test_check_says_what_starts_run_reports(hook: Callable[..., Ran], certbot_fo
     post = certbot_folder / "renewal-hooks" / "post" / HOOK.name
     post.parent.mkdir()
     post.symlink_to(Path("..") / "deploy" / put_hook(certbot_folder).name)
-    (certbot_folder / certbot_renewal_report.KNOWN_FILE).touch()
+    assert hook("--all", "--stdout").status == 0
     (line,) = (line for line in hook("--check", **nowhere).out.splitlines() if line.startswith("run reports "))
     found = [str(etc / name) for name in starters if name != "cron.d/off"]
     assert re.fullmatch(r"run reports +last 20\d\d-\S+ \S+ UTC, started by " + ", ".join([*found, str(post)]), line)
