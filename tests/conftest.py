@@ -17,33 +17,9 @@ import certbot_renewal_report
 import start_certbot
 import start_kapacitor
 import start_servers
-from start_certbot import HOOK, Authority, certificate_of
+from start_certbot import Authority, put_hook
 from start_kapacitor import Inbox, Kapacitor
 from start_servers import InfluxDB, free_port
-
-
-def make_lineage(folder: Path, lineage: str, names: list[str], not_before: int, lifetime: int, conf: str = "") -> Path:
-    """A lineage as certbot lays it out, without its key; returns its folder in live/."""
-    archive, live, renewal = folder / "archive" / lineage, folder / "live" / lineage, folder / "renewal"
-    for path in (archive, live, renewal):
-        path.mkdir(parents=True, exist_ok=True)
-    number = len(list(archive.iterdir())) + 1
-    (archive / f"cert{number}.pem").write_bytes(certificate_of(names, not_before, lifetime))
-    link = live / "cert.pem"
-    link.unlink(missing_ok=True)
-    link.symlink_to(f"../../archive/{lineage}/cert{number}.pem")
-    paths = "".join(f"{key} = {live}/{key}.pem\n" for key in ("cert", "privkey", "chain", "fullchain"))
-    (renewal / f"{lineage}.conf").write_text(f"{conf}version = 5.8.0\n{paths}[renewalparams]\nautorenew = True\n")
-    return live
-
-
-def put_hook(folder: Path) -> Path:
-    """A copy of the hook where the administrator puts it."""
-    hook = folder / "renewal-hooks" / "deploy" / HOOK.name
-    hook.parent.mkdir(parents=True, exist_ok=True)
-    hook.write_bytes(HOOK.read_bytes())
-    hook.chmod(0o755)
-    return hook
 
 
 def run_hook(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:

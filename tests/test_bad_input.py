@@ -17,8 +17,8 @@ import requests
 import responses
 
 import faulty_servers
-from conftest import Ran, make_lineage, put_hook, run_hook
-from start_certbot import DAY
+from conftest import Ran, run_hook
+from start_certbot import DAY, make_lineage, put_hook
 
 URL = "http://influx.example.com:8086"
 SECRET = "fake-secret"

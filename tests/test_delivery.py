@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 import certbot_renewal_report
 import start_servers
-from conftest import Ran, make_lineage, require, run_hook
-from start_certbot import DAY, self_signed
+from conftest import Ran, require, run_hook
+from start_certbot import DAY, make_lineage, self_signed
 from start_servers import ORG, InfluxDB
 from test_rules import TEXT
 

@@ -13,8 +13,8 @@ import pytest
 
 import certbot_renewal_report
 import pythons
-from conftest import Ran, make_lineage, put_hook
-from start_certbot import DAY, HOOK
+from conftest import Ran
+from start_certbot import DAY, HOOK, make_lineage, put_hook
 from start_servers import InfluxDB
 
 ROOT = HOOK.parent

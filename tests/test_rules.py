@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from line_protocol_parser import parse_line
 
 import certbot_renewal_report as hook_module
-from conftest import Ran, make_lineage, put_hook
-from start_certbot import DAY
+from conftest import Ran
+from start_certbot import DAY, make_lineage, put_hook
 
 HOUR = 3600
 BEGIN = 1_780_000_000  # an arbitrary notBefore

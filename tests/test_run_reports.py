@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import certbot_renewal_report
-from conftest import Ran, make_lineage, put_hook
-from start_certbot import DAY
+from conftest import Ran
+from start_certbot import DAY, make_lineage, put_hook
 from start_servers import InfluxDB
 
 Hook = Callable[..., Ran]

@@ -13,8 +13,8 @@ import yaml
 
 import certbot_renewal_report
 import start_servers
-from conftest import Ran, missing, put_hook, require
-from start_certbot import HOOK, Authority, Certbot
+from conftest import Ran, missing, require
+from start_certbot import HOOK, Authority, Certbot, put_hook
 from start_servers import InfluxDB, MissingServer, wait_for
 from test_run_reports import known, run_points, state_of
 

@@ -20,8 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import certbot_renewal_report
-from conftest import make_lineage, put_hook
-from start_certbot import DAY
+from start_certbot import DAY, make_lineage, put_hook
 from start_servers import ORG, InfluxDB
 from test_run_reports import known, renewals_of, run_points, state_of
 
@@ -91,7 +90,7 @@ class Host:
         requests.post(url, params=parameters, data=lines, headers=self.influxdb.headers, timeout=60).raise_for_status()
 
 
-@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(events=EVENTS)
 def test_in_the_end_the_points_are_what_the_disk_says(influxdb: InfluxDB, events: list[tuple[str, str, str]]) -> None:
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""What the hook costs, as ratios in one run: against the smallest script that posts the same body, and against its own deadline.
+"""What the hook costs, as ratios in one run: against the smallest script that posts the same body, run reports against the hook on one
+lineage, and the hook against its own deadline.
 
-Both are whole processes of the same Python, started alternately, posting to the same InfluxDB 1.8. The figures are medians, the
+All are whole processes of the same Python, started in turn, posting to the same InfluxDB 1.8. The figures are medians, the
 ratios those of the pairs: a machine whose speed drifts changes both of a pair.
 Start it with: make bench
 """
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import faulty_servers
 import start_servers
-from start_certbot import DAY, HOOK, certificate_of
+from start_certbot import DAY, HOOK, certificate_of, make_lineage, put_hook
 
 RUNS = 41  # of each; a median of fewer swings by more than the differences that matter
 DEADLINE = 2.0  # seconds, INFLUXDB_TIMEOUT of the runs against faulty servers
@@ -33,12 +34,26 @@ print(time.perf_counter() - begin, usage.ru_maxrss, os.waitstatus_to_exitcode(st
 """
 
 
-def measure(script: Path, environ: dict[str, str]) -> tuple[float, float, int]:
+Measured = tuple[float, float, int]
+
+
+def measure(script: Path, environ: dict[str, str], *arguments: str) -> Measured:
     """Seconds, peak memory in KiB and exit status of a Python script as a process."""
-    command = [sys.executable, "-I", "-S", "-c", LAUNCHER, sys.executable, str(script)]
+    command = [sys.executable, "-I", "-S", "-c", LAUNCHER, sys.executable, str(script), *arguments]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
     seconds, memory, status = done.stdout.split()
     return float(seconds), float(memory), int(status)
+
+
+def compared(count: int, pairs: list[tuple[Measured, Measured]]) -> float:
+    """Prints a line of medians and of the ratios of the pairs; returns the median time of the first of each pair, in seconds."""
+    if any(run[2] for pair in pairs for run in pair):
+        raise RuntimeError("a report failed")
+    times, memories = ([statistics.median(pair[who][what] for pair in pairs) for who in (0, 1)] for what in (0, 1))
+    of_time, of_memory = (f"{statistics.median(pair[0][what] / pair[1][what] for pair in pairs):6.2f}" for what in (0, 1))
+    mib = [memory / 1024 for memory in memories]
+    print(f"{count:8} {times[0] * 1000:9.0f} {times[1] * 1000:12.0f} {of_time} {mib[0]:9.1f} {mib[1]:13.1f} {of_memory}", flush=True)
+    return times[0]
 
 
 def against_the_smallest(folder: Path, influxdb: start_servers.InfluxDB) -> None:
@@ -46,7 +61,7 @@ def against_the_smallest(folder: Path, influxdb: start_servers.InfluxDB) -> None
     hook, small, body = folder / HOOK.name, folder / "smallest.py", folder / "body"
     hook.write_bytes(HOOK.read_bytes())
     bucket, seconds = influxdb.new_bucket(), dict[int, float]()
-    print(f"{'names':>6} {'hook ms':>9} {'smallest ms':>12} {'ratio':>6} {'hook MiB':>9} {'smallest MiB':>13} {'ratio':>6}")
+    print(f"{'names':>8} {'hook ms':>9} {'smallest ms':>12} {'ratio':>6} {'hook MiB':>9} {'smallest MiB':>13} {'ratio':>6}")
     for count in (3, 100, 1000):
         names = [f"name{number}.example.com" for number in range(count)]
         live = folder / "live" / f"of-{count}"
@@ -57,15 +72,24 @@ def against_the_smallest(folder: Path, influxdb: start_servers.InfluxDB) -> None
         body.write_text("".join(line for line in dry.stdout.splitlines(keepends=True) if not line.startswith("#")))
         small.write_text(SMALLEST.format(url=f"{influxdb.url}/api/v2/write?bucket={bucket}&precision=s", body=str(body)))
         pairs = [(measure(hook, environ), measure(small, {})) for _ in range(RUNS)]
-        if any(run[2] for pair in pairs for run in pair):
-            raise RuntimeError("a report failed")
-        times, memories = ([statistics.median(pair[who][what] for pair in pairs) for who in (0, 1)] for what in (0, 1))
-        seconds[count] = times[0]
-        of_time, of_memory = (f"{statistics.median(pair[0][what] / pair[1][what] for pair in pairs):6.2f}" for what in (0, 1))
-        mib = [memory / 1024 for memory in memories]
-        print(f"{count:6} {times[0] * 1000:9.0f} {times[1] * 1000:12.0f} {of_time} {mib[0]:9.1f} {mib[1]:13.1f} {of_memory}")
+        seconds[count] = compared(count, pairs)
     print(f"1,000 names take {seconds[1000] / seconds[3]:.2f} of the time of 3 names (wanted: at most 1.5)")
     print("wanted: time at most 1.20 and memory at most 1.15 of the smallest script, on 3 and 100 names")
+
+
+def run_reports(folder: Path, influxdb: start_servers.InfluxDB) -> None:
+    """Prints time and memory of run reports of 10 and of 1,000 lineages, as ratios to the hook on one lineage."""
+    environ, now = {"HOSTNAME": "bench", **influxdb.settings(influxdb.new_bucket())}, int(time.time())
+    for count in (1, 10, 1000):
+        for number in range(count):
+            names = [f"{name}{number}.example.com" for name in ("a", "b", "c")]
+            make_lineage(folder / str(count), f"c{number}", names, now - DAY - number, 90 * DAY)
+    one, renewed = put_hook(folder / "1"), {"RENEWED_LINEAGE": str(folder / "1" / "live" / "c0"), "RENEWED_DOMAINS": "a0.example.com"}
+    print(f"\n{'lineages':>8} {'--all ms':>9} {'hook on one':>12} {'ratio':>6} {'--all MiB':>9} {'hook on one':>13} {'ratio':>6}")
+    for count in (10, 1000):
+        many = put_hook(folder / str(count))
+        compared(count, [(measure(many, environ, "--all"), measure(one, {**environ, **renewed})) for _ in range(RUNS)])
+    print("wanted: time at most 1.2 of the hook on one lineage with 10 lineages, 5 with 1,000; memory at most 2")
 
 
 def against_the_deadline(folder: Path) -> None:
@@ -86,6 +110,7 @@ def main() -> int:
             print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, medians of {RUNS} runs each")
             with start_servers.influxdb("influxd-1.8", Path(name) / "influxdb") as influxdb:
                 against_the_smallest(Path(name), influxdb)
+                run_reports(Path(name), influxdb)
             against_the_deadline(Path(name))
     except (start_servers.MissingServer, RuntimeError, subprocess.CalledProcessError) as error:
         print(f"bench: {error}", file=sys.stderr)

@@ -48,6 +48,30 @@ def certificate_of(names: Sequence[str], not_before: int, lifetime: int) -> byte
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
+def make_lineage(folder: Path, lineage: str, names: list[str], not_before: int, lifetime: int, conf: str = "") -> Path:
+    """A lineage as certbot lays it out, without its key; returns its folder in live/."""
+    archive, live, renewal = folder / "archive" / lineage, folder / "live" / lineage, folder / "renewal"
+    for path in (archive, live, renewal):
+        path.mkdir(parents=True, exist_ok=True)
+    number = len(list(archive.iterdir())) + 1
+    (archive / f"cert{number}.pem").write_bytes(certificate_of(names, not_before, lifetime))
+    link = live / "cert.pem"
+    link.unlink(missing_ok=True)
+    link.symlink_to(f"../../archive/{lineage}/cert{number}.pem")
+    paths = "".join(f"{key} = {live}/{key}.pem\n" for key in ("cert", "privkey", "chain", "fullchain"))
+    (renewal / f"{lineage}.conf").write_text(f"{conf}version = 5.8.0\n{paths}[renewalparams]\nautorenew = True\n")
+    return live
+
+
+def put_hook(folder: Path) -> Path:
+    """A copy of the hook where the administrator puts it."""
+    hook = folder / "renewal-hooks" / "deploy" / HOOK.name
+    hook.parent.mkdir(parents=True, exist_ok=True)
+    hook.write_bytes(HOOK.read_bytes())
+    hook.chmod(0o755)
+    return hook
+
+
 def self_signed(path: Path, name: str) -> Path:
     """A server's certificate and key in one file, which is its own CA too."""
     key = KEY.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
