@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What the alert's query costs on a large fleet, as ratios in one run: against the published query and against reading alone.
+"""What the alerts' queries cost on a large fleet, and overdue.flux as ratios in one run: to the published query and to reading alone.
 
 The fleet: 10,000 certificates with two names each, 60 days of two reports a day, then 400 days. On InfluxDB 1.8, 1.12 and 2, one after
 the other. Then what Kapacitor needs, and how long a mail takes. Ten minutes or more; start it with: make bench
@@ -61,6 +61,12 @@ def states(now: int, first_day: int, last_day: int) -> Iterator[str]:
         yield f"certbot_renewal,{tags} {times} {moment}"
 
 
+def runs(now: int, first_day: int, last_day: int) -> Iterator[str]:
+    """Two runs of certbot a day on every host, from so many days ago to so many days ago."""
+    for at, host in itertools.product(range(now - first_day * DAY, now - last_day * DAY, DAY // 2), range(FLEET // 10)):
+        yield f"certbot_renewal,host=host{host} certificates=10i,failed_count=0i,unreadable_count=0i,exit_status=0i {at + host % 3600}"
+
+
 def load(influxdb: InfluxDB, bucket: str, lines: Iterator[str]) -> None:
     """Writes many points."""
     parameters = {"bucket": bucket, "org": ORG, "precision": "s"}
@@ -84,17 +90,22 @@ def seconds(influxdb: InfluxDB, bucket: str, flux: str, runs: int = RUNS) -> flo
 
 
 def queries(name: str, folder: Path) -> None:
-    """Prints a line of ratios for one InfluxDB."""
-    overdue, published = ((ROOT / "flux" / f"{query}.flux").read_text() for query in ("overdue", "overdue_domains"))
+    """Prints a line of seconds and ratios for one InfluxDB."""
+    overdue, published, silent, failing = (
+        (ROOT / "flux" / f"{query}.flux").read_text() for query in ("overdue", "overdue_domains", "silent_hosts", "failing")
+    )
     with start_servers.influxdb(name, folder / name, config="max-body-size = 0") as influxdb:
         bucket, now = influxdb.new_bucket(), int(time.time())
         load(influxdb, bucket, renewals(now))
-        load(influxdb, bucket, states(now, 60, 0))
+        for report in (states, runs):
+            load(influxdb, bucket, report(now, 60, 0))
         ours, reading = seconds(influxdb, bucket, overdue), seconds(influxdb, bucket, READING)
         theirs = seconds(influxdb, bucket, published, 1 if name == "influxd-1.8" else RUNS)
-        load(influxdb, bucket, states(now, 400, 60))
-        longer = seconds(influxdb, bucket, overdue)
-        print(f"{name:13} {ours:9.1f} {theirs:12.1f} {ours / theirs:7.2f} {ours / reading:9.2f} {longer / ours:9.2f}", flush=True)
+        of_hosts = "".join(f"{seconds(influxdb, bucket, query):9.1f}" for query in (silent, failing))
+        for report in (states, runs):
+            load(influxdb, bucket, report(now, 400, 60))
+        longer = "".join(f"{seconds(influxdb, bucket, query):9.1f}" for query in (overdue, silent, failing))
+        print(f"{name:13} {ours:9.1f} {theirs:12.1f} {ours / theirs:7.2f} {ours / reading:9.2f} {of_hosts} {longer}", flush=True)
 
 
 def mails(box: start_kapacitor.Inbox, number: int) -> bool:
@@ -135,8 +146,9 @@ def kapacitor(folder: Path) -> None:
 
 def main() -> int:
     """Prints all figures. Exit status 1 where a server is missing or a query fails."""
-    print(f"{FLEET} certificates, 60 days of reports; seconds of overdue.flux and of the published query, and ratios")
-    print(f"{'':13} {'overdue':>9} {'published':>12} {'ratio':>7} {'/reading':>9} {'400/60 d':>9}", flush=True)
+    print(f"{FLEET} certificates, ten on a host, 60 days of reports, then 400; seconds of the queries, and ratios")
+    hosts = f"{'silent':>9}{'failing':>9}"
+    print(f"{'':13} {'overdue':>9} {'published':>12} {'ratio':>7} {'/reading':>9} {hosts} {'400 days':>9}{hosts}", flush=True)
     try:
         with tempfile.TemporaryDirectory() as folder:
             for name in ("influxd-1.8", "influxd-1.12", "influxd-2"):
