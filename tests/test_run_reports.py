@@ -220,6 +220,18 @@ def test_many_lines_go_in_several_requests(influxdb: InfluxDB, hook: Hook, certb
     assert run_points(points)[-1]["certificates"] == "5"
 
 
+def test_more_names_than_a_field_can_hold(influxdb: InfluxDB, hook: Hook, certbot_folder: Path) -> None:
+    settings = influxdb.settings(influxdb.new_bucket())
+    for place in ("live", "renewal"):
+        (certbot_folder / place).mkdir()
+    for number in range(400):  # 96,000 characters
+        (certbot_folder / "renewal" / f"{number:03}{'x' * 237}.conf").touch()
+    assert "reported into" in hook("--all", **settings).out
+    (run,) = run_points(influxdb.points(settings["INFLUXDB_BUCKET"]))
+    names = run["unreadable"].split()
+    assert (run["unreadable_count"], names[0], names[-1], len(names[-2])) == ("400", "000" + "x" * 237, "...", 240)
+
+
 def test_a_host_is_retired_with_one_command(influxdb: InfluxDB, hook: Hook, certbot_folder: Path) -> None:
     now, settings = int(time.time()), influxdb.settings(influxdb.new_bucket())
     make_lineage(certbot_folder, "a.example.com", ["a.example.com"], now - DAY, 90 * DAY)
