@@ -512,8 +512,8 @@ def run_report(settings: Settings, environ: Environ, folder: str, now: int, in_p
     ended = sorted(set(known or {}) - disk.names())
     report.lines.extend(end_points(settings, ended, now))
     report.says.extend(f"{lineage} ended" for lineage in ended)
-    begin = {**(known or {}), **{found.lineage: found.not_before for found in disk.certificates}}
-    lines = [f"{lineage} {begin.get(lineage, 0)}\n" for lineage in sorted(disk.names())]
+    begin = {**dict.fromkeys(disk.broken, 0), **{found.lineage: found.not_before for found in disk.certificates}}
+    lines = [f"{lineage} {moment}\n" for lineage, moment in sorted(begin.items())]
     return report._replace(known="".join([f"# run report of {utc(now)}\n", *lines]))
 
 
