@@ -86,6 +86,17 @@ def test_a_tag_more_makes_no_second_certificate(influxdb: InfluxDB) -> None:
     assert {row["names"] for row in run(influxdb, "history", bucket)} == {"gains.example.com loses.example.com"}
 
 
+def test_a_tag_more_makes_no_second_host(influxdb: InfluxDB) -> None:
+    bucket, now = influxdb.new_bucket(), int(time.time())
+    for host, old, new in (("gains", "", ",dc=north"), ("loses", ",dc=north", "")):
+        for tags, at, names in ((old, now - 9 * DAY, "a b"), (new, now - 60, "")):
+            write(influxdb, bucket, state("a", now + DAY, host=host, run_at=at, at=at).replace(" ", f"{tags} ", 1))
+            write(influxdb, bucket, run_point(host, at, names, exit_status=1 if names else 0).replace(" ", f"{tags} ", 1))
+    assert [(row["host"], row["failing"]) for row in run(influxdb, "failing", bucket)] == [("gains", "false"), ("loses", "false")]
+    silent = [(row["host"], round(float(row["days_silent"]))) for row in run(influxdb, "silent_hosts", bucket)]
+    assert silent == [("gains", 0), ("loses", 0)]
+
+
 def test_certificates_oldest_first(influxdb: InfluxDB) -> None:
     bucket, now = influxdb.new_bucket(), int(time.time())
     write(influxdb, bucket, state("young", now + 59 * DAY), state("old", now + DAY, host="web2"), state("ended", 0))
