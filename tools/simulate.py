@@ -1,0 +1,320 @@
+#!/usr/bin/env python3
+"""Whether the alerts are right: a simulated year of a fleet, judged by the alert pack's own queries on a real InfluxDB.
+
+The hook's own code makes the reports of simulated_fleet.py; InfluxDB stores them in the order in which they arrive; the queries of flux/
+judge them with `now` pinned, every fifteen minutes as Kapacitor does. A model of the queries, much faster, says at which of these 35,000
+moments the level of any alert changes: there, and once a day besides, the real query judges. Every one of its rows must be what
+the model says, and a model of Kapacitor's alert states counts the mails. The same year is judged by the published query in the same way,
+and by what people use today, which asks no database. Start it with: make simulation
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import re
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import requests
+
+import start_servers
+from simulated_fleet import BEGIN, HOUR, Fleet, Span
+from simulated_judges import (
+    CRITICAL,
+    EVERY,
+    FAILING,
+    OVERDUE,
+    PROBE,
+    PROBES,
+    PUBLISHED,
+    SILENT,
+    AlertPack,
+    Judge,
+    Key,
+    Mail,
+    PublishedAlert,
+    probed,
+)
+from start_certbot import DAY
+from start_servers import ORG, InfluxDB
+
+ROOT = Path(__file__).resolve().parent.parent
+SLACK = 2 * EVERY  # clocks are off, and a run takes a while
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A way to use the alert pack, or the published query: how the fleet reports, and for how many days the bucket keeps points."""
+
+    name: str
+    judge: type[Judge]
+    alerts: tuple[str, ...]
+    run_reports: bool
+    retention: int
+
+
+CONFIGURATIONS = (
+    Configuration("with run reports", AlertPack, (OVERDUE, SILENT, FAILING), True, 400),
+    Configuration("with run reports, 7 days kept", AlertPack, (OVERDUE, SILENT, FAILING), True, 7),
+    Configuration("deploy hook alone", AlertPack, (OVERDUE,), False, 400),
+    Configuration("published hook and script", PublishedAlert, (PUBLISHED,), False, 400),
+)
+
+
+class Database:
+    """A bucket of a real InfluxDB that is written to, and asked as of a moment."""
+
+    def __init__(self, influxdb: InfluxDB, alerts: tuple[str, ...], retention: float) -> None:
+        self.influxdb, self.bucket = influxdb, influxdb.new_bucket()
+        self.pending: list[str] = []
+        self.written: set[str] = set()
+        self.session = requests.Session()
+        self.queries = {}
+        for alert in alerts:
+            text = (ROOT / "flux" / f"{alert}.flux").read_text().replace('"telegraf"', f'"{self.bucket}"')
+            since = re.search(r"since = -(\d+)d", text)
+            assert since
+            self.queries[alert] = text.replace(since[0], f"since = -{min(int(retention / DAY), int(since[1]))}d")
+
+    def take(self, line: str) -> None:
+        """A point that arrived. The same point again changes nothing; of renewals, run reports send many again."""
+        if line not in self.written:
+            self.pending.append(line)
+        if "renewed_count" in line:
+            self.written.add(line)
+
+    def flush(self) -> None:
+        """Writes what is pending."""
+        while self.pending:
+            batch, self.pending = self.pending[:20_000], self.pending[20_000:]
+            parameters = {"bucket": self.bucket, "org": ORG, "precision": "s"}
+            url, body = self.influxdb.url + "/api/v2/write", "\n".join(batch)
+            self.session.post(url, params=parameters, data=body, headers=self.influxdb.headers, timeout=120).raise_for_status()
+
+    def ask(self, alert: str, now: int) -> dict[Key, float]:
+        """The alert's own query at a moment: by key, the value that it judges."""
+        self.flush()
+        pinned = f"option now = () => {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(now))}\n"
+        rows = self.influxdb.query(pinned + self.queries[alert])
+        if alert == OVERDUE:
+            return {(row["host"], row["lineage"]): float(row["days_overdue"]) for row in rows}
+        if alert == PUBLISHED:
+            return {(row["host"], row["domain"]): float(row["stateDuration"]) for row in rows}
+        if alert == SILENT:
+            return {(row["host"],): float(row["days_silent"]) for row in rows}
+        return {(row["host"],): float(row["failing"] == "true") for row in rows}
+
+
+def compared(judge: Judge, alert: str, now: int, rows: dict[Key, float]) -> None:
+    """RuntimeError where a query does not say what its model says."""
+    expected = {key: value for key in judge.keys(alert) if (value := judge.value(alert, key, now)) is not None}
+    odd = {key: (rows.get(key), expected.get(key)) for key in {*rows, *expected} if abs(rows.get(key, 1e9) - expected.get(key, 1e9)) > 1e-6}
+    if odd:
+        raise RuntimeError(f"{alert}.flux at {now} does not say what the model says: {dict(itertools.islice(odd.items(), 5))}")
+
+
+def judged(fleet: Fleet, arrivals: list[tuple[float, list[str]]], judge: Judge, database: Database) -> tuple[list[Mail], int]:
+    """The year as Kapacitor hears it: its mails, and how often a query was asked."""
+    mails, asked = list[Mail](), 0
+    levels: dict[tuple[str, Key], bool] = defaultdict(bool)
+    # A point from the future, of a clock that is ahead, is seen when its time has come.
+    waiting = sorted(((max(at, *(int(line.rpartition(" ")[2]) for line in lines)), lines) for at, lines in arrivals), key=lambda a: a[0])
+    following = iter(waiting)
+    arrival = next(following, None)
+    changed = set[tuple[str, Key]]()
+    for now in range(BEGIN + EVERY, int(fleet.end), EVERY):
+        while arrival and arrival[0] <= now:
+            for line in arrival[1]:
+                judge.take(line)
+                database.take(line)
+            arrival = next(following, None)
+        changed |= judge.changed_until(now)
+        if fleet.influxdb_down.end_of(now) or fleet.kapacitor_down.end_of(now):
+            continue
+        alerts = set(database.queries) if now % DAY == 0 else set[str]()
+        for alert, key in changed:
+            value = judge.value(alert, key, now)
+            if alert in database.queries and value is not None and (value >= CRITICAL[alert]) != levels[alert, key]:
+                alerts.add(alert)
+        changed.clear()
+        for alert in sorted(alerts):
+            rows = database.ask(alert, now)
+            compared(judge, alert, now, rows)
+            asked += 1
+            for key, value in rows.items():
+                if (value >= CRITICAL[alert]) != levels[alert, key]:
+                    levels[alert, key] = value >= CRITICAL[alert]
+                    mails.append(Mail(now, alert, key, levels[alert, key], judge.evidence(alert, key, now)))
+    return mails, asked
+
+
+# ---- Scores ----------------------------------------------------------------------------------------------------------
+@dataclass
+class Score:
+    """How an alert did: alarms that were `true`, `false`, or false after an `outage` of InfluxDB of over a day; of the `incidents` that
+    lasted over a day how many were `missed` by all alerts; how `late` it told of the others, in seconds; certificates that `expired`, and
+    of how many of them nobody was told at least a day before (`unannounced`)."""
+
+    true: int = 0
+    false: int = 0
+    outage: int = 0
+    incidents: int = 0
+    missed: int = 0
+    expired: int = 0
+    unannounced: int = 0
+    heard: int = 0
+    alarms: int = 0
+    recoveries: int = 0
+    late: list[float] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+    def add(self, other: Score) -> None:
+        """Joins another fleet's."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+
+
+def lineage_of(key: Key) -> Key:
+    """Of the alert by name, the host and lineage."""
+    return (key[0], ".".join(key[1].split(".")[-3:])) if len(key) > 1 else key
+
+
+def scores(fleet: Fleet, alerts: tuple[str, ...], truth: dict[str, list[Span]], mails: list[Mail], early: float) -> dict[str, Score]:
+    """The mails against the truth; an alarm may be `early` by so many seconds."""
+    found = {alert: Score() for alert in alerts}
+    on: dict[tuple[str, Key], list[tuple[float, float]]] = defaultdict(list)  # when which alarm was on
+    spans = {alert: defaultdict[Key, list[Span]](list) for alert in alerts}
+    for alert in alerts:
+        for span in truth[alert]:
+            spans[alert][span.of].append(span)
+    for mail in mails:
+        score, key = found[mail.alert], lineage_of(mail.key)
+        if not mail.alarm:
+            on[mail.alert, key][-1] = on[mail.alert, key][-1][0], mail.at
+            continue
+        on[mail.alert, key].append((mail.at, fleet.end))
+        if any(span.begin - early <= mail.evidence <= span.end + SLACK for span in spans[mail.alert][key]):
+            score.true += 1
+        elif mail.alert == SILENT and fleet.influxdb_down.length_within(mail.at - 4 * DAY, mail.at) >= DAY:
+            score.outage += 1
+        else:
+            score.false += 1
+            score.wrong.append(f"seed {fleet.seed}: false {mail.alert} of {' '.join(mail.key)} at {mail.at}")
+    for alert in alerts:
+        for span in truth[alert]:
+            related = [(alert, span.of)] + ([(SILENT, span.of[:1]), (FAILING, span.of[:1])] if alert == OVERDUE else [])
+            times = [begin for key in related for begin, end in on[key] if begin <= span.end and end >= span.begin]
+            mine = [(begin, end) for begin, end in on[alert, span.of] if begin <= span.end and end >= span.begin]
+            if PROBE in alerts or PUBLISHED in alerts:  # an alarm that is always on tells nothing
+                times = [begin for begin in times if begin >= span.begin - early]
+                mine = [(begin, end) for begin, end in mine if begin >= span.begin - early]
+            score = found[alert]
+            if span.expiry and span.end > span.expiry:
+                score.expired += 1
+                score.unannounced += not any(begin <= span.expiry - DAY for begin in times)
+            deaf = sum(down.length_within(span.begin, span.end) for down in (fleet.influxdb_down, fleet.kapacitor_down))
+            if span.end - span.begin - deaf <= DAY:
+                continue
+            score.incidents += 1
+            if not times:
+                score.missed += 1
+                score.wrong.append(f"seed {fleet.seed}: missed {alert} of {' '.join(span.of)} from {span.begin:.0f} to {span.end:.0f}")
+            if mine:
+                score.heard += 1
+                score.alarms += len(mine)
+                score.recoveries += sum(end < fleet.end for _, end in mine)
+                first = min(begin for begin, _ in mine)
+                score.late.append(max(0.0, first - span.begin))
+    return found
+
+
+def year(seed: int, certificates: int, days: int, server: str) -> list[tuple[str, dict[str, Score], str]]:
+    """One fleet's year, in every configuration."""
+    results, fleets = [], dict[bool, Fleet]()
+    with (
+        tempfile.TemporaryDirectory() as name,
+        start_servers.influxdb(server, Path(name) / "influxdb", config="max-body-size = 0") as influxdb,
+    ):
+        for configuration in CONFIGURATIONS:
+            begin = time.monotonic()
+            if configuration.run_reports not in fleets:
+                fleet = fleets[configuration.run_reports] = Fleet(
+                    seed, certificates, days, configuration.run_reports, Path(name) / f"fleet {configuration.name}"
+                )
+                fleet.run()
+            fleet, judge = fleets[configuration.run_reports], configuration.judge(configuration.retention * DAY)
+            published, alerts = configuration.judge is PublishedAlert, configuration.alerts
+            arrivals = fleet.published if published else fleet.arrivals
+            mails, asked = judged(fleet, arrivals, judge, Database(influxdb, alerts, configuration.retention * DAY))
+            truth = {OVERDUE: fleet.overdue, SILENT: fleet.silent, FAILING: fleet.failing, PUBLISHED: fleet.overdue}
+            took = f"{len(fleet.hosts)} hosts, {len(arrivals)} reports, {asked} queries, {time.monotonic() - begin:.0f} s"
+            remark = f"seed {seed}, {server}, {configuration.name}: {took}"
+            results.append((configuration.name, scores(fleet, alerts, truth, mails, DAY if published else SLACK), remark))
+        for rule, threshold in PROBES.items():
+            found = scores(fleet, (PROBE,), {PROBE: fleet.overdue}, probed(fleet, threshold), DAY)
+            results.append((rule, found, f"seed {seed}, {rule}"))
+    return results
+
+
+def table(results: dict[str, dict[str, Score]]) -> str:
+    """What everybody wants to know."""
+    header = (
+        "",
+        "alert",
+        "true",
+        "false",
+        "after an outage",
+        "incidents",
+        "missed",
+        "late, median",
+        "worst",
+        "mails for one",
+        "recoveries",
+        "expired",
+        "unannounced",
+    )
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    for name, by_alert in results.items():
+        for alert, score in by_alert.items():
+            late = [f"{f(score.late) / HOUR:.1f} h" if score.late else "" for f in (statistics.median, max)]
+            each = [f"{count / score.heard:.2f}" if score.heard else "" for count in (score.alarms, score.recoveries)]
+            row = (name, alert, score.true, score.false, score.outage, score.incidents, score.missed, *late, *each)
+            lines.append("| " + " | ".join(map(str, (*row, score.expired, score.unannounced))) + " |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Prints the table. Exit status 1 where run reports did not keep the promise, or a server is missing."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--certificates", type=int, default=500)
+    parser.add_argument("--days", type=int, default=365)
+    given = parser.parse_args()
+    servers = ("influxd-1.12", "influxd-2")
+    totals: dict[str, dict[str, Score]] = {}
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        years = [
+            pool.submit(year, seed, given.certificates, given.days, server)
+            for seed, server in zip(range(1, given.seeds + 1), itertools.cycle(servers))
+        ]
+        for done in years:
+            for name, by_alert, remark in done.result():
+                print(remark, flush=True)
+                for alert, score in by_alert.items():
+                    totals.setdefault(name, {}).setdefault(alert, Score()).add(score)
+    print(table(totals))
+    wrong = [text for name, by_alert in totals.items() for score in by_alert.values() for text in score.wrong if "run reports" in name]
+    print(*wrong, sep="\n")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
