@@ -94,7 +94,7 @@ def test_a_tag_more_makes_no_second_host(influxdb: InfluxDB) -> None:
             write(influxdb, bucket, run_point(host, at, names, exit_status=1 if names else 0).replace(" ", f"{tags} ", 1))
     assert [(row["host"], row["failing"]) for row in run(influxdb, "failing", bucket)] == [("gains", "false"), ("loses", "false")]
     silent = [(row["host"], round(float(row["days_silent"]))) for row in run(influxdb, "silent_hosts", bucket)]
-    assert silent == [("gains", 0), ("loses", 0)]
+    assert silent == [("(most hosts)", -1), ("gains", 0), ("loses", 0)]
 
 
 def test_certificates_oldest_first(influxdb: InfluxDB) -> None:
@@ -255,6 +255,7 @@ def test_a_host_is_silent_when_one_of_its_certificates_is(influxdb: InfluxDB) ->
         "retired": -1,
         "deploy-hook-only": -1,
         "gone": 2,
+        "(most hosts)": 2,
     }
     assert {host: row["lineages"] for host, row in rows.items()} == {
         "both": "b c",
@@ -262,5 +263,35 @@ def test_a_host_is_silent_when_one_of_its_certificates_is(influxdb: InfluxDB) ->
         "retired": "none",
         "deploy-hook-only": "none",
         "gone": "a",
+        "(most hosts)": "both gone (2 of 3)",
     }
     assert seconds(rows["both"]["last"]) == now - 3 * DAY
+
+
+@pytest.mark.parametrize(
+    ("hosts", "days_ago", "deaf", "most"),
+    [
+        (5, {0.4: 5, 1.5: 5, 2.5: 5}, False, False),
+        (5, {0.4: 3, 1.5: 3, 2.5: 5}, False, False),  # two are silent
+        (5, {0.4: 2, 1.5: 5, 2.5: 5}, True, False),  # InfluxDB has been away for a while, or is again there since a while
+        (5, {0.4: 5, 1.5: 2, 2.5: 5}, True, False),
+        (5, {0.4: 2, 1.5: 2, 2.5: 5}, True, True),
+        (5, {2.5: 5}, True, True),
+        (3, {0.4: 2, 1.5: 2, 2.5: 3}, False, False),
+        (3, {0.4: 1, 1.5: 1, 2.5: 3}, True, True),
+        (2, {2.5: 2}, False, False),  # two are no fleet: each is judged
+        (1, {2.5: 1}, False, False),
+    ],
+)
+def test_a_host_is_not_judged_while_most_are_not_heard(
+    influxdb: InfluxDB, hosts: int, days_ago: dict[float, int], deaf: bool, most: bool
+) -> None:
+    bucket, now = influxdb.new_bucket(), int(time.time())
+    for days, heard in days_ago.items():
+        at = now - int(days * DAY)
+        for number in range(heard):
+            write(influxdb, bucket, state("a", now + DAY, host=f"web{number}", run_at=at, at=at), run_point(f"web{number}", at))
+    rows = {row["host"]: row for row in run(influxdb, "silent_hosts", bucket)}
+    assert {row["deaf"] for host, row in rows.items() if host != "(most hosts)"} == {str(deaf).lower()}
+    assert float(rows["(most hosts)"]["days_silent"]) == pytest.approx(2.5 if most else -1.0, abs=0.01)
+    assert len(rows) == hosts + 1

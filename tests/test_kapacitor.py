@@ -211,7 +211,8 @@ def test_a_host_that_fails_or_is_silent_is_one_mail_and_its_recovery_another(hou
         reported("pair", now - 49 * 3600, lineage="b"),  # another container with the same host tag, which stopped
         reported("turning", silent),
         state("a", day, host="deploy-hook-only", at=now - 50 * DAY),
-        run_point("well", now - 60, exit_status=0),
+        *(run_point(host, now - 30 * 3600, exit_status=0) for host in ("well", "failed", "error", "unreadable", "pair")),
+        *(run_point(host, now - 60, exit_status=0) for host in ("well", "pair")),
         run_point("failed", now - 60, failed="a b", exit_status=1),
         run_point("error", now - 60, exit_status=143),
         run_point("unreadable", now - 60, unreadable="c"),
@@ -247,6 +248,37 @@ def test_a_host_that_fails_or_is_silent_is_one_mail_and_its_recovery_another(hou
         "retired: no longer expected to report",
         "silent: reports again",
     ]
+    assert kapacitor.errors() == []
+
+
+@EVERY
+def test_hosts_that_are_silent_together_are_one_mail(house: House, tmp_path: Path) -> None:
+    influxdb, box = house.start_influxdb(), house.box
+    bucket, now, hosts = influxdb.new_bucket(), int(time.time()), [f"web{number}" for number in range(5)]
+
+    def reported(at: int, *which: str) -> list[str]:
+        return [line for host in which for line in (state("a", now + DAY, host=host, run_at=at, at=at), run_point(host, at, exit_status=0))]
+
+    # web0 stopped first, and was told of; then InfluxDB was away for three days.
+    write(influxdb, bucket, *reported(now - 6 * DAY, "web0"), *reported(now - 3 * DAY, *hosts[1:]))
+    kapacitor = house.start_kapacitor(load_folder(tmp_path, influxdb, bucket))
+    evaluated(kapacitor, tasks=HOST_TASKS)
+    (subject,) = box.subjects()
+    assert subject.startswith("(most hosts): no report of certbot for 3.0 days, last ")
+    assert "web0 web1 web2 web3 web4 (5 of 5)" in subject
+    assert "Was InfluxDB away?" in told(box, "(most hosts)") and "--retire" not in told(box, "(most hosts)")
+    write(influxdb, bucket, *reported(now, *hosts[1:4]))
+    wait_for(lambda: len(box.mails) == 2, "the recovery")
+    evaluated(kapacitor, tasks=HOST_TASKS)
+    assert box.subjects()[1:] == ["(most hosts): report again"]  # nothing yet of web0 and web4, which may have had no run of certbot
+    write(influxdb, bucket, *reported(now - 30 * 3600, *hosts[1:4]), *reported(now, *hosts[1:4]))  # as a day later
+    wait_for(lambda: len(box.mails) == 4, "the mails of those that do not report again")
+    assert sorted(subject.partition(":")[0] for subject in box.subjects()[2:]) == ["web0", "web4"]
+    write(influxdb, bucket, *reported(now - 3 * DAY, *(f"more{number}" for number in range(6))))  # most are silent again
+    wait_for(lambda: len(box.mails) == 5, "the mail that most hosts are silent")
+    evaluated(kapacitor, tasks=HOST_TASKS)
+    assert box.subjects()[4].startswith("(most hosts): ")
+    assert len(box.mails) == 5  # web0 and web4 stay told of
     assert kapacitor.errors() == []
 
 

@@ -3,8 +3,8 @@
 
     python3 tools/put_queries.py
 
-A script renewal_X.tick holds X.flux, and host_silent.tick silent_hosts.flux, with their parameters bucket and measurement taken from
-the script's vars.
+A script renewal_X.tick holds X.flux, and host_silent.tick silent_hosts.flux, with their parameters bucket, measurement and silence taken
+from the script's vars.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = ROOT / "kapacitor" / "templates"
 QUERY = re.compile(r"(?<=\|queryFlux\('''\n).*?(?='''\)\n)", re.DOTALL)
-PARAMETER = re.compile(r'(?m)^(bucket|measurement) = ".*"$')
+TEXT = re.compile(r'(?m)^(bucket|measurement) = ".*"$')
+NUMBER = re.compile(r"(?m)^(silence) = [\d.]+$")
 
 
 def with_query(script: Path) -> str:
     """The text of a TICKscript with its query as flux/ has it now."""
     name = "silent_hosts" if script.stem == "host_silent" else script.stem.removeprefix("renewal_")
     query = (ROOT / "flux" / f"{name}.flux").read_text()
-    spliced = PARAMETER.sub(lambda found: f"{found[1]} = \"''' + {found[1]} + '''\"", query)
+    spliced = TEXT.sub(lambda found: f"{found[1]} = \"''' + {found[1]} + '''\"", query)
+    spliced = NUMBER.sub(lambda found: f"{found[1]} = ''' + string({found[1]}) + '''", spliced)
     return QUERY.sub(lambda _: spliced, script.read_text(), count=1)
 
 

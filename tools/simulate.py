@@ -3,7 +3,7 @@
 
 The hook's own code makes the reports of simulated_fleet.py; InfluxDB stores them in the order in which they arrive; the queries of flux/
 judge them with `now` pinned, every fifteen minutes as Kapacitor does. A model of the queries, much faster, says at which of these 35,000
-moments the level of any alert changes: there, and once a day besides, the real query judges. Every one of its rows must be what
+moments the level of any alert changes: there, and once a week besides, the real query judges. Every one of its rows must be what
 the model says, and a model of Kapacitor's alert states counts the mails. The same year is judged by the published query in the same way,
 and by what people use today, which asks no database. Start it with: make simulation
 """
@@ -28,7 +28,6 @@ import requests
 import start_servers
 from simulated_fleet import BEGIN, HOUR, Fleet, Span
 from simulated_judges import (
-    CRITICAL,
     EVERY,
     FAILING,
     OVERDUE,
@@ -41,6 +40,7 @@ from simulated_judges import (
     Key,
     Mail,
     PublishedAlert,
+    Row,
     probed,
 )
 from start_certbot import DAY
@@ -99,24 +99,26 @@ class Database:
             url, body = self.influxdb.url + "/api/v2/write", "\n".join(batch)
             self.session.post(url, params=parameters, data=body, headers=self.influxdb.headers, timeout=120).raise_for_status()
 
-    def ask(self, alert: str, now: int) -> dict[Key, float]:
-        """The alert's own query at a moment: by key, the value that it judges."""
+    def ask(self, alert: str, now: int) -> dict[Key, Row]:
+        """The alert's own query at a moment: what it says, by key."""
         self.flush()
         pinned = f"option now = () => {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(now))}\n"
         rows = self.influxdb.query(pinned + self.queries[alert])
         if alert == OVERDUE:
-            return {(row["host"], row["lineage"]): float(row["days_overdue"]) for row in rows}
+            return {(row["host"], row["lineage"]): Row(float(row["days_overdue"])) for row in rows}
         if alert == PUBLISHED:
-            return {(row["host"], row["domain"]): float(row["stateDuration"]) for row in rows}
+            return {(row["host"], row["domain"]): Row(float(row["stateDuration"])) for row in rows}
         if alert == SILENT:
-            return {(row["host"],): float(row["days_silent"]) for row in rows}
-        return {(row["host"],): float(row["failing"] == "true") for row in rows}
+            return {(row["host"],): Row(float(row["days_silent"]), row["deaf"] == "true") for row in rows}
+        return {(row["host"],): Row(float(row["failing"] == "true")) for row in rows}
 
 
-def compared(judge: Judge, alert: str, now: int, rows: dict[Key, float]) -> None:
+def compared(judge: Judge, alert: str, now: int, rows: dict[Key, Row]) -> None:
     """RuntimeError where a query does not say what its model says."""
-    expected = {key: value for key in judge.keys(alert) if (value := judge.value(alert, key, now)) is not None}
-    odd = {key: (rows.get(key), expected.get(key)) for key in {*rows, *expected} if abs(rows.get(key, 1e9) - expected.get(key, 1e9)) > 1e-6}
+    expected = {key: row for key in judge.keys(alert) if (row := judge.row(alert, key, now)) is not None}
+    none = Row(1e9)
+    pairs = {key: (rows.get(key, none), expected.get(key, none)) for key in {*rows, *expected}}
+    odd = {key: (said, meant) for key, (said, meant) in pairs.items() if abs(said.value - meant.value) > 1e-6 or said.deaf != meant.deaf}
     if odd:
         raise RuntimeError(f"{alert}.flux at {now} does not say what the model says: {dict(itertools.islice(odd.items(), 5))}")
 
@@ -139,19 +141,19 @@ def judged(fleet: Fleet, arrivals: list[tuple[float, list[str]]], judge: Judge, 
         changed |= judge.changed_until(now)
         if fleet.influxdb_down.end_of(now) or fleet.kapacitor_down.end_of(now):
             continue
-        alerts = set(database.queries) if now % DAY == 0 else set[str]()
+        alerts = set(database.queries) if now % (7 * DAY) == 0 else set[str]()
         for alert, key in changed:
-            value = judge.value(alert, key, now)
-            if alert in database.queries and value is not None and (value >= CRITICAL[alert]) != levels[alert, key]:
+            expected = judge.row(alert, key, now) if alert in database.queries else None
+            if expected and expected.critical(alert, levels[alert, key]) != levels[alert, key]:
                 alerts.add(alert)
         changed.clear()
         for alert in sorted(alerts):
             rows = database.ask(alert, now)
             compared(judge, alert, now, rows)
             asked += 1
-            for key, value in rows.items():
-                if (value >= CRITICAL[alert]) != levels[alert, key]:
-                    levels[alert, key] = value >= CRITICAL[alert]
+            for key, row in rows.items():
+                if row.critical(alert, levels[alert, key]) != levels[alert, key]:
+                    levels[alert, key] = not levels[alert, key]
                     mails.append(Mail(now, alert, key, levels[alert, key], judge.evidence(alert, key, now)))
     return mails, asked
 
@@ -160,8 +162,9 @@ def judged(fleet: Fleet, arrivals: list[tuple[float, list[str]]], judge: Judge, 
 @dataclass
 class Score:
     """How an alert did: alarms that were `true`, `false`, or false after an `outage` of InfluxDB of over a day; of the `incidents` that
-    lasted over a day how many were `missed` by all alerts; how `late` it told of the others, in seconds; certificates that `expired`, and
-    of how many of them nobody was told at least a day before (`unannounced`)."""
+    lasted over a day how many were `missed` by all alerts; how `late` it told of the others, in seconds since the report that could tell
+    arrived, and where InfluxDB had been away for over a day in the four before (`late_after`); certificates that `expired`, and of how
+    many of them nobody was told at least a day before (`unannounced`)."""
 
     true: int = 0
     false: int = 0
@@ -174,6 +177,7 @@ class Score:
     alarms: int = 0
     recoveries: int = 0
     late: list[float] = field(default_factory=list)
+    late_after: list[float] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
     def add(self, other: Score) -> None:
@@ -231,9 +235,18 @@ def scores(fleet: Fleet, alerts: tuple[str, ...], truth: dict[str, list[Span]], 
                 score.heard += 1
                 score.alarms += len(mine)
                 score.recoveries += sum(end < fleet.end for _, end in mine)
-                first = min(begin for begin, _ in mine)
-                score.late.append(max(0.0, first - span.begin))
+                told = min(begin for begin, _ in mine)
+                known = known_at(fleet, alert, span)
+                away = fleet.influxdb_down.length_within(span.begin - 4 * DAY, told) >= DAY
+                (score.late_after if away else score.late).append(max(0.0, told - known))
     return found
+
+
+def known_at(fleet: Fleet, alert: str, span: Span) -> float:
+    """When it could be known at the earliest: when the first run report after the beginning arrived; where none did, at the beginning."""
+    if alert in (OVERDUE, FAILING) and fleet.run_reports:
+        return min((arrived for made, arrived in fleet.delivered[span.of[0]] if made >= span.begin), default=span.begin)
+    return span.begin
 
 
 def year(seed: int, certificates: int, days: int, server: str) -> list[tuple[str, dict[str, Score], str]]:
@@ -276,6 +289,7 @@ def table(results: dict[str, dict[str, Score]]) -> str:
         "missed",
         "late, median",
         "worst",
+        "worst after an outage",
         "mails for one",
         "recoveries",
         "expired",
@@ -284,7 +298,8 @@ def table(results: dict[str, dict[str, Score]]) -> str:
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for name, by_alert in results.items():
         for alert, score in by_alert.items():
-            late = [f"{f(score.late) / HOUR:.1f} h" if score.late else "" for f in (statistics.median, max)]
+            measured = (statistics.median, score.late), (max, score.late), (max, score.late_after)
+            late = [f"{summary(times) / HOUR:.1f} h" if times else "" for summary, times in measured]
             each = [f"{count / score.heard:.2f}" if score.heard else "" for count in (score.alarms, score.recoveries)]
             row = (name, alert, score.true, score.false, score.outage, score.incidents, score.missed, *late, *each)
             lines.append("| " + " | ".join(map(str, (*row, score.expired, score.unannounced))) + " |")

@@ -138,7 +138,7 @@ class Fleet:
         self.overdue: list[Span] = []
         self.failing: list[Span] = []
         self.silent: list[Span] = []
-        self.reports_made: dict[str, list[float]] = defaultdict(list)
+        self.delivered: dict[str, list[tuple[float, float]]] = defaultdict(list)  # run reports, by host tag: made, arrived
         self.last_run: dict[int, float] = {}
         self.fails_since: dict[str, float] = {}
         self.under_way: list[str] = []
@@ -397,9 +397,10 @@ class Fleet:
 
     def run_report(self, host: Host, exit_status: int) -> None:
         """The run report, a minute after certbot began."""
-        self.reports_made[host.tag].append(self.now)
         environ, clock = {"EXIT_STATUS": str(exit_status)}, int(self.now) + 60 + host.skew
-        self.sent(host, lambda: hook.run_report(self.settings(host), environ, str(host.folder), clock, False, False))
+        arrives = self.sent(host, lambda: hook.run_report(self.settings(host), environ, str(host.folder), clock, False, False))
+        if arrives:
+            self.delivered[host.tag].append((self.now, arrives))
 
     def say_ended(self, host: Host, tag: str, names: list[str]) -> None:
         """`--retire`, repeated by the administrator until it succeeds."""

@@ -9,9 +9,11 @@ import heapq
 import itertools
 import re
 from abc import ABC, abstractmethod
+from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import certbot_renewal_report as hook
 from simulated_fleet import BEGIN, Fleet
@@ -27,7 +29,19 @@ EXIT_STATUS = re.compile(r"exit_status=(\d+)i")
 NAME = re.compile(r"certbot_renewal,domain=(?!all,)(\S+),host=(\S+) renewed_count=1 (\d+)")
 # From which value of its query on an alert is critical: the vars of the TICKscripts as they come.
 CRITICAL = {OVERDUE: 1.0, SILENT: 2.0, FAILING: 1.0, PUBLISHED: 60.0}
+MOST = ("(most hosts)",)  # the row of host_silent that tells of more than half of them
 Key = tuple[str, ...]  # host tag; and lineage or name, for the alert of overdue renewals
+
+
+class Row(NamedTuple):
+    """What a query says: the value that the alert judges, and whether it shall not judge it now (`deaf`)."""
+
+    value: float
+    deaf: bool = False
+
+    def critical(self, alert: str, before: bool) -> bool:
+        """The level that the TICKscript gives, after what it was before."""
+        return self.value >= CRITICAL[alert] and (before or not self.deaf)
 
 
 @dataclass
@@ -55,8 +69,8 @@ class Judge(ABC):
         """A point that arrived."""
 
     @abstractmethod
-    def value(self, alert: str, key: Key, now: int) -> float | None:
-        """What the alert judges of a row; None where there is no row."""
+    def row(self, alert: str, key: Key, now: int) -> Row | None:
+        """What the query must say; None where there is no row."""
 
     @abstractmethod
     def keys(self, alert: str) -> Iterable[Key]:
@@ -87,6 +101,8 @@ class AlertPack(Judge):
         super().__init__(retention)
         self.states: dict[str, dict[str, tuple[int, int, int]]] = defaultdict(dict)  # by host and lineage: time, due, run_at
         self.runs: dict[str, tuple[int, bool]] = {}  # by host: time, failing
+        self.heard: dict[str, list[int]] = defaultdict(list)  # by host: times of its run points, sorted
+        self.fleet_at, self.fleet = 0, (0, 0, 0, 0)  # as of a moment
 
     def take(self, line: str) -> None:
         if state := STATE.fullmatch(line):
@@ -97,28 +113,49 @@ class AlertPack(Judge):
                 self.changes(SILENT, (host,), at + self.retention, run_at + 2 * DAY if run_at and due else 0)
         elif run := RUN.fullmatch(line):
             at, status = int(run[3]), EXIT_STATUS.search(line)
+            insort(self.heard[run[1]], at)
             if at >= self.runs.get(run[1], (0, False))[0]:
                 self.runs[run[1]] = at, run[2] != "0" or bool(status and status[1] != "0")
                 self.changes(FAILING, (run[1],))
 
-    def value(self, alert: str, key: Key, now: int) -> float | None:
+    def last_of(self, host: str, now: int) -> int | None:
+        """When the certificate of a host that was reported least recently was; 0 without run reports, None without any report."""
+        visible = [state for state in self.states[host].values() if state[0] >= now - self.retention]
+        return min((run_at for _, due, run_at in visible if run_at and due), default=0) if visible else None
+
+    def fleet_of(self, now: int) -> tuple[int, int, int, int]:
+        """How many hosts there are, how many were heard in the last day and in the one before, and since when more than half of them
+        were not, or 0."""
+        if self.fleet_at != now:
+            lasts = [last for host in self.states if (last := self.last_of(host, now))]
+            silent = [last for last in lasts if last <= now - 2 * DAY]
+            lately, before = (sum(heard_within(times, now - days * DAY, DAY) for times in self.heard.values()) for days in (1, 2))
+            since = max(silent) if len(lasts) > 2 and len(silent) * 2 > len(lasts) else 0
+            self.fleet_at, self.fleet = now, (len(lasts), lately, before, since)
+        return self.fleet
+
+    def row(self, alert: str, key: Key, now: int) -> Row | None:
         """Days overdue, days silent, or 1 for failing."""
         if alert == FAILING:
             at, failing = self.runs.get(key[0], (0, False))
-            return float(failing) if at >= now - min(self.retention, 30 * DAY) else None
-        visible = {name: state for name, state in self.states[key[0]].items() if state[0] >= now - self.retention}
+            return Row(float(failing)) if at >= now - min(self.retention, 30 * DAY) else None
         if alert == SILENT:
-            last = min((run_at for _, due, run_at in visible.values() if run_at and due), default=0)
-            return ((now - last) / DAY if last else -1.0) if visible else None
-        if key[1] not in visible:
-            return None
-        _, due, run_at = visible[key[1]]
-        return ((run_at or now) - due) / DAY if due else -1.0
+            hosts, lately, before, since = self.fleet_of(now)
+            last = since if key == MOST else self.last_of(key[0], now)
+            deaf = key != MOST and hosts > 2 and (lately * 2 < hosts or before * 2 < hosts)
+            return None if last is None else Row((now - last) / DAY if last else -1.0, deaf)
+        at, due, run_at = self.states[key[0]][key[1]]
+        return (Row(((run_at or now) - due) / DAY) if due else Row(-1.0)) if at >= now - self.retention else None
 
     def keys(self, alert: str) -> Iterable[Key]:
         if alert == OVERDUE:
             return [(host, lineage) for host, lineages in self.states.items() for lineage in lineages]
-        return [(host,) for host in (self.runs if alert == FAILING else self.states)]
+        return [(host,) for host in (self.runs if alert == FAILING else self.states)] + ([MOST] if alert == SILENT else [])
+
+    def changed_until(self, now: int) -> set[tuple[str, Key]]:
+        """The rows of silent hosts depend on what is heard of the others."""
+        silent = [(host,) for host in self.states if (self.last_of(host, now) or now) <= now - 2 * DAY]
+        return super().changed_until(now) | {(SILENT, key) for key in [MOST, *silent]}
 
     def evidence(self, alert: str, key: Key, now: int) -> float:
         return (self.states[key[0]][key[1]][2] or now) if alert == OVERDUE else now
@@ -137,16 +174,22 @@ class PublishedAlert(Judge):
             self.last[key] = at
             self.changes(PUBLISHED, key, (at // DAY + 62) * DAY, at + 65 * DAY)
 
-    def value(self, alert: str, key: Key, now: int) -> float | None:
+    def row(self, alert: str, key: Key, now: int) -> Row | None:
         """Whole days since the end of the window after that of the last renewal."""
         at = self.last[key]
         end = (at // DAY + 1) * DAY
         if at < now - 65 * DAY:
             return None
-        return -1.0 if now <= end else float(max(0, (now - end - DAY) // DAY))
+        return Row(-1.0 if now <= end else float(max(0, (now - end - DAY) // DAY)))
 
     def keys(self, alert: str) -> Iterable[Key]:
         return self.last
+
+
+def heard_within(times: list[int], begin: int, seconds: int) -> bool:
+    """Whether one of the sorted times is within so many seconds from a moment on."""
+    at = bisect_left(times, begin)
+    return at < len(times) and times[at] < begin + seconds
 
 
 def probed(fleet: Fleet, threshold: Callable[[hook.Certificate], float]) -> list[Mail]:
