@@ -3,7 +3,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/certbot-renewal-report
 PYTHON ?= python3
 VENV := $(CACHE)/venv
 
-.PHONY: test demo bench servers pythons lint
+.PHONY: test demo bench simulation servers pythons lint
 
 test: $(VENV)/ready servers pythons lint
 	$(VENV)/bin/python -m pytest -q -rs -n 4 --dist worksteal
@@ -16,6 +16,10 @@ bench: $(VENV)/ready
 	$(PYTHON) tools/build_servers.py influxd-1.8 influxd-1.12 influxd-2 kapacitor
 	$(VENV)/bin/python tools/bench.py
 	$(VENV)/bin/python tools/bench_alerts.py
+
+simulation: $(VENV)/ready
+	$(PYTHON) tools/build_servers.py influxd-1.12 influxd-2
+	$(VENV)/bin/python tools/simulate.py
 
 servers:  # without them their tests are skipped, and fail in CI
 	-$(PYTHON) tools/build_servers.py

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import requests
 
+import certbot_renewal_report as hook
 import start_servers
 from simulated_fleet import BEGIN, HOUR, Fleet, Span
 from simulated_judges import (
@@ -205,7 +206,8 @@ def scores(fleet: Fleet, alerts: tuple[str, ...], truth: dict[str, list[Span]], 
             on[mail.alert, key][-1] = on[mail.alert, key][-1][0], mail.at
             continue
         on[mail.alert, key].append((mail.at, fleet.end))
-        if any(span.begin - early <= mail.evidence <= span.end + SLACK for span in spans[mail.alert][key]):
+        before = DAY if mail.alert == SILENT else early  # certbot is stopped, and its last report was lost: it is told of earlier
+        if any(span.begin - before <= mail.evidence <= span.end + SLACK for span in spans[mail.alert][key]):
             score.true += 1
         elif mail.alert == SILENT and fleet.influxdb_down.length_within(mail.at - 4 * DAY, mail.at) >= DAY:
             score.outage += 1
@@ -269,7 +271,7 @@ def year(seed: int, certificates: int, days: int, server: str) -> list[tuple[str
             mails, asked = judged(fleet, arrivals, judge, Database(influxdb, alerts, configuration.retention * DAY))
             truth = {OVERDUE: fleet.overdue, SILENT: fleet.silent, FAILING: fleet.failing, PUBLISHED: fleet.overdue}
             took = f"{len(fleet.hosts)} hosts, {len(arrivals)} reports, {asked} queries, {time.monotonic() - begin:.0f} s"
-            remark = f"seed {seed}, {server}, {configuration.name}: {took}"
+            remark = f"seed {seed}, InfluxDB {influxdb.version()}, {configuration.name}: {took}"
             results.append((configuration.name, scores(fleet, alerts, truth, mails, DAY if published else SLACK), remark))
         for rule, threshold in PROBES.items():
             found = scores(fleet, (PROBE,), {PROBE: fleet.overdue}, probed(fleet, threshold), DAY)
@@ -315,6 +317,10 @@ def main() -> int:
     given = parser.parse_args()
     servers = ("influxd-1.12", "influxd-2")
     totals: dict[str, dict[str, Score]] = {}
+    print(
+        f"certbot_renewal_report {hook.__version__}; {given.certificates} certificates, {given.days} days, seeds 1 to {given.seeds}",
+        flush=True,
+    )
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         years = [
             pool.submit(year, seed, given.certificates, given.days, server)

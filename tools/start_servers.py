@@ -85,6 +85,10 @@ class InfluxDB:
         self.headers = {"Authorization": f"Token {token}"} if token else {}
         self.buckets = 0
 
+    def version(self) -> str:
+        """What it calls itself."""
+        return requests.get(self.url + "/ping", timeout=30).headers["X-Influxdb-Version"]
+
     def new_bucket(self, retention: str = "") -> str:
         """A fresh bucket (2.x) or database (1.x), kept for ever or for a number of seconds ("604800")."""
         self.buckets += 1

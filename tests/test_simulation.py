@@ -1,0 +1,77 @@
+"""The simulated year in short, and that its model of Kapacitor's alert states counts the mails that the real one sends."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import simulate
+from conftest import House, require
+from simulated_judges import FAILING, MOST, OVERDUE, SILENT, AlertPack, Key
+from start_certbot import DAY
+from test_kapacitor import evaluated, load_folder, run_point, state, write
+
+ALARMS = {OVERDUE: r"not renewed, due since", SILENT: r"no report of certbot", FAILING: r"certbot fails"}
+ENDS = {OVERDUE: r"renewed, next|no longer on", SILENT: r"reports? again|no longer expected", FAILING: r"certbot runs well"}
+TASKS = {OVERDUE: "renewal_overdue", SILENT: "host_silent", FAILING: "renewal_failing"}
+
+
+@pytest.mark.parametrize(("seed", "server"), [(1, "influxd-1.12"), (2, "influxd-2")])
+def test_in_a_simulated_time_no_alarm_is_false_and_no_incident_missed(seed: int, server: str) -> None:
+    require(server)
+    results = {name: by_alert for name, by_alert, _ in simulate.year(seed, certificates=40, days=120, server=server)}
+    for name in ("with run reports", "with run reports, 7 days kept"):
+        assert {alert for alert, score in results[name].items() if score.incidents} >= {OVERDUE, SILENT, FAILING}
+        for score in results[name].values():
+            assert (score.false, score.missed, score.wrong) == (0, 0, [])
+            assert score.alarms == score.heard >= score.recoveries  # one mail for each incident, and one for its end
+            assert max(score.late, default=0.0) <= 2 * simulate.EVERY
+    others = [by_alert for name, by_alert in results.items() if "run reports" not in name]
+    assert all(sum(score.false for score in by_alert.values()) for by_alert in others[1:])  # the truth can tell
+
+
+def meaning(subject: str) -> tuple[str, str, bool]:
+    """Of a mail: the alert, what it is about, and whether it is an alarm or its end."""
+    about, _, says = subject.partition(": ")
+    kinds = [(alert, alarm) for alarm, of in ((True, ALARMS), (False, ENDS)) for alert in of if re.match(of[alert], says)]
+    ((alert, alarm),) = kinds
+    return alert, about, alarm
+
+
+@pytest.mark.parametrize("house", ["influxd-1.12"], indirect=True)
+def test_the_model_counts_the_mails_that_kapacitor_sends(house: House, tmp_path: Path) -> None:
+    influxdb, chance = house.start_influxdb(), random.Random(1)
+    bucket, judge = influxdb.new_bucket(), AlertPack(400 * DAY)
+    load = load_folder(tmp_path, influxdb, bucket)
+    kapacitor = house.start_kapacitor(load)
+    levels, told = dict[tuple[str, Key], bool](), Counter[tuple[str, str, bool]]()
+    for step in range(12):
+        now, lines = int(time.time()), [run_point("a", int(time.time()), exit_status=0)]
+        for host in [host for host in "abcde" if chance.random() < 0.6]:
+            made = now - chance.choice((0, 0, 30 * 3600, 50 * 3600))  # some arrive late
+            for lineage in ("x", "y"):
+                due = chance.choice((0, now - 3 * DAY, now + 30 * DAY, now + 30 * DAY))
+                lines.append(state(lineage, due, host=host, run_at=made, at=made))
+            lines.append(run_point(host, made, exit_status=chance.choice((0, 0, 1))))
+        write(influxdb, bucket, *lines)
+        for line in lines:
+            judge.take(line)
+        if step % 5 == 4:
+            house.stop("kapacitor")
+            kapacitor = house.start_kapacitor(load)
+        for alert in TASKS:
+            for key in judge.keys(alert):
+                row, before = judge.row(alert, key, now), levels.get((alert, key), False)
+                if row and row.critical(alert, before) != before:
+                    levels[alert, key] = not before
+                    told[alert, " on ".join(reversed(key)), not before] += 1
+        evaluated(kapacitor, tasks=tuple(TASKS.values()))
+        assert told == Counter(meaning(subject) for subject in house.box.subjects())
+    assert {(alert, alarm) for alert, _, alarm in told} == {(alert, alarm) for alert in TASKS for alarm in (False, True)}
+    assert told[SILENT, MOST[0], True]
+    assert kapacitor.errors() == []
