@@ -19,7 +19,7 @@ bench: $(VENV)/ready
 
 simulation: $(VENV)/ready
 	$(PYTHON) tools/build_servers.py influxd-1.12 influxd-2
-	$(VENV)/bin/python tools/simulate.py
+	PYTHONPATH=. $(VENV)/bin/python tools/simulate.py
 
 servers:  # without them their tests are skipped, and fail in CI
 	-$(PYTHON) tools/build_servers.py
