@@ -54,10 +54,12 @@ RULES = {  # what a value must look like, and that in words
 PASSED_ON = ("REQUESTS_CA_BUNDLE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "INFLUXDB_USER")  # the file may set these too
 ENV_FILE = "certbot_renewal_report.env"
 KNOWN_FILE = "certbot_renewal_report.known"  # made by run reports only: that it exists says that they are installed
+TURN_FILE = "certbot_renewal_report.turn"  # whose turn it is among the run reports that wait for InfluxDB: the last one's
 NAME = "certbot_renewal_report"
 STARTERS = ("/etc/systemd/system/**", "/etc/cron*", "/etc/cron*/*", "/var/spool/cron/**", "/etc/telegraf/**")  # --check looks there
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 DAY = 86400  # seconds
+PAUSE = 300  # seconds at most between the tries of --patience
 BATCH = 5000  # lines in one request, as InfluxDB's documentation advises
 Environ = MutableMapping[str, str]
 
@@ -564,14 +566,15 @@ def utc(moment: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(moment))
 
 
-def send(settings: Settings, report: Report, folder: str) -> list[str]:
-    """Delivers a report and says so on stdout; returns what is wrong, with the clock too, as the server's answer shows it."""
+def send(settings: Settings, report: Report, folder: str) -> tuple[list[str], bool]:
+    """Delivers a report and says so on stdout; returns what is wrong, with the clock too, as the server's answer shows it, and whether
+    another try may help."""
     faults, remark, answer = list(report.faults), "", Answer()
     batches = [(report.lines[at : at + BATCH], max(0, min(report.renewals - at, BATCH))) for at in range(0, len(report.lines), BATCH)]
     for lines, droppable in [*batches, *(([line], 0) for line in report.last)]:
         answer = deliver(settings, lines, droppable)
         if answer.error:
-            return [*faults, answer.error]
+            return [*faults, answer.error], answer.again
         remark = answer.remark or remark
     what = report.says[0] if len(report.says) == 1 else f"{len(report.says)} certificates"
     say(f"{what}: reported into {settings.bucket} at {settings.url}{remark}")
@@ -579,7 +582,7 @@ def send(settings: Settings, report: Report, folder: str) -> list[str]:
     server, now = parsedate(answer.date), time.time()
     if server and abs(calendar.timegm(server) - now) > 300:
         faults.append(f"the clock of this host says {utc(now)}, the server's {utc(calendar.timegm(server))}: set the wrong one")
-    return faults
+    return faults, False
 
 
 def pipe(report: Report, folder: str) -> list[str]:
@@ -647,7 +650,10 @@ def check(settings: Settings, report: Report, folder: str, script: str) -> list[
     last = text_of(os.path.join(folder, KNOWN_FILE), [], may_be_missing=True).partition("\n")[0].replace("# run report of", "last")
     say(f"{'this file':20} {script}, mode {mode & 0o7777:o}", f"{'run reports':20} {last or 'none yet'}, started by {starters_of(folder)}")
     say(f"{'server':20} {kind}", *(f"{'certificate':20} {text}" for text in report.says))
-    return faults + warnings_of(settings, folder) + (send(settings, report, folder) if report.lines else report.faults)
+    faults += warnings_of(settings, folder) + (send(settings, report, folder)[0] if report.lines else report.faults)
+    if not faults:
+        say(f"ready: renewals will be reported into {settings.bucket} at {settings.url}, as host {settings.host}")
+    return faults
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -659,6 +665,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("-h", "--help", action="store_true", help="print this")
     parser.add_argument("--all", action="store_true", help="the run report: every certificate, and how certbot's run went")
     parser.add_argument("--history", action="store_true", help="with --all: the renewals of older certificates in archive/, too")
+    parser.add_argument("--patience", type=float, default=0.0, metavar="HOURS", help="with --all: while InfluxDB is away, try for so long")
     parser.add_argument("--stdout", action="store_true", help="with --all: print the report, for Telegraf's exec input; send nothing")
     parser.add_argument("--retire", nargs="+", metavar="NAME", help="tell that certificates are no longer on this host")
     parser.add_argument("--host", default="", help="with --retire: on that host, by its HOSTNAME")
@@ -671,14 +678,38 @@ def command_line() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str], environ: Environ, script: str = __file__) -> int:
     """Runs the hook and returns the exit status: 0 stored, 1 not stored or something to be mended, 2 wrong usage."""
-    parser, now, script = command_line(), int(time.time()), os.path.abspath(script)
+    parser, script = command_line(), os.path.abspath(script)
     given = parser.parse_args(arguments)
-    if ((given.history or given.stdout) and not given.all) or (given.host and not given.retire):
-        parser.error("--history and --stdout go with --all, --host with --retire")
+    if ((given.history or given.stdout or given.patience) and not given.all) or (given.host and not given.retire):
+        parser.error("--history, --patience and --stdout go with --all, --host with --retire")
     if given.help or given.version:
         say(*(parser.format_help().splitlines() if given.help else [f"{NAME} {__version__}"]))
         return 0
     folder = given.config_dir or config_folder(script, environ.get("RENEWED_LINEAGE", ""))
+    mine, turn, pause, until = (
+        f"{os.getpid()} {time.time()}",
+        os.path.join(folder, TURN_FILE),
+        1.0,
+        time.monotonic() + given.patience * 3600,
+    )
+    if given.patience:
+        with contextlib.suppress(OSError), open(turn, "w", encoding="utf-8") as file:
+            file.write(mine)
+    faults, again = report_once(given, environ, script, folder)
+    while again and time.monotonic() + pause < until:
+        time.sleep(pause)
+        if text_of(turn, []) not in (mine, ""):  # a later run of certbot reports; how this one ended would look like news
+            return 0
+        pause = min(2 * pause, PAUSE)
+        faults, again = report_once(given, environ, script, folder)  # with what is on disk then
+    if faults:
+        say(f"{NAME}: {'not ready: ' if given.check else ''}{'; '.join(faults)}", stream=sys.stderr)
+    return 1 if faults else 0
+
+
+def report_once(given: argparse.Namespace, environ: Environ, script: str, folder: str) -> tuple[list[str], bool]:
+    """Does what the arguments ask for; returns what is wrong, and whether another try may help."""
+    now, again = int(time.time()), False
     in_post = os.path.dirname(script).endswith(os.path.join("", "renewal-hooks", "post")) and not given.all
     try:
         settings = read_settings(environ, folder, script)
@@ -703,14 +734,10 @@ def main(arguments: Sequence[str], environ: Environ, script: str = __file__) -> 
             faults = pipe(report, folder)
         else:
             say(*(f"{NAME}: warning: {text}" for text in warnings_of(settings, folder)), stream=sys.stderr)
-            faults = send(settings, report, folder)
+            faults, again = send(settings, report, folder)
     except ReportError as error:
         faults = [str(error)]
-    if faults:
-        say(f"{NAME}: {'not ready: ' if given.check else ''}{'; '.join(faults)}", stream=sys.stderr)
-    elif given.check:
-        say(f"ready: renewals will be reported into {settings.bucket} at {settings.url}, as host {settings.host}")
-    return 1 if faults else 0
+    return faults, again
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 import certbot_renewal_report
-from conftest import Ran
+from conftest import House, Ran
 from start_certbot import DAY, make_lineage, put_hook
-from start_servers import InfluxDB
+from start_servers import InfluxDB, wait_for
 
 Hook = Callable[..., Ran]
 DROP_IN = Path(__file__).resolve().parent.parent / "systemd" / "certbot.service.d" / "renewal-report.conf"
@@ -104,6 +104,47 @@ def test_a_certificate_that_is_gone_is_told_once(influxdb: InfluxDB, hook: Hook,
     assert hook("--all", **settings).status == 0
     assert state_of(influxdb.points(settings["INFLUXDB_BUCKET"]), "gone") == ended
     assert state_of(influxdb.points(settings["INFLUXDB_BUCKET"]), "stays")["run_at"] > ended["run_at"]
+
+
+@pytest.mark.parametrize("house", ["influxd-1.12"], indirect=True)
+def test_a_patient_run_report_waits_for_influxdb_until_a_later_one_takes_over(house: House, certbot_folder: Path) -> None:
+    influxdb, now = house.start_influxdb(), int(time.time())
+    bucket = influxdb.new_bucket()
+    make_lineage(certbot_folder, "early", ["early.example.com"], now - DAY, 90 * DAY)
+    settings = {"HOSTNAME": "web1", "INFLUXDB_TIMEOUT": "1", **influxdb.settings(bucket)}
+    command = [sys.executable, str(put_hook(certbot_folder)), "--all", "--patience", "1"]
+    house.stop("influxdb")
+
+    def started(exit_status: str) -> subprocess.Popen[str]:
+        environ = {**settings, "EXIT_STATUS": exit_status}
+        return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    turn = certbot_folder / certbot_renewal_report.TURN_FILE
+    with started("1") as first:
+        wait_for(turn.exists, "the first one's turn")
+        mine = turn.read_text()
+        with started("0") as second:
+            assert first.communicate(timeout=60) == ("", "")
+            assert turn.read_text() != mine
+            make_lineage(certbot_folder, "late", ["late.example.com"], now - 60, 90 * DAY)
+            house.start_influxdb()
+            out, err = second.communicate(timeout=60)
+    assert (first.returncode, second.returncode, err) == (0, 0, "")
+    assert out.startswith("2 certificates: reported into ") and out.count("\n") == 1
+    points = influxdb.points(bucket)
+    assert [run["exit_status"] for run in run_points(points)] == ["0"]  # not what the first one would tell, which is no news
+    assert state_of(points, "late")["not_before"] == now - 60
+    assert known(certbot_folder) == ["early", "late"]
+
+
+def test_patience_ends_and_is_not_for_what_waiting_does_not_help(
+    server: Callable[[str], InfluxDB], hook: Hook, certbot_folder: Path
+) -> None:
+    make_lineage(certbot_folder, "a", ["a.example.com"], int(time.time()) - DAY, 90 * DAY)
+    away = {"INFLUXDB_URL": "http://127.0.0.1:1", "INFLUXDB_TIMEOUT": "0.1"}
+    ran = hook("--all", "--patience", "0.0005", **away)
+    assert (ran.status, ran.err.count("cannot reach")) == (1, 1)
+    assert "answered 404" in hook("--all", "--patience", "6", **server("influxd-1.12").settings("nowhere")).err
 
 
 def test_folders_that_cannot_be_listed_end_nothing(influxdb: InfluxDB, hook: Hook, certbot_folder: Path) -> None:
@@ -252,7 +293,7 @@ def test_options_that_do_not_go_together(hook: Hook, wrong: list[str], capfd: py
     with pytest.raises(SystemExit) as ended:
         hook(*wrong)
     assert ended.value.code == 2
-    assert "--history and --stdout go with --all, --host with --retire" in capfd.readouterr().err
+    assert "--history, --patience and --stdout go with --all, --host with --retire" in capfd.readouterr().err
 
 
 def test_a_known_file_that_cannot_be_written_is_a_warning(influxdb: InfluxDB, hook: Hook, certbot_folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -37,6 +38,19 @@ while [ $# -gt 0 ]; do
 done
 [ "$passed" ] || unset EXIT_STATUS
 exec "$start" "$@"
+"""
+# What systemd-run would start in a unit of its own: with nothing in its environment but what is set, and PATH.
+FAKE_SYSTEMD_RUN = """#!/bin/sh
+set -e
+while :; do
+    case $1 in
+    --quiet|--collect) shift ;;
+    --setenv=*) passed=${1#--setenv=}; shift ;;
+    -*) exit 64 ;;
+    *) break ;;
+    esac
+done
+exec env -i PATH="$PATH" "$passed" "$@"
 """
 
 
@@ -139,8 +153,13 @@ def test_the_drop_in_for_systemd(server: Callable[[str], InfluxDB], bucket: str,
     verified = subprocess.run(verify, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (verified.returncode, verified.stderr) == (0, "")
     (command,) = (line.partition("=-")[2] for line in drop_in.splitlines() if line.startswith("ExecStopPost="))
+    systemd_run = tmp_path / "bin" / "systemd-run"
+    systemd_run.parent.mkdir()
+    systemd_run.write_text(FAKE_SYSTEMD_RUN)
+    systemd_run.chmod(0o755)
+    certbot.environ["PATH"] = f"{systemd_run.parent}:{certbot.surroundings()['PATH']}"
     certbot.environ.update(SERVICE_RESULT="signal", EXIT_CODE="killed", EXIT_STATUS="TERM")  # systemd.exec(5)
-    certbot.start(command.split())
+    certbot.start([word.replace("$$", "$") for word in shlex.split(command)])
     assert_reported(server("influxd-1.12"), bucket, "143")
 
 

@@ -33,7 +33,9 @@ CA_OUTAGE = (5, HOUR, 36 * HOUR)
 INFLUXDB_DOWN = (14, 10 * 60, 12 * HOUR)
 INFLUXDB_AWAY = (1.0, DAY, 30 * DAY)
 KAPACITOR_DOWN = (25, 60, 6 * HOUR)
-REPORT_LOST = 0.02
+REPORT_LOST = 0.02  # not delivered within the hook's ten seconds, because the network is away
+NETWORK_AWAY = (10, 24 * HOUR)  # shortest and longest, seconds, spread over the orders of magnitude
+PATIENCE = 6 * HOUR  # of run reports, as the README has it
 REPORT_REPEATED = 0.02
 RENEWED_BY_HAND = 0.4  # a year and lineage; half of them with other names
 RENEWED_PAST_HOOKS = 0.15
@@ -118,6 +120,8 @@ class Host:
     timer_off: Spans
     chance: random.Random
     network: random.Random
+    network_back: float = 0.0  # after the last report that was lost
+    turn: int = 0  # of run reports: a later one takes over
     lineages: dict[str, Lineage] = field(default_factory=dict)
     gone: bool = False
 
@@ -397,10 +401,21 @@ class Fleet:
 
     def run_report(self, host: Host, exit_status: int) -> None:
         """The run report, a minute after certbot began."""
+        host.turn += 1
+        self.run_report_tried(host, exit_status, host.turn, self.now + PATIENCE)
+
+    def run_report_tried(self, host: Host, exit_status: int, turn: int, until: float) -> None:
+        """One try of it. Without success there is another one, at most five minutes after the network and InfluxDB are there again, if
+        the host is not switched off in between."""
+        if turn != host.turn or host.gone:
+            return
         environ, clock = {"EXIT_STATUS": str(exit_status)}, int(self.now) + 60 + host.skew
         arrives = self.sent(host, lambda: hook.run_report(self.settings(host), environ, str(host.folder), clock, False, False))
+        again = max(host.network_back, self.influxdb_down.end_of(self.now)) + host.network.random() * 300
         if arrives:
             self.delivered[host.tag].append((self.now, arrives))
+        elif again < until and not host.off.length_within(self.now, again):
+            self.at(again, self.run_report_tried, host, exit_status, turn, until)
 
     def say_ended(self, host: Host, tag: str, names: list[str]) -> None:
         """`--retire`, repeated by the administrator until it succeeds."""
@@ -413,7 +428,9 @@ class Fleet:
     def sent(self, host: Host, report: Callable[[], hook.Report]) -> float:
         """A report on its way: lost, repeated, or late, with Telegraf in between; the hook keeps what it knows of the outcome.
         Returns when it arrives, or 0."""
-        lost = host.network.random() < REPORT_LOST
+        lost, length = host.network.random() < REPORT_LOST, host.network.random()
+        if lost:
+            host.network_back = self.now + NETWORK_AWAY[0] * (NETWORK_AWAY[1] / NETWORK_AWAY[0]) ** length
         repeated = host.network.random() < REPORT_REPEATED
         late = host.network.random()
         down = self.influxdb_down.end_of(self.now)
