@@ -6,6 +6,7 @@ How often things go wrong is on top; the numbers are guesses from the experience
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
 import random
@@ -254,6 +255,7 @@ class Fleet:
             older_certificates=self.older_certificates,
             deliver=self.deliver,
             say=lambda *lines, stream=None: None,
+            escaped=functools.lru_cache(None)(hook.escaped),  # most of the time
         ):
             while self.events:
                 self.now, _, what, of = heapq.heappop(self.events)

@@ -34,7 +34,7 @@ Key = tuple[str, ...]  # host tag; and lineage or name, for the alert of overdue
 
 
 class Row(NamedTuple):
-    """What a query says: the value that the alert judges, and whether it shall not judge it now (`deaf`)."""
+    """What a query says: the value that the alert judges, and, where that is critical, whether it shall not judge it now (`deaf`)."""
 
     value: float
     deaf: bool = False
@@ -102,15 +102,19 @@ class AlertPack(Judge):
         self.states: dict[str, dict[str, tuple[int, int, int]]] = defaultdict(dict)  # by host and lineage: time, due, run_at
         self.runs: dict[str, tuple[int, bool]] = {}  # by host: time, failing
         self.heard: dict[str, list[int]] = defaultdict(list)  # by host: times of its run points, sorted
-        self.fleet_at, self.fleet = 0, (0, 0, 0, 0)  # as of a moment
+        self.lasts: dict[str, int | None] = {}  # by host: what `last_of` says
+        self.silent: list[Key] = []
+        self.deaf_at, self.deaf = 0, False  # as of a moment
 
     def take(self, line: str) -> None:
+        if "renewed_count" in line:
+            return
         if state := STATE.fullmatch(line):
             host, lineage, at, due, run_at = state[1], state[2], int(state[5]), int(state[3]), int(state[4])
             if at >= self.states[host].get(lineage, (0, 0, 0))[0]:
                 self.states[host][lineage] = at, due, run_at
                 self.changes(OVERDUE, (host, lineage), 0 if run_at or not due else due + DAY, at + self.retention)
-                self.changes(SILENT, (host,), at + self.retention, run_at + 2 * DAY if run_at and due else 0)
+                self.changes(SILENT, (host,), at + self.retention)
         elif run := RUN.fullmatch(line):
             at, status = int(run[3]), EXIT_STATUS.search(line)
             insort(self.heard[run[1]], at)
@@ -123,16 +127,19 @@ class AlertPack(Judge):
         visible = [state for state in self.states[host].values() if state[0] >= now - self.retention]
         return min((run_at for _, due, run_at in visible if run_at and due), default=0) if visible else None
 
-    def fleet_of(self, now: int) -> tuple[int, int, int, int]:
-        """How many hosts there are, how many were heard in the last day and in the one before, and since when more than half of them
-        were not, or 0."""
-        if self.fleet_at != now:
-            lasts = [last for host in self.states if (last := self.last_of(host, now))]
-            silent = [last for last in lasts if last <= now - 2 * DAY]
-            lately, before = (sum(heard_within(times, now - days * DAY, DAY) for times in self.heard.values()) for days in (1, 2))
-            since = max(silent) if len(lasts) > 2 and len(silent) * 2 > len(lasts) else 0
-            self.fleet_at, self.fleet = now, (len(lasts), lately, before, since)
-        return self.fleet
+    def most_silent_since(self, now: int) -> int:
+        """Since when more than half of three or more hosts are silent, or 0."""
+        lasts = [last for last in self.lasts.values() if last]
+        silent = [last for last in lasts if last <= now - 2 * DAY]
+        return max(silent) if len(lasts) > 2 and len(silent) * 2 > len(lasts) else 0
+
+    def is_deaf(self, now: int) -> bool:
+        """Whether of three or more hosts fewer than half were heard in the last day, or in the one before."""
+        if self.deaf_at != now:
+            hosts = sum(bool(last) for last in self.lasts.values())
+            heard = [sum(heard_within(times, now - days * DAY, DAY) for times in self.heard.values()) for days in (1, 2)]
+            self.deaf_at, self.deaf = now, hosts > 2 and min(heard) * 2 < hosts
+        return self.deaf
 
     def row(self, alert: str, key: Key, now: int) -> Row | None:
         """Days overdue, days silent, or 1 for failing."""
@@ -140,10 +147,9 @@ class AlertPack(Judge):
             at, failing = self.runs.get(key[0], (0, False))
             return Row(float(failing)) if at >= now - min(self.retention, 30 * DAY) else None
         if alert == SILENT:
-            hosts, lately, before, since = self.fleet_of(now)
-            last = since if key == MOST else self.last_of(key[0], now)
-            deaf = key != MOST and hosts > 2 and (lately * 2 < hosts or before * 2 < hosts)
-            return None if last is None else Row((now - last) / DAY if last else -1.0, deaf)
+            last = self.most_silent_since(now) if key == MOST else self.lasts[key[0]]
+            days = (now - last) / DAY if last else -1.0
+            return None if last is None else Row(days, days >= CRITICAL[SILENT] and key != MOST and self.is_deaf(now))
         at, due, run_at = self.states[key[0]][key[1]]
         return (Row(((run_at or now) - due) / DAY) if due else Row(-1.0)) if at >= now - self.retention else None
 
@@ -153,9 +159,11 @@ class AlertPack(Judge):
         return [(host,) for host in (self.runs if alert == FAILING else self.states)] + ([MOST] if alert == SILENT else [])
 
     def changed_until(self, now: int) -> set[tuple[str, Key]]:
-        """The rows of silent hosts depend on what is heard of the others."""
-        silent = [(host,) for host in self.states if (self.last_of(host, now) or now) <= now - 2 * DAY]
-        return super().changed_until(now) | {(SILENT, key) for key in [MOST, *silent]}
+        """What is said of hosts that are silent depends on the others, too."""
+        changed = super().changed_until(now)
+        self.lasts.update((key[0], self.last_of(key[0], now)) for alert, key in changed if alert == SILENT)
+        before, self.silent = self.silent, [(host,) for host, last in self.lasts.items() if (last or now) <= now - 2 * DAY]
+        return {found for found in changed if found[0] != SILENT} | {(SILENT, key) for key in [MOST, *before, *self.silent]}
 
     def evidence(self, alert: str, key: Key, now: int) -> float:
         return (self.states[key[0]][key[1]][2] or now) if alert == OVERDUE else now
