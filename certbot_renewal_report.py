@@ -57,11 +57,13 @@ KNOWN_FILE = "certbot_renewal_report.known"  # made by run reports only: that it
 TURN_FILE = "certbot_renewal_report.turn"  # whose turn it is among the run reports that wait for InfluxDB: the last one's
 NAME = "certbot_renewal_report"
 STARTERS = ("/etc/systemd/system/**", "/etc/cron*", "/etc/cron*/*", "/var/spool/cron/**", "/etc/telegraf/**")  # --check looks there
-CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # and what stands for bytes that are no UTF-8
 DAY = 86400  # seconds
 PAUSE = 300  # seconds at most between the tries of --patience
 BATCH = 5000  # lines in one request, as InfluxDB's documentation advises
 Environ = MutableMapping[str, str]
+# NAME=value, quoted or not, and a comment. Not every word is a name: a token alone on a line may end in ==, and is not to be shown.
+ENV_LINE = r"""(?:export\s+)?([A-Z_]{1,31})\s*=\s*(?:(["'])([^\0]*?)\2|((?!(?<=\s)#)[^"'\s\0][^\0]*?)?)(?:(?<!\s)\s+#.*)?"""
 
 
 class ReportError(Exception):
@@ -90,12 +92,19 @@ def config_folder(script: str, lineage: str = "") -> str:
     return os.path.dirname(live) if lineage and os.path.basename(live) == "live" else "/etc/letsencrypt"
 
 
+def opened(path: str, flags: int = os.O_RDONLY) -> int:
+    """Opens a file for open(); no pipe, which would be waited for, and no device, which may never end."""
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise OSError(0, "Neither a file nor a folder")
+    return os.open(path, flags, 0o666)
+
+
 def text_of(path: str, faults: list[str], may_be_missing: bool = False) -> str:
     """What is in a text file; "" and one more of the faults where it cannot be read."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8", opener=opened) as file:
             return file.read()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         if not (may_be_missing and isinstance(error, FileNotFoundError)):
             faults.append(f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}: make it text that certbot's user can read")
         return ""
@@ -105,7 +114,7 @@ def read_env_file(path: str, faults: list[str]) -> dict[str, str]:
     """The settings in an env-style file: NAME=value, quoted or not, with # comments. Every faulty line goes to the faults."""
     found = {}
     for number, line in enumerate(text_of(path, faults, may_be_missing=True).splitlines(), 1):
-        match = re.fullmatch(r"""(?:export\s+)?(\w+)\s*=\s*(?:(["'])(.*?)\2|([^"'].*?)?)(?:\s+#.*)?""", line.strip())
+        match = re.fullmatch(ENV_LINE, line.strip())
         if match and match[1] in (*SETTINGS, *PASSED_ON):
             found[match[1]] = match[3] or match[4] or ""
         elif match:
@@ -160,7 +169,7 @@ class Certificate(NamedTuple):
 def read_certificate(path: str, lineage: str, conf: str = "") -> Certificate:
     """The certificate in a file, of a lineage with this text as its renewal configuration; ReportError where none can be read."""
     try:
-        os.close(os.open(path, os.O_RDONLY))  # for the system's own words; OpenSSL's are another language
+        os.close(opened(path))  # for the system's own words; OpenSSL's are another language
         # Private, but in every Python from 3.6 to 3.14, while the cryptography package is not on every install.
         decoded: dict[str, Any] = ssl._ssl._test_decode_cert(path)  # type: ignore[attr-defined]
         not_before, not_after = (ssl.cert_time_to_seconds(decoded[key]) for key in ("notBefore", "notAfter"))
@@ -176,31 +185,28 @@ def read_certificate(path: str, lineage: str, conf: str = "") -> Certificate:
 class Disk(NamedTuple):
     """All lineages of a host: the certificates that can be read, what is wrong with which lineage, and with the folders themselves."""
 
+    lineages: set[str]
     certificates: list[Certificate]
     broken: dict[str, str]  # by lineage
     faults: list[str]
 
-    def names(self) -> set[str]:
-        """All lineages, broken or not."""
-        return {*self.broken, *(found.lineage for found in self.certificates)}
-
 
 def on_disk(folder: str) -> Disk:
     """What certbot's configuration folder holds. A lineage is in live/ and in renewal/: where one half is missing, it is broken."""
-    disk, lineages = Disk([], {}, []), set[str]()
+    disk = Disk(set(), [], {}, [])
     for place, ending in (("live", ""), ("renewal", ".conf")):
         path = os.path.join(folder, place)
         try:
-            entries = [entry.name for entry in os.scandir(path) if (entry.name.endswith(ending) if ending else entry.is_dir())]
-            lineages.update(name[: len(name) - len(ending)] for name in entries if name.isprintable())
+            entries = [name for name in os.listdir(path) if (name.endswith(ending) if ending else os.path.isdir(os.path.join(path, name)))]
+            disk.lineages.update(name[: len(name) - len(ending)] for name in entries if name.isprintable() and name[0] != ".")  # as certbot
             disk.faults.extend(f"{path}: {name!a} is no name of a lineage: remove it" for name in entries if not name.isprintable())
         except OSError as error:
             disk.faults.append(f"{path}: {error.strerror}: run as root, or name certbot's configuration folder with --config-dir")
-    for lineage in sorted(lineages):
+    for lineage in sorted(disk.lineages):
         path, wrong = os.path.join(folder, "renewal", lineage + ".conf"), list[str]()
         conf = text_of(path, wrong)
-        missing = [key for key in ("cert", "privkey", "chain", "fullchain") if not re.search(rf"(?m)^\s*{key}\s*=\s*\S", conf)]
-        missing += [] if re.search(r"(?m)^\s*\[renewalparams\]", conf) else ["[renewalparams]"]
+        missing = [key for key in ("cert", "privkey", "chain", "fullchain") if not re.search(rf"(?m)^[ \t]*{key}[ \t]*=[ \t]*\S", conf)]
+        missing += [] if re.search(r"(?m)^[ \t]*\[renewalparams\]", conf) else ["[renewalparams]"]
         wrong += [f"{path}: {', '.join(missing)} missing, certbot cannot renew it"] if missing and not wrong else []
         try:
             disk.certificates.append(read_certificate(os.path.join(folder, "live", lineage, "cert.pem"), lineage, conf))
@@ -215,7 +221,7 @@ def older_certificates(folder: str, disk: Disk, after: dict[str, int], faults: l
     """The predecessors that certbot still keeps in archive/, for each lineage those that began after a moment (Unix seconds)."""
     older = []
     for lineage in (found.lineage for found in disk.certificates if found.not_before > after.get(found.lineage, 0)):
-        current = re.fullmatch(r"(.*cert)(\d{1,9})(\.pem)", os.path.realpath(os.path.join(folder, "live", lineage, "cert.pem")))
+        current = re.fullmatch(r"(.*cert)(\d{1,4})(\.pem)", os.path.realpath(os.path.join(folder, "live", lineage, "cert.pem")))
         paths = (f"{current[1]}{number}{current[3]}" for number in range(int(current[2]) - 1, 0, -1)) if current else ()
         for path in filter(os.path.exists, paths):
             try:
@@ -239,7 +245,7 @@ def due(not_before: int, not_after: int, before_expiry: str = "") -> int:
 
 def before(moment: int, interval: str) -> int | None:
     """The moment an interval earlier, as certbot reads it (with parsedatetime): `30`, `3 weeks`, `720 hours`; None if it is none."""
-    if not re.fullmatch(r"(\d{1,6}(\.\d+)?\s*([smhdwy][a-z]*[\s,]*|$))+", interval.lower()):
+    if not re.fullmatch(r"(\d{1,6}(\.\d+)?\s*([smhdwy][a-z]*[\s,]*|$)){1,9}", interval.lower()):
         return None
     for amount, unit in re.findall(r"([\d.]+)\s*(mo|mth|[smhdwy]|$)", interval.lower()):
         if unit in ("mo", "mth", "y"):
@@ -254,7 +260,7 @@ def before(moment: int, interval: str) -> int | None:
 
 def renew_before_expiry(conf: str) -> str:
     """The setting in the text of a renewal configuration, "" if it is not set. It counts only above the first section."""
-    match = re.search(r"""(?m)^[ \t]*renew_before_expiry[ \t]*=[ \t]*["']?([^"'#\n]*)""", re.split(r"(?m)^\s*\[", conf)[0])
+    match = re.search(r"""(?m)^[ \t]*renew_before_expiry[ \t]*=[ \t]*["']?([^"'#\n]*)""", re.split(r"(?m)^[ \t]*\[", conf)[0])
     return match[1].strip() if match else ""
 
 
@@ -290,11 +296,10 @@ def end_points(settings: Settings, lineages: Sequence[str], now: int) -> list[st
 
 def run_point(settings: Settings, disk: Disk, failed: Sequence[str] | None, exit_status: int | None, now: int) -> str:
     """How the last run of certbot left this host; `failed` and `exit_status` only where they are known: by hand they are not."""
-    unreadable = sorted(disk.broken)
-    fields = f"certificates={len(disk.certificates)}i,unreadable_count={len(unreadable)}i"
+    fields = f"certificates={len(disk.certificates)}i,unreadable_count={len(disk.broken)}i"
     fields += "" if failed is None else f",failed_count={len(failed)}i"
     fields += "" if exit_status is None else f",exit_status={exit_status}i"
-    for name, found in (("failed", failed), ("unreadable", unreadable)):
+    for name, found in (("failed", failed), ("unreadable", sorted(disk.broken))):
         fields += f",{name}={quoted(found)}" if found else ""  # Flux 0.196 (InfluxDB 1.12) mixes up rows with empty strings
     return point(settings, fields, now)
 
@@ -423,8 +428,6 @@ def shortened(text: str) -> str:
 
 def judge(settings: Settings, status: int, headers: Any, body: str, droppable: int) -> Answer:
     """What an answer other than 204 means, and what to do about it."""
-    for secret in (settings.token, settings.token.partition(":")[2]):
-        body = body.replace(secret, "***") if secret else body
     with contextlib.suppress(ValueError, AttributeError, RecursionError):  # plain text, or JSON of another kind
         parsed = json.loads(body)
         body = str(parsed.get("message") or parsed.get("error") or body)
@@ -436,10 +439,12 @@ def judge(settings: Settings, status: int, headers: Any, body: str, droppable: i
     if status < 400:
         place = shortened(re.sub(r"[?#].*|(?<=//)[^/@]*@", "", headers.get("Location", "")))
         return Answer(f"{settings.url} answered {status}, a redirect to {place or 'nowhere'}: set INFLUXDB_URL to InfluxDB itself")
-    wish = re.fullmatch(r"\d{1,6}", headers.get("Retry-After", ""))
+    wish, reason = re.fullmatch(r"\d{1,6}", headers.get("Retry-After", "")), f"{status} {shortened(body)}"
+    remedy = next(text for sign, text in REMEDIES if re.search(sign, reason)).format(bucket=settings.bucket, other=3 - settings.version)
+    for secret in filter(None, (settings.token, *settings.token.split(":", 1))):  # in JSON it may have been spelled otherwise
+        body = body.replace(secret, "***")
     said = f"{status} {shortened(body) or 'nothing more'}" + (f" (Retry-After {wish[0]} s)" if wish else "")
-    remedy = next(text for pattern, text in REMEDIES if re.search(pattern, said)).format(bucket=settings.bucket, other=3 - settings.version)
-    again = status == 429 or (status >= 500 and "retention policy not found" not in said)
+    again = status == 429 or (status >= 500 and "retention policy not found" not in reason)
     return Answer(f"{settings.url} answered {said}: {remedy}", again, float(wish[0]) if wish else 0.0)
 
 
@@ -479,10 +484,10 @@ def deploy_report(settings: Settings, environ: Environ, folder: str, now: int) -
         lineage, certbot = os.path.basename(live), os.path.dirname(os.path.dirname(live))
         conf = text_of(os.path.join(certbot, "renewal", lineage + ".conf"), [])  # without it the certificate's own dates still hold
         found = read_certificate(os.path.join(live, "cert.pem"), lineage, conf)
-        disk = Disk([found], {}, [] if names else [f"RENEWED_DOMAINS {by_hand}. The names of the certificate were reported"])
+        disk = Disk({lineage}, [found], {}, [] if names else [f"RENEWED_DOMAINS {by_hand}. The names of the certificate were reported"])
         known = known_lineages(folder, disk.faults)
-        new = "" if known is None or lineage in known else f"{lineage} 0\n"  # or its end were not told
-        return report_of(settings, disk, now, known is not None)._replace(known=new)
+        new = known is not None and lineage not in known and lineage.isprintable() and not disk.faults  # or its end were not told
+        return report_of(settings, disk, now, known is not None)._replace(known=f"{lineage} 0\n" if new else "")
     except ReportError as error:
         if not names:
             raise
@@ -511,7 +516,7 @@ def run_report(settings: Settings, environ: Environ, folder: str, now: int, in_p
     report = report._replace(lines=renewals + report.lines, renewals=len(renewals) + report.renewals, last=last)
     if in_post or disk.faults:  # where not all is seen, nothing is missed
         return report
-    ended = sorted(set(known or {}) - disk.names())
+    ended = sorted(set(known or {}) - disk.lineages)
     report.lines.extend(end_points(settings, ended, now))
     report.says.extend(f"{lineage} ended" for lineage in ended)
     begin = {**dict.fromkeys(disk.broken, 0), **{found.lineage: found.not_before for found in disk.certificates}}
@@ -541,7 +546,7 @@ def retirement(settings: Settings, folder: str, host: str, lineages: Sequence[st
     """The end of lineages that are no longer on another host, or on this one."""
     if host and host != settings.host:
         settings = settings._replace(host=host)
-    elif present := on_disk(folder).names().intersection(lineages):
+    elif present := on_disk(folder).lineages.intersection(lineages):
         remedies = [f"{name} is still on this host: certbot delete --cert-name {name}" for name in sorted(present)]
         raise ReportError("; ".join([*remedies, "another host is named with --host"]))
     return Report(end_points(settings, lineages, now), [f"{lineage} on {settings.host} ended" for lineage in lineages], 0, [])
@@ -550,12 +555,12 @@ def retirement(settings: Settings, folder: str, host: str, lineages: Sequence[st
 def keep(folder: str, report: Report) -> None:
     """Writes what the next run report must know, after this one was delivered: whatever happens, the file is the old one or the new one."""
     path = os.path.join(folder, KNOWN_FILE)
-    new = path + ".new" if report.last else path  # a deploy hook adds to it
     try:
         if report.known:
-            with open(new, "w" if report.last else "a", encoding="utf-8") as file:
-                file.write(report.known)
-            os.replace(new, path)
+            old = "" if report.last else text_of(path, [])  # a deploy hook adds to it
+            with open(path + ".new", "w", encoding="utf-8", opener=opened) as file:
+                file.write(old + report.known)
+            os.replace(path + ".new", path)
     except OSError as error:
         remedy = "make it writable, or a certificate that ends must be told with --retire"
         say(f"{NAME}: warning: {path}: {error.strerror}: {remedy}", stream=sys.stderr)
@@ -579,16 +584,17 @@ def send(settings: Settings, report: Report, folder: str) -> tuple[list[str], bo
     what = report.says[0] if len(report.says) == 1 else f"{len(report.says)} certificates"
     say(f"{what}: reported into {settings.bucket} at {settings.url}{remark}")
     keep(folder, report)
-    server, now = parsedate(answer.date), time.time()
-    if server and abs(calendar.timegm(server) - now) > 300:
-        faults.append(f"the clock of this host says {utc(now)}, the server's {utc(calendar.timegm(server))}: set the wrong one")
+    with contextlib.suppress(ValueError, OverflowError, OSError):  # no date
+        server, now = calendar.timegm(parsedate(answer.date) or ()), time.time()
+        if abs(server - now) > 300:
+            faults.append(f"the clock of this host says {utc(now)}, the server's {utc(server)}: set the wrong one")
     return faults, False
 
 
 def pipe(report: Report, folder: str) -> list[str]:
     """Writes a report to stdout, its times in nanoseconds, as Telegraf's exec input expects them; returns what is wrong."""
     try:
-        with open(sys.stdout.fileno(), "wb", closefd=False) as out:
+        with open(1, "wb", closefd=False) as out:
             out.write("".join(f"{line}000000000\n" for line in [*report.lines, *report.last]).encode())
     except OSError as error:
         raise ReportError(f"stdout: {error.strerror}: nothing was taken") from None
@@ -720,7 +726,7 @@ def report_once(given: argparse.Namespace, environ: Environ, script: str, folder
         elif given.check or (given.dry_run and not environ.get("RENEWED_DOMAINS") and not environ.get("RENEWED_LINEAGE")):
             disk = on_disk(folder)
             report = report_of(settings, disk, now, known_lineages(folder, disk.faults) is not None)
-            if not disk.names() and not disk.faults:
+            if not disk.lineages and not disk.faults:
                 report.faults.append(f"{folder}/live: no certificate: get one with certbot, or name its folder with --config-dir")
         else:
             report = deploy_report(settings, environ, folder, now)

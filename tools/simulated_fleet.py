@@ -270,7 +270,8 @@ class Fleet:
 
     def on_disk(self, folder: str) -> hook.Disk:
         """What stands in for reading certbot's folder."""
-        return hook.Disk([lineage.certificate for _, lineage in sorted(self.folders[folder].lineages.items())], {}, [])
+        found = [lineage.certificate for _, lineage in sorted(self.folders[folder].lineages.items())]
+        return hook.Disk({certificate.lineage for certificate in found}, found, {}, [])
 
     def older_certificates(self, folder: str, disk: hook.Disk, after: dict[str, int], faults: list[str]) -> list[hook.Certificate]:
         """What stands in for reading certbot's archive."""
