@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 import types
@@ -20,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import certbot_renewal_report
+import faults
 from start_certbot import DAY, make_lineage, put_hook
 from start_servers import ORG, InfluxDB
 from test_run_reports import known, renewals_of, run_points, state_of
@@ -116,39 +116,13 @@ def test_in_the_end_the_points_are_what_the_disk_says(influxdb: InfluxDB, events
                 assert state_of(points, lineage)["renewal_due"] == 0
 
 
-# Runs a script and kills it when it has come to its nth line, counted in all its threads; says how many there were when it was not killed.
-KILLER = """
-import os, runpy, signal, sys, threading
-script, at = sys.argv[1], int(sys.argv[2])
-sys.argv[:3] = [script]
-count = 0
-def trace(frame, event, argument):
-    global count
-    if frame.f_code.co_filename != script:
-        return None
-    count += event == "line"
-    if count == at:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return trace
-threading.settrace(trace)
-sys.settrace(trace)
-try:
-    runpy.run_path(script, run_name="__main__")
-finally:
-    sys.settrace(None)
-    print("lines", count)
-"""
-
-
 def test_a_run_report_that_is_killed_leaves_nothing_wrong(server: Callable[[str], InfluxDB], certbot_folder: Path) -> None:
     influxdb, now = server("influxd-1.12"), int(time.time())
     bucket = influxdb.new_bucket()
     script = put_hook(certbot_folder).relative_to(certbot_folder)
 
     def run_report(host: str, folder: Path, at: int = -1) -> subprocess.CompletedProcess[str]:
-        environ = {"HOSTNAME": host, **influxdb.settings(bucket)}
-        command = [sys.executable, "-c", KILLER, str(folder / script), str(at), "--all"]
-        return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+        return faults.stopped(folder / script, at, signal.SIGKILL, {"HOSTNAME": host, **influxdb.settings(bucket)}, "--all")
 
     def copied(host: str) -> Path:
         return shutil.copytree(certbot_folder, certbot_folder.parent / host, symlinks=True)

@@ -1,4 +1,5 @@
-"""Servers that do what no real one does on demand: drip, hang up, say nothing, refuse to connect. For the tests and the benchmarks."""
+"""Servers that do what no real one does on demand: drip, hang up, say nothing, refuse to connect; and a proxy in front of a real one that
+mistreats the bytes. For the tests and the benchmarks."""
 
 from __future__ import annotations
 
@@ -7,6 +8,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
+from urllib.parse import urlsplit
 
 Serve = Callable[[socket.socket], None]
 
@@ -98,3 +101,79 @@ EVERY: dict[str, Callable[[], contextlib.AbstractContextManager[str]]] = {
     "503": lambda: serving(UNAVAILABLE),
     "not HTTP": lambda: serving(NOT_HTTP),
 }
+
+
+# ---- A proxy ---------------------------------------------------------------------------------------------------------
+PAUSE = 0.003  # seconds that a delay lasts: enough for the bytes before it to be read alone
+
+
+class Fault(NamedTuple):
+    """What a proxy does to the bytes of one direction when it comes to a position of them; a dead letter where it never comes there."""
+
+    mode: str  # one of MODES
+    side: str = "request"  # or "response"
+    at: int = 0  # how many bytes pass untouched
+    flip: int = 1  # the bits that change in a byte that is corrupted
+    only: int | None = None  # the number of the connection that it befalls, from 0; None: all
+
+
+MODES = {  # what each sends on of the bytes in hand, in pieces: those before the position, and those from it on
+    "delay": lambda before, after, flip: [before, after],
+    "drip": lambda before, after, flip: [before, *(after[at : at + 1] for at in range(len(after)))],
+    "cut": lambda before, after, flip: [before],
+    "duplicate": lambda before, after, flip: [before, after],  # what came so far goes to the server once more
+    "double": lambda before, after, flip: [before + after[:1] + after],
+    "corrupt": lambda before, after, flip: [before + bytes([after[0] ^ flip]) + after[1:]],
+}
+
+
+class Proxy:
+    """A proxy in front of a server on loopback. `passed` and `said`: how much came last, and how the answer began."""
+
+    def __init__(self, target: str) -> None:
+        self.target = ("127.0.0.1", urlsplit(target).port or 80)
+        self.fault, self.connections, self.passed, self.said = Fault("none"), 0, dict[str, int](), b""
+
+    def befall(self, fault: Fault) -> None:
+        """The fault of all connections from now on, which are counted anew."""
+        self.fault, self.connections = fault, 0
+
+    def serve(self, client: socket.socket) -> None:
+        """One connection."""
+        fault = self.fault if self.fault.only in (None, self.connections) else Fault("none")
+        self.connections += 1
+        with socket.create_connection(self.target) as server:
+            for end in (client, server):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or pieces would be put together again
+            back = threading.Thread(target=self.pump, args=(server, client, "response", fault), daemon=True)
+            back.start()
+            self.pump(client, server, "request", fault)
+            back.join()
+
+    def pump(self, source: socket.socket, sink: socket.socket, side: str, fault: Fault) -> None:
+        """One direction of a connection, until its end."""
+        passed, seen = 0, b""
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if side == "response" and not seen:
+                    self.said = data[:12]
+                place = fault.at - passed
+                passed, seen = passed + len(data), seen + data
+                if fault.mode not in MODES or fault.side != side or not 0 <= place < len(data) + (fault.mode in ("cut", "duplicate")):
+                    sink.sendall(data)
+                    continue
+                for piece in MODES[fault.mode](data[:place], data[place:], fault.flip):
+                    sink.sendall(piece)
+                    time.sleep(PAUSE if fault.mode == "delay" else 0)
+                if fault.mode == "cut":
+                    break
+                if fault.mode == "duplicate":
+                    with socket.create_connection(self.target) as again:
+                        again.sendall(seen[: fault.at])
+                        again.shutdown(socket.SHUT_WR)
+                        while again.recv(65536):
+                            pass
+        self.passed[side] = passed
+        for end in (source, sink) if fault.mode == "cut" and fault.side == side else (sink,):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR if fault.mode == "cut" else socket.SHUT_WR)

@@ -79,8 +79,8 @@ def running(command: list[str], log: Path, environ: dict[str, str] | None = None
 class InfluxDB:
     """A running InfluxDB 1.x or 2.x: `new_bucket()` gives a place to write to, `query()` runs Flux."""
 
-    def __init__(self, name: str, url: str, token: str = "") -> None:
-        self.name, self.url, self.token = name, url, token
+    def __init__(self, name: str, url: str, child: subprocess.Popen[bytes], token: str = "") -> None:
+        self.name, self.url, self.child, self.token = name, url, child, token
         self.major = 2 if name == "influxd-2" else 1
         self.headers = {"Authorization": f"Token {token}"} if token else {}
         self.buckets = 0
@@ -128,7 +128,7 @@ class InfluxDB:
             raise RuntimeError(f"{self.name}: {answer.text}")
         rows: list[dict[str, str]] = []
         header: list[str] = []
-        for row in csv.reader(io.StringIO(answer.content.decode(), newline="")):
+        for row in csv.reader(io.StringIO(answer.content.decode(errors="surrogateescape"), newline="")):
             if not row:
                 header = []  # the next table has columns of its own
             elif header:
@@ -177,13 +177,13 @@ log-enabled = false
     with running(command, folder / "log") as child:
         wait_for(lambda: requests.get(url + "/ping", timeout=5).status_code == 204, name, child=child)
         if name != "influxd-2":
-            yield InfluxDB(name, url)
+            yield InfluxDB(name, url, child)
             return
         wait_for(lambda: requests.get(url + "/health", timeout=5).status_code == 200, name, child=child)
         first = {"username": "admin", "password": "fake-password-1", "org": ORG, "bucket": "first", "token": TOKEN}
         if requests.get(url + "/api/v2/setup", timeout=10).json()["allowed"]:
             requests.post(url + "/api/v2/setup", json=first, timeout=30).raise_for_status()
-        yield InfluxDB(name, url, TOKEN)
+        yield InfluxDB(name, url, child, TOKEN)
 
 
 @contextlib.contextmanager
