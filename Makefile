@@ -2,8 +2,9 @@
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/certbot-renewal-report
 PYTHON ?= python3
 VENV := $(CACHE)/venv
+MUTATION := $(CACHE)/venv-mutation
 
-.PHONY: test demo bench simulation servers pythons lint
+.PHONY: test demo bench simulation faults mutants servers pythons lint
 
 test: $(VENV)/ready servers pythons lint
 	$(VENV)/bin/python -m pytest -q -rs -n 4 --dist worksteal
@@ -21,6 +22,19 @@ simulation: $(VENV)/ready
 	$(PYTHON) tools/build_servers.py influxd-1.12 influxd-2
 	PYTHONPATH=. $(VENV)/bin/python tools/simulate.py
 
+faults: $(VENV)/ready  # the long form; SEED=… repeats a run
+	$(PYTHON) tools/build_servers.py influxd-1.12 influxd-2
+	PYTHONPATH=. $(VENV)/bin/python tools/faults.py $(addprefix --seed ,$(SEED))
+	FAULTS_EXAMPLES=5000 $(VENV)/bin/python -m pytest -q tests/test_faults.py tests/test_any_input.py
+
+ONLY ?= *
+mutants: $(MUTATION)/ready  # of the hook, in a copy; ONLY='*[37]' takes a fifth of them, those whose number ends in 3 or 7
+	$(PYTHON) tools/build_servers.py influxd-1.12
+	rm -rf $(CACHE)/mutants && mkdir $(CACHE)/mutants
+	git ls-files -z | xargs -0 cp --parents -t $(CACHE)/mutants
+	cd $(CACHE)/mutants && FAULTS_EXAMPLES=20 $(MUTATION)/bin/mutmut run --max-children 1 '$(ONLY)'
+	cd $(CACHE)/mutants && $(MUTATION)/bin/mutmut results
+
 servers:  # without them their tests are skipped, and fail in CI
 	-$(PYTHON) tools/build_servers.py
 
@@ -31,6 +45,12 @@ lint: $(VENV)/ready
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+$(MUTATION)/ready: pyproject.toml
+	$(PYTHON) -m venv --clear $(MUTATION)
+	$(MUTATION)/bin/pip install --quiet '.[test,mutation]'
+	$(MUTATION)/bin/pip uninstall --quiet --yes certbot-renewal-report
+	touch $@
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)

@@ -24,6 +24,8 @@ from start_servers import InfluxDB, free_port
 
 def run_hook(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """The hook as certbot starts it: a process, from its place in the hooks folder."""
+    if "MUTANT_UNDER_TEST" in os.environ:
+        pytest.skip("mutmut changes the hook in its own process only")
     environ = {"HOSTNAME": "web1", **environ}
     return subprocess.run([sys.executable, str(put_hook(folder)), *arguments], env=environ, capture_output=True, text=True, timeout=60)
 
