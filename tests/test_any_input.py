@@ -265,6 +265,15 @@ def test_a_secret_that_the_server_repeats_in_other_letters_is_not_shown(hook: Ca
     assert SECRET not in ran.err and "user somebody" not in ran.err
 
 
+@pytest.mark.parametrize("body", ["[1]", "7", '"text"', "null", "{}", '{"message": ["x"]}', '{"error": {"a": 1}}'])
+def test_an_answer_in_json_of_another_kind_is_shown_as_it_is(hook: Callable[..., Ran], certbot_folder: Path, body: str) -> None:
+    live = make_lineage(certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY)
+    with responses.RequestsMock() as mock:
+        mock.add(responses.POST, "http://127.0.0.1:8086/api/v2/write", status=400, body=body)
+        ran = hook(RENEWED_LINEAGE=str(live), RENEWED_DOMAINS="example.com")
+    assert "answered 400 " in ran.err and ": correct INFLUXDB_URL, or what stands between this host and InfluxDB" in ran.err
+
+
 @pytest.mark.parametrize("token", ["e", "a:o"])
 def test_a_short_token_does_not_spoil_the_remedy(hook: Callable[..., Ran], certbot_folder: Path, token: str) -> None:
     live = make_lineage(certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY)
