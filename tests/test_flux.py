@@ -62,6 +62,36 @@ def test_overdue_is_exact_to_the_second(influxdb: InfluxDB) -> None:
     assert {row["table"] for row in table} == {"0"}
 
 
+def test_by_host_the_same_is_overdue_as_by_certificate(influxdb: InfluxDB) -> None:
+    bucket, now = influxdb.new_bucket(), int(time.time())
+    for number in range(60):
+        host, due = f"web{number % 4}", now - DAY + 7 * (number - 30) * (DAY // 3 - 600 * (number % 3))
+        run_at = 0 if number % 4 < 2 else now - number * 3600
+        write(influxdb, bucket, state(f"c{number}", due if number % 7 else 0, host=host, run_at=run_at, at=run_at or now - number))
+    write(influxdb, bucket, state("fine", now + DAY, host="fine"), state("gone", 0, host="gone"))
+    write(influxdb, bucket, state("tagged", now - 9 * DAY, host="fine", at=now - 90 * DAY).replace(" ", ",dc=north ", 1))
+    write(influxdb, bucket, state("tagged", now + DAY, host="fine"))
+    expected: dict[str, list[tuple[int, str]]] = {row["host"]: [] for row in run(influxdb, "overdue", bucket)}
+    expiry = dict.fromkeys(expected, 0.0)
+    for row in run(influxdb, "overdue", bucket):
+        if float(row["days_overdue"]) >= 1.0:
+            expected[row["host"]].append((seconds(row["due"]), row["lineage"]))
+            expiry[row["host"]] = min(expiry[row["host"]] or 99, float(row["days_left"]))
+    rows = {row["host"]: row for row in run(influxdb, "overdue_hosts", bucket)}
+    assert len(rows) == 6 and sum(len(found) for found in expected.values()) > 20
+    assert {host: row["lineages"] for host, row in rows.items()} == {
+        host: " ".join(name for _, name in sorted(found, reverse=True)) or "none" for host, found in expected.items()
+    }
+    for host, found in expected.items():
+        row = rows[host]
+        assert int(row["overdue"]) == len(found)
+        assert abs(float(row["days_left"]) - expiry[host]) < 0.001
+        if found:
+            assert (seconds(row["oldest"]), seconds(row["_time"])) == (min(found)[0], max(found)[0])
+        else:
+            assert seconds(row["_time"]) >= now
+
+
 def test_a_tag_more_makes_no_second_certificate(influxdb: InfluxDB) -> None:
     """Telegraf adds its global tags: with them a series begins beside the one from before, which nobody writes to any more."""
     bucket, now = influxdb.new_bucket(), int(time.time())
@@ -196,7 +226,7 @@ def test_each_query_is_formatted(path: Path) -> None:
 
 def test_each_script_runs_the_query_of_the_same_name() -> None:
     scripts = sorted(put_queries.TEMPLATES.glob("*.tick"))
-    assert len(scripts) == 4
+    assert len(scripts) == 5
     for script in scripts:
         assert script.read_text() == put_queries.with_query(script), "run: python3 tools/put_queries.py"
         assert "from(bucket: bucket)" in script.read_text()

@@ -48,10 +48,13 @@ def run_point(host: str, at: int, failed: str = "", unreadable: str = "", exit_s
     return f"certbot_renewal,host={host} {counts}{status}{names} {at}"
 
 
-def load_folder(folder: Path, influxdb: InfluxDB, bucket: str, crit: str = "1.0") -> Path:
-    """A copy of kapacitor/ as an administrator adapts it: bucket, org, `crit`, and for the test a short `every`."""
+def load_folder(folder: Path, influxdb: InfluxDB, bucket: str, crit: str = "1.0", by_host: bool = False) -> Path:
+    """A copy of kapacitor/ as an administrator adapts it: bucket, org, `crit`, one mail for each host, and for the test a short `every`."""
     load = folder / "load"
     shutil.copytree(ROOT / "kapacitor", load, dirs_exist_ok=True)
+    if by_host:
+        (load / "tasks" / "renewal_overdue_hosts.yaml.example").rename(load / "tasks" / "renewal_overdue_hosts.yaml")
+        (load / "tasks" / "renewal_overdue.yaml").unlink()
     for task in (load / "tasks").glob("*.yaml"):
         text = task.read_text().replace("value: telegraf", f"value: {bucket}").replace("value: 15m", "value: 1s")
         text = text.replace('value: ""', f"value: {ORG}") if influxdb.major == 2 else text
@@ -191,6 +194,68 @@ def test_restarts_and_outages_make_no_mail(house: House, tmp_path: Path) -> None
     write(influxdb, bucket, state("late", now + 60 * DAY))
     evaluated(kapacitor)
     assert [s.split(",")[0] for s in box.subjects()[1:]] == ["late on web1: renewed"]
+
+
+@EVERY
+def test_what_is_overdue_on_a_host_is_one_mail_and_one_more_when_another_is(house: House, tmp_path: Path) -> None:
+    influxdb, box = house.start_influxdb(), house.box
+    bucket, now = influxdb.new_bucket(), int(time.time())
+    many = [f"many{number:02}" for number in range(40)]  # one became overdue later than the other
+    at = dict(zip(many, range(now - 9 * DAY, now)))
+
+    def look() -> list[str]:
+        """What new mails are about, without the days."""
+        evaluated(kapacitor, tasks=["renewal_overdue_hosts"])
+        return sorted(re.sub(r"due since .* left", "due", box.read()) for _ in box.unread())
+
+    def renewed(host: str, *lineages: str) -> None:
+        write(influxdb, bucket, *(state(lineage, now + 60 * DAY, host=host) for lineage in lineages))
+
+    write(
+        influxdb,
+        bucket,
+        *(state(lineage, moment, host="web1") for lineage, moment in at.items()),
+        state("alone", now - 2 * DAY, host="web2"),
+        state("fine", now + DAY, host="web2"),
+        state("not-yet", now - DAY + 120, host="web3"),
+        state("evidence-quiet", now - 30 * 3600, host="web3", run_at=now - 7 * 3600, at=now - 7 * 3600),
+        state("ended", 0, host="web3"),
+        f"certbot_renewal,domain=all,host=web3,lineage=half not_after=5i {now - DAY}",
+    )
+    load = load_folder(tmp_path, influxdb, bucket, by_host=True)
+    kapacitor = house.start_kapacitor(load)
+    names = " ".join(reversed(many))
+    assert look() == [f"web1: 40 not renewed, due: {names[:100]}", "web2: 1 not renewed, due: alone"]
+    assert f"the newest first: {names}<" in told(box, "web1: ")
+
+    write(influxdb, bucket, state("another", now - 3 * DAY, host="web1"))
+    assert [subject[:41] for subject in look()] == ["web1: 41 not renewed, due: another many39"]
+    renewed("web1", *many[3:])  # few are left, then more again, then few: each is told of once
+    assert look() == []
+    write(influxdb, bucket, *(state(f"late{number}", now - 2 * DAY - number, host="web1") for number in range(9)))
+    assert [subject[:39] for subject in look()] == ["web1: 13 not renewed, due: late0 late1 "]
+    renewed("web1", *(f"late{number}" for number in range(9)), "another")
+    assert look() == []
+
+    house.stop("kapacitor")
+    kapacitor = house.start_kapacitor(load)
+    assert look() == []
+    house.stop("influxdb")
+    wait_for(kapacitor.errors, "a query that fails")
+    house.start_influxdb()
+    kapacitor.reload()
+    assert look() == []
+    house.stop("kapacitor")
+    write(influxdb, bucket, state("meanwhile", now - DAY - 60, host="web1"))
+    kapacitor = house.start_kapacitor(load)
+    assert look() == ["web1: 4 not renewed, due: meanwhile many02 many01 many00"]
+    renewed("web1", *many[:3])
+    assert look() == []
+    write(influxdb, bucket, state("meanwhile", 0, host="web1"))
+    renewed("web2", "alone")
+    assert look() == ["web1: no renewal is overdue any more", "web2: no renewal is overdue any more"]
+    write(influxdb, bucket, state("many01", now - 5 * DAY, host="web1"))  # longer overdue than what was told of before
+    assert look() == ["web1: 1 not renewed, due: many01"]
 
 
 @EVERY
@@ -363,7 +428,7 @@ def test_every_example_loads_when_its_suffix_is_taken_off(server: Callable[[str]
         everyone.remove("webhook")  # shows that it read the folder again
         wait_for(lambda: {handler["id"] for handler in kapacitor.api("GET", topic).json()["handlers"]} == everyone, "the handlers")
         tasks = {task["id"]: (task["status"], task["executing"]) for task in kapacitor.api("GET", "/tasks").json()["tasks"]}
-        names = ("host_silent", "renewal_failing", "renewal_overdue", "renewal_overdue_domains")
+        names = ("host_silent", "renewal_failing", "renewal_overdue", "renewal_overdue_domains", "renewal_overdue_hosts")
         assert tasks == dict.fromkeys(names, ("enabled", True))
         assert kapacitor.errors() == []
 

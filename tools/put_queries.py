@@ -3,8 +3,8 @@
 
     python3 tools/put_queries.py
 
-A script renewal_X.tick holds X.flux, and host_silent.tick silent_hosts.flux, with their parameters bucket, measurement and silence taken
-from the script's vars.
+A script renewal_X.tick holds X.flux, and host_silent.tick silent_hosts.flux, with their parameters bucket, measurement, silence and crit
+taken from the script's vars.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = ROOT / "kapacitor" / "templates"
 QUERY = re.compile(r"(?<=\|queryFlux\('''\n).*?(?='''\)\n)", re.DOTALL)
 TEXT = re.compile(r'(?m)^(bucket|measurement) = ".*"$')
-NUMBER = re.compile(r"(?m)^(silence) = [\d.]+$")
+NUMBER = re.compile(r"(?m)^(silence|crit) = [\d.]+$")
 
 
 def with_query(script: Path) -> str:
