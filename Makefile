@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := $(CACHE)/venv
 MUTATION := $(CACHE)/venv-mutation
 
-.PHONY: test demo bench simulation faults mutants servers pythons lint
+.PHONY: test demo bench scale simulation faults mutants servers pythons lint
 
 test: $(VENV)/ready servers pythons lint
 	$(VENV)/bin/python -m pytest -q -rs -n 4 --dist worksteal
@@ -34,6 +34,10 @@ mutants: $(MUTATION)/ready  # of the hook, in a copy; ONLY='*[37]' takes a fifth
 	git ls-files -z | xargs -0 cp --parents -t $(CACHE)/mutants
 	cd $(CACHE)/mutants && FAULTS_EXAMPLES=20 $(MUTATION)/bin/mutmut run --max-children 1 '$(ONLY)'
 	cd $(CACHE)/mutants && $(MUTATION)/bin/mutmut results
+
+scale: $(VENV)/ready
+	$(PYTHON) tools/build_servers.py influxd-1.8 influxd-1.12 influxd-2 kapacitor telegraf
+	PYTHONPATH=. $(VENV)/bin/python tools/scale.py
 
 servers:  # without them their tests are skipped, and fail in CI
 	-$(PYTHON) tools/build_servers.py

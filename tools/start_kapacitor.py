@@ -51,9 +51,9 @@ class Inbox:
 
 
 @contextmanager
-def inbox() -> Iterator[Inbox]:
+def inbox(box: Inbox | None = None) -> Iterator[Inbox]:
     """Starts a mail server on loopback."""
-    box = Inbox()
+    box = box or Inbox()
     controller = Controller(box, hostname="127.0.0.1", port=box.port)
     controller.start()
     try:

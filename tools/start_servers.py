@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import json
 import os
 import random
 import socket
@@ -149,16 +150,20 @@ class InfluxDB:
 
 
 @contextlib.contextmanager
-def influxdb(name: str, folder: Path, port: int | None = None, config: str = "") -> Iterator[InfluxDB]:
-    """InfluxDB 1.8, 1.12 or 2 (`influxd-1.8` …), ready; the same folder again gives the same data."""
+def influxdb(
+    name: str, folder: Path, port: int | None = None, config: str = "", storage: dict[str, str | int] | None = None
+) -> Iterator[InfluxDB]:
+    """InfluxDB 1.8, 1.12 or 2 (`influxd-1.8` …), ready; the same folder again gives the same data. `config` are settings of the [http]
+    section of 1.x, `storage` of the storage engine, by the names that all versions share."""
     folder.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
     url = f"http://127.0.0.1:{port}"
     if name == "influxd-2":
         command = [binary(name), "--bolt-path", f"{folder}/bolt", "--sqlite-path", f"{folder}/sqlite", "--engine-path", f"{folder}/engine"]
         command += ["--http-bind-address", f"127.0.0.1:{port}", "--reporting-disabled", "--log-level", "error"]
+        command += [f"--storage-{key}={value}" for key, value in (storage or {}).items()]
     else:
-        conf = folder / "influxdb.conf"
+        conf, data = folder / "influxdb.conf", "\n".join(f"{key} = {json.dumps(value)}" for key, value in (storage or {}).items())
         conf.write_text(f"""reporting-disabled = true
 bind-address = "127.0.0.1:{free_port()}"
 [meta]
@@ -167,6 +172,7 @@ dir = "{folder}/meta"
 dir = "{folder}/data"
 wal-dir = "{folder}/wal"
 query-log-enabled = false
+{data}
 [http]
 bind-address = "127.0.0.1:{port}"
 flux-enabled = true
@@ -187,9 +193,9 @@ log-enabled = false
 
 
 @contextlib.contextmanager
-def telegraf(version: int, target: InfluxDB, bucket: str, folder: Path, config: str = "") -> Iterator[str]:
+def telegraf(version: int, target: InfluxDB, bucket: str, folder: Path, config: str = "", agent: str = "") -> Iterator[str]:
     """Telegraf with its listener for version 1 or 2 writes, passing on to InfluxDB at once; yields the listener's address.
-    `config` are more settings of the listener."""
+    `config` are more settings of the listener, `agent` of Telegraf itself."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     listener = "influxdb_listener" if version == 1 else "influxdb_v2_listener"
@@ -200,7 +206,7 @@ def telegraf(version: int, target: InfluxDB, bucket: str, folder: Path, config: 
     else:
         output = f'[[outputs.influxdb]]\nurls = ["{target.url}"]\ndatabase = "{bucket}"\nskip_database_creation = true\n'
     conf = folder / f"telegraf{version}.conf"
-    agent = '[agent]\nflush_interval = "200ms"\nomit_hostname = true\n'
+    agent = f'[agent]\nflush_interval = "200ms"\nomit_hostname = true\n{agent}\n'
     conf.write_text(f'{agent}[[inputs.{listener}]]\nservice_address = "127.0.0.1:{port}"\n{config}\n{output}')
     url = f"http://127.0.0.1:{port}"
     ready = "/ping" if version == 1 else "/api/v2/ready"
