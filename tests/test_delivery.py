@@ -127,6 +127,19 @@ def test_a_measurement_that_holds_other_types(influxdb: InfluxDB, hook: Hook, re
     assert "conflict" in ran.err and "set MEASUREMENT to another name" in ran.err
 
 
+@pytest.mark.parametrize("name", ["influxd-1.8", "influxd-1.12"])
+@pytest.mark.parametrize("limit", ["max-values-per-tag", "max-series-per-database"])
+def test_more_names_than_influxdb_1_x_takes(tmp_path: Path, hook: Hook, renewed: dict[str, str], name: str, limit: str) -> None:
+    require(name)
+    with start_servers.influxdb(name, tmp_path / name, storage={limit: 1}) as influxdb:
+        bucket = influxdb.new_bucket()
+        other = f"certbot_renewal,domain=all,host=other,lineage=other renewed_count=1 {int(time.time())}"  # it counts what was there before
+        requests.post(f"{influxdb.url}/api/v2/write?bucket={bucket}&precision=s", data=other, timeout=30).raise_for_status()
+        ran = hook(**renewed, **influxdb.settings(bucket))
+    assert ran.status == 1
+    assert limit in ran.err and "look at the server's log" in ran.err
+
+
 def test_a_certificate_older_than_the_bucket_keeps_is_no_failure(influxdb: InfluxDB, hook: Hook, certbot_folder: Path) -> None:
     bucket, old = influxdb.new_bucket("86400"), int(time.time()) - 10 * DAY
     live = make_lineage(certbot_folder, "example.com", NAMES, old, 90 * DAY)
