@@ -3,7 +3,8 @@
 all run reports at once, size on disk, time and memory of the alerts' queries. Then Kapacitor: what an evaluation costs, and the mails when
 1 %, and when all, are overdue at once, by certificate and by host. Then Telegraf as a relay while InfluxDB is away.
 
-Half an hour; start it with: make scale, or with SIZES=1000/50 for a part of it. Writes docs/scale.svg.
+Forty minutes on a quiet machine; start it with: make scale, or SIZES="1000/50 10000/500" PYTHONPATH=. python tools/scale.py influxdb
+(or kapacitor, or telegraf) for a part of it. Writes docs/scale.svg.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import math
 import os
 import platform
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -33,6 +35,7 @@ from start_certbot import DAY
 from start_servers import InfluxDB, free_port, wait_for
 
 SIZES = [Fleet(*map(int, size.split("/"))) for size in os.environ.get("SIZES", "1000/50 10000/500 100000/5000").split()]
+MIDDLE = SIZES[min(1, len(SIZES) - 1)]
 LARGE = 100_000  # certificates; of such a fleet less is measured, for time
 SEED = int(os.environ.get("SEED", "1"))  # of which certificates are overdue
 ENGINES = ("influxd-1.8", "influxd-1.12", "influxd-2")
@@ -288,54 +291,65 @@ def picture(figures: dict[str, dict[int, float]]) -> str:
     return "\n".join([*lines, "</svg>", ""])
 
 
+# ---- What is measured ------------------------------------------------------------------------------------------------
+def of_influxdb(folder: Path) -> None:
+    """Prints what fleets cost on each InfluxDB, and draws it."""
+    for kind in ENGINES:
+        year = disk_of_a_year(kind, folder / f"year-{kind}")
+        print(f"{kind:13} {year:.1f} KiB on disk for a certificate and a year of two reports a day, of 1000 on 50 hosts", flush=True)
+    drawn = dict[str, dict[int, float]]()
+    for fleet in SIZES:
+        print(f"\n{fleet.certificates} certificates on {fleet.hosts} hosts, {CLIENTS} hosts reporting at a time")
+        for kind in ENGINES:
+            figures = engine(kind, fleet, folder)
+            for query, more in (("overdue", ""), ("overdue_hosts", ", by host")):
+                if query in figures:
+                    drawn.setdefault(kind.replace("influxd-", "InfluxDB ") + more, {})[fleet.certificates] = figures[query]
+    if len(SIZES) > 1:
+        (ROOT / "docs").mkdir(exist_ok=True)
+        (ROOT / "docs" / "scale.svg").write_text(picture(drawn))
+
+
+def of_kapacitor(folder: Path) -> None:
+    """Prints what the alerts cost, and the mails of a flood; with a slow mail server too."""
+    print("\nKapacitor, on InfluxDB 1.12", flush=True)
+    for fleet in SIZES[1:] or SIZES:
+        for template in ("renewal_overdue", "renewal_overdue_hosts"):
+            every = 10 if fleet.certificates < LARGE else 30
+            alerts(fleet, template, every, folder / f"{template}-{fleet.certificates}", shares=(0.01, 1.0))
+    for buffer in (0, MIDDLE.certificates):
+        alerts(MIDDLE, "renewal_overdue", 10, folder / f"slow-{buffer}", 0.01, buffer, (1.0,))
+
+
+def of_telegraf(folder: Path) -> None:
+    """Prints what a relay keeps."""
+    print("\nTelegraf as a relay, InfluxDB away", flush=True)
+    for limit in (10_000, 1_000_000):
+        relay(MIDDLE, folder / f"relay-{limit}", limit)
+
+
+PARTS = {"influxdb": of_influxdb, "kapacitor": of_kapacitor, "telegraf": of_telegraf}
+
+
 def versions(folder: Path) -> Iterator[str]:
     """What each server says it is."""
     for name in ENGINES:
         with start_servers.influxdb(name, folder / name) as influxdb:
             yield f"InfluxDB {influxdb.version()}"
-            if name == "influxd-1.12":
-                (folder / "load").mkdir()
-                with start_kapacitor.kapacitor(folder / "kapacitor", folder / "load", influxdb, start_kapacitor.Inbox()) as running:
-                    yield f"Kapacitor {running.api('GET', '/ping').headers['X-Kapacitor-Version']}"
-                with start_servers.telegraf(2, influxdb, influxdb.new_bucket(), folder / "telegraf") as url:
-                    yield requests.get(url + "/api/v2/ready", timeout=5).headers.get("X-Influxdb-Version", "Telegraf")
+    for name, option in (("kapacitord", "version"), ("telegraf", "--version")):
+        yield subprocess.run([start_servers.binary(name), option], capture_output=True, text=True, check=True).stdout.split("(")[0].strip()
 
 
 def main() -> int:
-    """Prints all figures. Exit status 1 where a server is missing or a query fails."""
-    middle = SIZES[min(1, len(SIZES) - 1)]
+    """Prints all figures, or those of the parts that are named. Exit status 1 where a server is missing or a query fails."""
     try:
         with tempfile.TemporaryDirectory() as name:
-            folder, picked = Path(name), dict[str, dict[int, float]]()
             print(f"Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, seed {SEED}")
-            (folder / "versions").mkdir()
-            print(", ".join(versions(folder / "versions")), flush=True)
-            for kind in ENGINES:
-                year = disk_of_a_year(kind, folder / f"year-{kind}")
-                print(
-                    f"{kind:13} {year:.1f} KiB on disk for a certificate and a year of two reports a day, of 1000 on 50 hosts", flush=True
-                )
-            for fleet in SIZES:
-                print(f"\n{fleet.certificates} certificates on {fleet.hosts} hosts, {CLIENTS} hosts reporting at a time")
-                for kind in ENGINES:
-                    figures = engine(kind, fleet, folder)
-                    for query, more in (("overdue", ""), ("overdue_hosts", ", by host")):
-                        label = kind.replace("influxd-", "InfluxDB ") + more
-                        if query in figures:
-                            picked.setdefault(label, {})[fleet.certificates] = figures[query]
-            if len(SIZES) > 1:
-                (ROOT / "docs").mkdir(exist_ok=True)
-                (ROOT / "docs" / "scale.svg").write_text(picture(picked))
-            print("\nKapacitor, on InfluxDB 1.12", flush=True)
-            for fleet in SIZES[1:] or SIZES:
-                for template in ("renewal_overdue", "renewal_overdue_hosts"):
-                    every = 10 if fleet.certificates < LARGE else 30
-                    alerts(fleet, template, every, folder / f"{template}-{fleet.certificates}", shares=(0.01, 1.0))
-            for buffer in (0, middle.certificates):
-                alerts(middle, "renewal_overdue", 10, folder / f"slow-{buffer}", 0.01, buffer, (1.0,))
-            print("\nTelegraf as a relay, InfluxDB away", flush=True)
-            for limit in (10_000, 1_000_000):
-                relay(middle, folder / f"relay-{limit}", limit)
+            (Path(name) / "versions").mkdir()
+            print(", ".join(versions(Path(name) / "versions")), flush=True)
+            for part in sys.argv[1:] or PARTS:
+                PARTS[part](Path(name))
+            print(f"load {os.getloadavg()[0]:.1f} at the end")
     except (start_servers.MissingServer, RuntimeError, requests.RequestException, TimeoutError) as error:
         print(f"scale: {error}", file=sys.stderr)
         return 1
