@@ -63,7 +63,7 @@ def reported(settings: hook.Settings, fleet: Fleet, hosts: Sequence[int], client
         for number in range(host * each, (host + 1) * each):
             begin, name = began(number, now), f"c{number}.example.com"
             found.append(hook.Certificate(name, [name, f"www.{name}"], begin, begin + LIFE, hook.due(begin, begin + LIFE)))
-        disk, own = hook.Disk(found, {}, []), settings._replace(host=f"host{host}")
+        disk, own = hook.Disk({one.lineage for one in found}, found, {}, []), settings._replace(host=f"host{host}")
         lines = hook.report_of(own, disk, now, True).lines
         parts = [lines[at : at + hook.BATCH] for at in range(0, len(lines), hook.BATCH)]
         reports.append([*parts, [hook.run_point(own, disk, [], 0, now)]])
