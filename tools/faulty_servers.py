@@ -153,7 +153,7 @@ class Proxy:
     def pump(self, source: socket.socket, sink: socket.socket, side: str, fault: Fault) -> None:
         """One direction of a connection, until its end."""
         passed, seen = 0, b""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), contextlib.ExitStack() as at_end:
             while data := source.recv(65536):
                 if side == "response" and not seen:
                     self.said = data[:12]
@@ -168,11 +168,9 @@ class Proxy:
                 if fault.mode == "cut":
                     break
                 if fault.mode == "duplicate":
-                    with socket.create_connection(self.target) as again:
-                        again.sendall(seen[: fault.at])
-                        again.shutdown(socket.SHUT_WR)
-                        while again.recv(65536):
-                            pass
+                    again = at_end.enter_context(socket.create_connection(self.target))  # its answer is nobody's
+                    again.sendall(seen[: fault.at])
+                    again.shutdown(socket.SHUT_WR)
         self.passed[side] = passed
         for end in (source, sink) if fault.mode == "cut" and fault.side == side else (sink,):
             with contextlib.suppress(OSError):
