@@ -64,6 +64,7 @@ def test_the_model_counts_the_mails_that_kapacitor_sends(house: House, tmp_path:
         if step == 4:
             house.stop("kapacitor")
             kapacitor = house.start_kapacitor(load)
+        judge.changed_until(now)
         for alert in TASKS:
             for key in judge.keys(alert):
                 row, before = judge.row(alert, key, now), levels.get((alert, key), False)

@@ -163,7 +163,7 @@ class AlertPack(Judge):
         changed = super().changed_until(now)
         self.lasts.update((key[0], self.last_of(key[0], now)) for alert, key in changed if alert == SILENT)
         before, self.silent = self.silent, [(host,) for host, last in self.lasts.items() if (last or now) <= now - 2 * DAY]
-        return {found for found in changed if found[0] != SILENT} | {(SILENT, key) for key in [MOST, *before, *self.silent]}
+        return changed | {(SILENT, key) for key in [MOST, *before, *self.silent]}
 
     def evidence(self, alert: str, key: Key, now: int) -> float:
         return (self.states[key[0]][key[1]][2] or now) if alert == OVERDUE else now
