@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -109,8 +110,7 @@ def place(folder: Path, where: str, kind: str, content: bytes) -> None:
         elif kind == "pipe":
             os.mkfifo(path)
         elif kind == "socket":
-            with socket.socket(socket.AF_UNIX) as listener:
-                listener.bind(str(path))
+            os.mknod(path, stat.S_IFSOCK)  # bind() takes 107 characters
         elif kind != "gone":
             path.symlink_to({"dangling": "nowhere", "loop": path.name, "device": "/dev/zero"}[kind])
 
