@@ -251,10 +251,14 @@ def scores(fleet: Fleet, alerts: tuple[str, ...], truth: dict[str, list[Span]], 
 
 
 def known_at(fleet: Fleet, alert: str, span: Span) -> float:
-    """When it could be known at the earliest: when the first run report after the beginning arrived; where none did, at the beginning."""
+    """When it could be known at the earliest: when the first run report after the beginning arrived, and where none did, at the beginning;
+    if InfluxDB and Kapacitor were there then, else when they were there again."""
+    known = span.begin
     if alert in (OVERDUE, FAILING) and fleet.run_reports:
-        return min((arrived for made, arrived in fleet.delivered[span.of[0]] if made >= span.begin), default=span.begin)
-    return span.begin
+        known = min((arrived for made, arrived in fleet.delivered[span.of[0]] if made >= span.begin), default=span.begin)
+    while again := fleet.influxdb_down.end_of(known) or fleet.kapacitor_down.end_of(known):
+        known = again
+    return known
 
 
 def year(seed: int, certificates: int, days: int, server: str) -> list[tuple[str, dict[str, Score], str]]:
