@@ -286,6 +286,7 @@ def test_a_host_that_fails_or_is_silent_is_one_mail_and_its_recovery_another(hou
     kapacitor = house.start_kapacitor(load)
     wait_for(lambda: time.time() > soon, "the moment when the last host is silent")
     evaluated(kapacitor, tasks=HOST_TASKS)
+    wait_for(lambda: len(box.mails) >= 7, "the mails")
     subjects = sorted(subject.partition(" days, last ")[0] for subject in box.subjects())
     assert subjects == [
         "error: certbot fails, exit status 143",
@@ -306,6 +307,7 @@ def test_a_host_that_fails_or_is_silent_is_one_mail_and_its_recovery_another(hou
     )
     write(influxdb, bucket, reported("retired", at, due=0))
     evaluated(kapacitor, tasks=HOST_TASKS)
+    wait_for(lambda: len(box.mails) >= len(subjects) + 5, "the mails of their ends")
     assert sorted(box.subjects()[len(subjects) :]) == [
         "error: certbot runs well again",
         "failed: certbot runs well again",

@@ -14,6 +14,7 @@ import simulate
 from conftest import House, require
 from simulated_judges import EVERY, FAILING, MOST, OVERDUE, SILENT, AlertPack, Key
 from start_certbot import DAY
+from start_servers import wait_for
 from test_kapacitor import evaluated, load_folder, run_point, state, write
 
 ALARMS = {OVERDUE: r"not renewed, due since", SILENT: r"no report of certbot", FAILING: r"certbot fails"}
@@ -72,6 +73,7 @@ def test_the_model_counts_the_mails_that_kapacitor_sends(house: House, tmp_path:
                     levels[alert, key] = not before
                     told[alert, " on ".join(reversed(key)), not before] += 1
         evaluated(kapacitor, tasks=tuple(TASKS.values()))
+        wait_for(lambda: len(house.box.mails) >= told.total(), "the mails")
         assert told == Counter(meaning(subject) for subject in house.box.subjects())
     assert {(alert, alarm) for alert, _, alarm in told} == {(alert, alarm) for alert in TASKS for alarm in (False, True)}
     assert told[SILENT, MOST[0], True]
