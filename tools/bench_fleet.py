@@ -77,12 +77,15 @@ def peak(pid: int) -> float:
 
 
 def load(influxdb: InfluxDB, bucket: str, lines: Iterator[str]) -> None:
-    """Writes many points."""
-    parameters = {"bucket": bucket, "org": ORG, "precision": "s"}
+    """Writes many points; 5xx, as where a busy machine makes a server miss its own deadline, is tried again, as the hook does."""
+    parameters, url = {"bucket": bucket, "org": ORG, "precision": "s"}, influxdb.url + "/api/v2/write"
     while batch := "\n".join(itertools.islice(lines, BATCH)):
-        requests.post(
-            influxdb.url + "/api/v2/write", params=parameters, data=batch, headers=influxdb.headers, timeout=300
-        ).raise_for_status()
+        for pause in (1, 5, 25, 0):
+            answer = requests.post(url, params=parameters, data=batch, headers=influxdb.headers, timeout=300)
+            if answer.status_code < 500:
+                break
+            time.sleep(pause)
+        answer.raise_for_status()
 
 
 def seconds(influxdb: InfluxDB, bucket: str, flux: str, runs: int, limit: int = 900) -> float:

@@ -181,7 +181,7 @@ log-enabled = false
 """)
         command = [binary(name), "-config", str(conf)]
     with running(command, folder / "log") as child:
-        wait_for(lambda: requests.get(url + "/ping", timeout=5).status_code == 204, name, child=child)
+        wait_for(lambda: requests.get(url + "/ping", timeout=5).status_code == 204, name, 300, child)  # it reads its log first
         if name != "influxd-2":
             yield InfluxDB(name, url, child)
             return
