@@ -150,17 +150,18 @@ def safe(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def run(capfd: pytest.CaptureFixture[str], script: Path, arguments: list[str], environ: dict[str, str]) -> Ran:
     """The hook in this process, with a real environment, and all that it promises of what it says."""
     capfd.readouterr()
-    with pytest.MonkeyPatch.context() as patch:
-        for name in list(os.environ):
-            patch.delenv(name)
-        for name, value in environ.items():
-            patch.setenv(name, value)
-        signal.alarm(SECONDS)
-        try:
-            status = certbot_renewal_report.main(arguments, os.environ, str(script))
-        except SystemExit as ended:  # wrong usage
-            status = int(str(ended.code))
+    before = dict(os.environ)  # all of it: the hook adds to it
+    os.environ.clear()
+    os.environ.update(environ)
+    signal.alarm(SECONDS)
+    try:
+        status = certbot_renewal_report.main(arguments, os.environ, str(script))
+    except SystemExit as ended:  # wrong usage
+        status = int(str(ended.code))
+    finally:
         signal.alarm(0)
+        os.environ.clear()
+        os.environ.update(before)
     out, err = capfd.readouterr()
     assert "Traceback" not in out + err
     assert status in (0, 1, 2)
