@@ -318,7 +318,7 @@ def of_kapacitor(folder: Path) -> None:
             every = 10 if fleet.certificates < LARGE else 30
             alerts(fleet, template, every, folder / f"{template}-{fleet.certificates}", shares=(0.01, 1.0))
     for buffer in (0, MIDDLE.certificates):
-        alerts(MIDDLE, "renewal_overdue", 10, folder / f"slow-{buffer}", 0.01, buffer, (1.0,))
+        alerts(MIDDLE, "renewal_overdue", 10, folder / f"slow-{buffer}", 0.03, buffer, (1.0,))
 
 
 def of_telegraf(folder: Path) -> None:
