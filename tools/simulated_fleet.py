@@ -104,7 +104,6 @@ class Lineage:
     certificate: hook.Certificate
     archive: list[hook.Certificate] = field(default_factory=list)
     forward: float = 0.0  # when the CA wants it renewed at the latest
-    issued_by_hand: bool = False
 
 
 @dataclass
