@@ -692,29 +692,25 @@ def main(arguments: Sequence[str], environ: Environ, script: str = __file__) -> 
         say(*(parser.format_help().splitlines() if given.help else [f"{NAME} {__version__}"]))
         return 0
     folder = given.config_dir or config_folder(script, environ.get("RENEWED_LINEAGE", ""))
-    mine, turn, pause, until = (
-        f"{os.getpid()} {time.time()}",
-        os.path.join(folder, TURN_FILE),
-        1.0,
-        time.monotonic() + given.patience * 3600,
-    )
+    turn, mine = os.path.join(folder, TURN_FILE), f"{os.getpid()} {time.time()}"
+    pause, until = 1.0, time.monotonic() + given.patience * 3600
     if given.patience:
         with contextlib.suppress(OSError), open(turn, "w", encoding="utf-8") as file:
             file.write(mine)
-    faults, again = report_once(given, environ, script, folder)
+    faults, again = report_once(given, environ, script, folder, True)
     while again and time.monotonic() + pause < until:
         time.sleep(pause)
         if text_of(turn, []) not in (mine, ""):  # a later run of certbot reports; how this one ended would look like news
             return 0
         pause = min(2 * pause, PAUSE)
-        faults, again = report_once(given, environ, script, folder)  # with what is on disk then
+        faults, again = report_once(given, environ, script, folder, False)  # with what is on disk then
     if faults:
         say(f"{NAME}: {'not ready: ' if given.check else ''}{'; '.join(faults)}", stream=sys.stderr)
     return 1 if faults else 0
 
 
-def report_once(given: argparse.Namespace, environ: Environ, script: str, folder: str) -> tuple[list[str], bool]:
-    """Does what the arguments ask for; returns what is wrong, and whether another try may help."""
+def report_once(given: argparse.Namespace, environ: Environ, script: str, folder: str, first: bool) -> tuple[list[str], bool]:
+    """Does what the arguments ask for; returns what is wrong, and whether another try may help. Only the first try tells warnings."""
     now, again = int(time.time()), False
     in_post = os.path.dirname(script).endswith(os.path.join("", "renewal-hooks", "post")) and not given.all
     try:
@@ -739,7 +735,7 @@ def report_once(given: argparse.Namespace, environ: Environ, script: str, folder
         elif given.stdout:
             faults = pipe(report, folder)
         else:
-            say(*(f"{NAME}: warning: {text}" for text in warnings_of(settings, folder)), stream=sys.stderr)
+            say(*(f"{NAME}: warning: {text}" for text in warnings_of(settings, folder) if first), stream=sys.stderr)
             faults, again = send(settings, report, folder)
     except ReportError as error:
         faults = [str(error)]

@@ -18,13 +18,14 @@ from test_kapacitor import HOST_TASKS, evaluated, load_folder, state, told, writ
 from test_run_reports import renewals_of
 from test_starts import CRON
 
+ALERTS = ("renewal_overdue", *HOST_TASKS)
 CRIT = f"{2 / DAY:.9f}"  # days: 2 seconds after a renewal was due, where lives last for seconds
 SOME = pytest.mark.parametrize("house", ["influxd-1.12", "influxd-2"], indirect=True)
 
 
 def looked(kapacitor: Kapacitor) -> None:
     """Waits until every alert was judged three times more."""
-    evaluated(kapacitor, tasks=("renewal_overdue", *HOST_TASKS))
+    evaluated(kapacitor, tasks=ALERTS)
 
 
 def host(house: House, tmp_path: Path, authority: Authority, crit: str = "1.0") -> tuple[Certbot, str, Kapacitor]:
@@ -32,7 +33,7 @@ def host(house: House, tmp_path: Path, authority: Authority, crit: str = "1.0") 
     influxdb = house.start_influxdb()
     certbot, bucket = Certbot(tmp_path / "letsencrypt", authority), influxdb.new_bucket()
     certbot.settings({**influxdb.settings(bucket), "HOSTNAME": "web1", "INFLUXDB_TIMEOUT": "3"})
-    return certbot, bucket, house.start_kapacitor(load_folder(tmp_path, influxdb, bucket, crit))
+    return certbot, bucket, house.start_kapacitor(load_folder(tmp_path, influxdb, bucket, crit, ALERTS))
 
 
 @SOME
