@@ -7,7 +7,7 @@ MUTATION := $(CACHE)/venv-mutation
 .PHONY: test demo bench scale simulation faults mutants servers pythons lint
 
 test: $(VENV)/ready servers pythons lint
-	$(VENV)/bin/python -m pytest -q -rs -n 4 --dist worksteal
+	$(VENV)/bin/python -m pytest -q -rs -n 6 --dist load --maxschedchunk 1
 
 demo: $(VENV)/ready
 	$(PYTHON) tools/build_servers.py influxd-1.8 kapacitor pebble

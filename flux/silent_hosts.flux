@@ -24,7 +24,8 @@ silence = 2.0
 since = -400d
 
 second = 1000000000
-ago = (days) => time(v: int(v: now()) - int(v: float(v: days) * 86400000000000.0))
+begin = int(v: now()) - int(v: float(v: silence) * 86400000000000.0)
+half = int(v: now()) - int(v: float(v: silence) * 43200000000000.0)
 hosts = () =>
     from(bucket: bucket)
         |> range(start: since)
@@ -90,7 +91,7 @@ fleet =
                             before: 0,
                         }),
                 ),
-            heard(start: ago(days: float(v: silence) / 2.0), stop: now())
+            heard(start: time(v: half), stop: now())
                 |> map(
                     fn: (r) =>
                         ({
@@ -102,7 +103,7 @@ fleet =
                             before: 0,
                         }),
                 ),
-            heard(start: ago(days: silence), stop: ago(days: float(v: silence) / 2.0))
+            heard(start: time(v: begin), stop: time(v: half))
                 |> map(
                     fn: (r) =>
                         ({
@@ -135,23 +136,17 @@ fleet =
                     lately: accumulator.lately + r.lately,
                     before: accumulator.before + r.before,
                     silent:
-                        if r.last > 0 and r.last * second <= int(v: ago(days: silence)) then
+                        if r.last > 0 and r.last * second <= begin then
                             accumulator.silent + 1
                         else
                             accumulator.silent,
                     newest:
-                        if r.last * second <= int(v: ago(days: silence)) and r.last
-                                >
-                                accumulator.newest
-                        then
+                        if r.last * second <= begin and r.last > accumulator.newest then
                             r.last
                         else
                             accumulator.newest,
                     names:
-                        if r.last > 0 and r.last * second <= int(v: ago(days: silence))
-                                and
-                                accumulator.silent < 10
-                        then
+                        if r.last > 0 and r.last * second <= begin and accumulator.silent < 10 then
                             accumulator.names + r.host + " "
                         else
                             accumulator.names,

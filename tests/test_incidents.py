@@ -24,7 +24,7 @@ SOME = pytest.mark.parametrize("house", ["influxd-1.12", "influxd-2"], indirect=
 
 
 def looked(kapacitor: Kapacitor) -> None:
-    """Waits until every alert was judged three times more."""
+    """Waits until every alert was judged twice more."""
     evaluated(kapacitor, tasks=ALERTS)
 
 
