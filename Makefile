@@ -32,7 +32,7 @@ mutants: $(MUTATION)/ready  # of the hook, in a copy; ONLY='*[37]' takes a fifth
 	$(PYTHON) tools/build_servers.py influxd-1.12
 	rm -rf $(CACHE)/mutants && mkdir $(CACHE)/mutants
 	git ls-files -z | xargs -0 cp --parents -t $(CACHE)/mutants
-	cd $(CACHE)/mutants && FAULTS_EXAMPLES=20 $(MUTATION)/bin/mutmut run --max-children 1 '$(ONLY)'
+	cd $(CACHE)/mutants && FAULTS_EXAMPLES=20 TMPDIR=/dev/shm $(MUTATION)/bin/mutmut run --max-children 1 '$(ONLY)'
 	cd $(CACHE)/mutants && $(MUTATION)/bin/mutmut results
 
 scale: $(VENV)/ready

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+import hypothesis
 import pytest
 
 import certbot_renewal_report
@@ -20,6 +21,9 @@ import start_servers
 from start_certbot import Authority, put_hook
 from start_kapacitor import Inbox, Kapacitor
 from start_servers import InfluxDB, free_port
+
+# For make mutants: that a test fails is enough, and the least example that makes it fail would take its time.
+hypothesis.settings.register_profile("mutants", phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate])
 
 
 def run_hook(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
