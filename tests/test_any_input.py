@@ -216,9 +216,10 @@ def test_nothing_that_it_is_given_makes_it_fail_without_a_reason(
         known.write_text("example.com 1\n")
         for what in odd:
             place(folder, *what)
-        if lines:
-            (folder / "certbot_renewal_report.env").unlink(missing_ok=True)
-            (folder / "certbot_renewal_report.env").write_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
+        env_file = folder / "certbot_renewal_report.env"
+        if lines and not env_file.is_dir():
+            env_file.unlink(missing_ok=True)
+            env_file.write_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
         usual = {"INFLUXDB_URL": stored if reached else "http://127.0.0.1:1", "INFLUXDB_TIMEOUT": "0.2", "HOSTNAME": "web1"}
         usual |= {
             "INFLUXDB_TOKEN": f"somebody:{SECRET}",
