@@ -263,14 +263,21 @@ def test_a_line_of_blanks_takes_no_time(certbot_folder: Path) -> None:
     assert run_hook(certbot_folder, "--dry-run").returncode == 0  # within its 60 s
 
 
-@pytest.mark.parametrize("body", ['{"message": "bad token fake\\u002dSecret\\u002d7f3"}', '{"error": "user somebody has no rights"}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"message": "bad token ab:fake\\u002dSecret\\u002d7f3"}',
+        '{"error": "user somebody has no rights"}',
+        f'{{"message": "a password of ab:{SECRET} is wrong"}}',
+    ],
+)
 def test_a_secret_that_the_server_repeats_in_other_letters_is_not_shown(hook: Callable[..., Ran], certbot_folder: Path, body: str) -> None:
     live = make_lineage(certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY)
     with responses.RequestsMock() as mock:
         mock.add(responses.POST, "http://127.0.0.1:8086/api/v2/write", status=401, body=body)
-        ran = hook(RENEWED_LINEAGE=str(live), RENEWED_DOMAINS="example.com", INFLUXDB_TOKEN=f"somebody:{SECRET}")
+        ran = hook(RENEWED_LINEAGE=str(live), RENEWED_DOMAINS="example.com", INFLUXDB_TOKEN=f"somebody:ab:{SECRET}")
     assert "***" in ran.err
-    assert SECRET not in ran.err and "user somebody" not in ran.err
+    assert SECRET not in ran.err and "ab:" not in ran.err and "user somebody" not in ran.err
 
 
 @pytest.mark.parametrize("body", ["[1]", "7", '"text"', "null", "{}", '{"message": ["x"]}', '{"error": {"a": 1}}'])

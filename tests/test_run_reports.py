@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -189,6 +190,18 @@ def test_the_post_hook_tells_what_failed_and_was_due(influxdb: InfluxDB, hook: H
     assert post_hook(certbot_folder, **settings, FAILED_DOMAINS="").returncode == 0
     points = influxdb.points(settings["INFLUXDB_BUCKET"])
     assert (run_points(points)[-1]["failed_count"], state_of(points, "due")["run_at"] > now) == ("0", True)
+
+
+@pytest.mark.parametrize(("seconds", "failed"), [(-1, False), (0, True)])
+def test_what_failed_counts_from_the_second_when_it_is_due(
+    hook: Hook, certbot_folder: Path, monkeypatch: pytest.MonkeyPatch, seconds: int, failed: bool
+) -> None:
+    begin = int(time.time()) - 60 * DAY
+    make_lineage(certbot_folder, "due", ["due.example.com"], begin, 90 * DAY)
+    now = float(begin + 60 * DAY + seconds)
+    monkeypatch.setattr(certbot_renewal_report, "time", types.SimpleNamespace(**{**vars(time), "time": lambda: now}))
+    out = hook("--all", "--dry-run", FAILED_DOMAINS="due.example.com").out
+    assert ('failed="due"' in out, "failed_count=1i" in out) == (failed, failed)
 
 
 @pytest.mark.parametrize(("text", "stored"), [("0", "0"), ("1", "1"), ("TERM", "143"), ("KILL", "137"), ("", None), ("x y", None)])
