@@ -5,8 +5,9 @@
 //     with nothing but certificates that ended.
 // lineages:    that certificate, and those that were reported with it: two installations that share a host tag are one host, and it is
 //     silent when one of them is.
-// deaf:        in one of the last two halves of `silence`, fewer than half of the hosts were heard. Then InfluxDB was away rather than the
-//     hosts, and a host that is silent is not judged until it has had the time to report again. Fewer than three hosts are always judged.
+// deaf:        most hosts were away, and came back less than half of `silence` ago or not yet: the first report of such a host in that time
+//     came more than 0.55 * silence after the one before, or there is none. Then InfluxDB was away rather than the hosts, and a host that
+//     is silent is not judged until it has had the time to report again. Fewer than three hosts are always judged.
 //
 // The row "(most hosts)" tells when more than half of three or more hosts are silent, and for how long; -1 otherwise.
 //
@@ -16,7 +17,8 @@ bucket = "telegraf"
 // What the hook writes: its MEASUREMENT.
 measurement = "certbot_renewal"
 
-// Days without a run report from which on a host is silent.
+// Days without a run report from which on a host is silent. At least twice the time between two runs of certbot, or all hosts always
+// seem to have been away.
 silence = 2.0
 
 // How far back to look for the last report of a certificate. At least as far as the longest lifetime among your certificates.
@@ -26,6 +28,7 @@ since = -400d
 second = 1000000000
 begin = int(v: now()) - int(v: float(v: silence) * 86400000000000.0)
 half = int(v: now()) - int(v: float(v: silence) * 43200000000000.0)
+away = int(v: float(v: silence) * 47520000000000.0)
 hosts = () =>
     from(bucket: bucket)
         |> range(start: since)
@@ -68,73 +71,43 @@ hosts = () =>
                 }),
         )
         |> group()
-heard = (start, stop) =>
-    from(bucket: bucket)
-        |> range(start: start, stop: stop)
-        |> filter(fn: (r) => r._measurement == measurement and r._field == "certificates")
-        |> last()
-        |> filter(fn: (r) => exists r.host)
-        |> group()
-        |> unique(column: "host")
 fleet =
     union(
         tables: [
-            hosts()
-                |> map(
-                    fn: (r) =>
-                        ({
-                            host: r.host,
-                            last: r.last,
-                            known: 1,
-                            hosts: if r.last > 0 then 1 else 0,
-                            lately: 0,
-                            before: 0,
-                        }),
-                ),
-            heard(start: time(v: half), stop: now())
-                |> map(
-                    fn: (r) =>
-                        ({
-                            host: r.host,
-                            last: 0,
-                            known: 0,
-                            hosts: 0,
-                            lately: 1,
-                            before: 0,
-                        }),
-                ),
-            heard(start: time(v: begin), stop: time(v: half))
-                |> map(
-                    fn: (r) =>
-                        ({
-                            host: r.host,
-                            last: 0,
-                            known: 0,
-                            hosts: 0,
-                            lately: 0,
-                            before: 1,
-                        }),
-                ),
+            hosts() |> map(fn: (r) => ({host: r.host, last: r.last, at: 0})),
+            from(bucket: bucket)
+                |> range(start: time(v: half - away))
+                |> filter(fn: (r) => r._measurement == measurement and r._field == "certificates")
+                |> filter(fn: (r) => exists r.host)
+                |> group()
+                |> map(fn: (r) => ({host: r.host, last: 0, at: int(v: r._time)})),
         ],
     )
         |> group()
-        |> sort(columns: ["host"])
+        |> sort(columns: ["host", "at"])
         |> reduce(
             identity: {
                 known: 0,
                 hosts: 0,
-                lately: 0,
-                before: 0,
+                well: 0,
                 silent: 0,
                 newest: 0,
                 names: "",
+                of: "",
+                at: 0,
             },
             fn: (r, accumulator) =>
                 ({
-                    known: accumulator.known + r.known,
-                    hosts: accumulator.hosts + r.hosts,
-                    lately: accumulator.lately + r.lately,
-                    before: accumulator.before + r.before,
+                    known: if r.at == 0 then accumulator.known + 1 else accumulator.known,
+                    hosts: if r.last > 0 then accumulator.hosts + 1 else accumulator.hosts,
+                    well:
+                        if r.host == accumulator.of and r.at >= half and accumulator.at < half
+                                and
+                                r.at - accumulator.at <= away
+                        then
+                            accumulator.well + 1
+                        else
+                            accumulator.well,
                     silent:
                         if r.last > 0 and r.last * second <= begin then
                             accumulator.silent + 1
@@ -150,6 +123,14 @@ fleet =
                             accumulator.names + r.host + " "
                         else
                             accumulator.names,
+                    of:
+                        if r.at > 0 then
+                            accumulator.of
+                        else if r.last > 0 then
+                            r.host
+                        else
+                            "",
+                    at: r.at,
                 }),
         )
         |> filter(fn: (r) => r.known > 0)
@@ -167,7 +148,7 @@ union(
                         host: r.host,
                         last: r.last,
                         lineages: r.lineages,
-                        deaf: r.hosts > 2 and (r.lately * 2 < r.hosts or r.before * 2 < r.hosts),
+                        deaf: r.hosts > 2 and r.well * 2 < r.hosts,
                     }),
             ),
         fleet

@@ -301,14 +301,16 @@ def test_a_host_is_silent_when_one_of_its_certificates_is(influxdb: InfluxDB) ->
 @pytest.mark.parametrize(
     ("hosts", "days_ago", "deaf", "most"),
     [
-        (5, {0.4: 5, 1.5: 5, 2.5: 5}, False, False),
-        (5, {0.4: 3, 1.5: 3, 2.5: 5}, False, False),  # two are silent
-        (5, {0.4: 2, 1.5: 5, 2.5: 5}, True, False),  # InfluxDB has been away for a while, or is again there since a while
-        (5, {0.4: 5, 1.5: 2, 2.5: 5}, True, False),
-        (5, {0.4: 2, 1.5: 2, 2.5: 5}, True, True),
+        (5, {0.5: 5, 1.5: 5, 2.5: 5}, False, False),
+        (5, {0.5: 3, 1.5: 3, 2.5: 5}, False, False),  # two are silent
+        (5, {0.5: 2, 1.5: 5, 2.5: 5}, True, False),  # InfluxDB has been away for a while, or is again there since a while
+        (5, {0.5: 5, 1.5: 2, 2.5: 5}, True, False),
+        (5, {0.5: 2, 1.5: 2, 2.5: 5}, True, True),
         (5, {2.5: 5}, True, True),
-        (3, {0.4: 2, 1.5: 2, 2.5: 3}, False, False),
-        (3, {0.4: 1, 1.5: 1, 2.5: 3}, True, True),
+        (5, {0.01: 3, 1.9: 3, 2.5: 5}, True, False),  # back since a quarter of an hour, after less than two days
+        (5, {0.2: 3, 1.01: 3, 2.5: 5}, False, False),  # back since a day
+        (3, {0.5: 2, 1.5: 2, 2.5: 3}, False, False),
+        (3, {0.5: 1, 1.5: 1, 2.5: 3}, True, True),
         (2, {2.5: 2}, False, False),  # two are no fleet: each is judged
         (1, {2.5: 1}, False, False),
     ],

@@ -36,7 +36,7 @@ INFLUXDB_AWAY = (1.0, DAY, 30 * DAY)
 KAPACITOR_DOWN = (25, 60, 6 * HOUR)
 REPORT_LOST = 0.02  # not delivered within the hook's ten seconds, because the network is away
 NETWORK_AWAY = (10, 24 * HOUR)  # shortest and longest, seconds, spread over the orders of magnitude
-PATIENCE = 6 * HOUR  # of run reports, as the README has it
+PATIENCE = 24 * HOUR  # of run reports, as the README has it
 REPORT_REPEATED = 0.02
 RENEWED_BY_HAND = 0.4  # a year and lineage; half of them with other names
 RENEWED_PAST_HOOKS = 0.15
@@ -234,7 +234,7 @@ class Fleet:
 
     def no_longer_overdue(self, host: Host, name: str, moment: float) -> None:
         """Notes for how long the renewal of a certificate was overdue: a day after it was due, and until now."""
-        begin = host.lineages[name].certificate.renewal_due + DAY
+        begin = max(host.lineages[name].certificate.renewal_due + DAY, self.certificates[host.tag, name][0][0])  # a copy has its own
         if moment > begin:
             self.overdue.append(Span(begin, moment, (host.tag, name), host.lineages[name].certificate.not_after))
 
@@ -374,12 +374,12 @@ class Fleet:
             self.at(self.now + host.chance.random() * 2 * HOUR, self.say_ended, host, host.tag, dropped)
 
     def retire(self, host: Host) -> None:
-        """A host is gone for good. Half of the administrators say so at once, the others when the alarm asks them to."""
+        """A host is gone for good. Half of the administrators say so ten minutes later, the others when the alarm asks them to."""
         if host.gone:
             return
         names = list(host.lineages)
-        later = 0.0 if host.chance.random() < 0.5 else 2 * DAY + host.chance.random() * DAY
-        if later:
+        later = 600.0 if host.chance.random() < 0.5 else 2 * DAY + host.chance.random() * DAY
+        if later > 600:
             self.silent.append(Span(self.last_run.get(host.number, self.now) + 2 * DAY, self.now + later, (host.tag,)))
         for name in names:
             self.forget(host, name, self.now)

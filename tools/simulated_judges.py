@@ -113,8 +113,8 @@ class AlertPack(Judge):
             host, lineage, at, due, run_at = state[1], state[2], int(state[5]), int(state[3]), int(state[4])
             if at >= self.states[host].get(lineage, (0, 0, 0))[0]:
                 self.states[host][lineage] = at, due, run_at
-                self.changes(OVERDUE, (host, lineage), 0 if run_at or not due else due + DAY, at + self.retention)
-                self.changes(SILENT, (host,), at + self.retention)
+                self.changes(OVERDUE, (host, lineage), 0 if run_at or not due else due + DAY, at + self.retention + 1)
+                self.changes(SILENT, (host,), at + self.retention + 1)
         elif run := RUN.fullmatch(line):
             at, status = int(run[3]), EXIT_STATUS.search(line)
             insort(self.heard[run[1]], at)
@@ -134,11 +134,11 @@ class AlertPack(Judge):
         return max(silent) if len(lasts) > 2 and len(silent) * 2 > len(lasts) else 0
 
     def is_deaf(self, now: int) -> bool:
-        """Whether of three or more hosts fewer than half were heard in the last day, or in the one before."""
+        """Whether most of three or more hosts came back less than a day ago, from more than 26.4 hours without a report, or are away."""
         if self.deaf_at != now:
-            hosts = sum(bool(last) for last in self.lasts.values())
-            heard = [sum(heard_within(times, now - days * DAY, DAY) for times in self.heard.values()) for days in (1, 2)]
-            self.deaf_at, self.deaf = now, hosts > 2 and min(heard) * 2 < hosts
+            hosts = [host for host, last in self.lasts.items() if last]
+            well = sum(is_well(self.heard[host], now) for host in hosts)
+            self.deaf_at, self.deaf = now, len(hosts) > 2 and well * 2 < len(hosts)
         return self.deaf
 
     def row(self, alert: str, key: Key, now: int) -> Row | None:
@@ -194,10 +194,10 @@ class PublishedAlert(Judge):
         return self.last
 
 
-def heard_within(times: list[int], begin: int, seconds: int) -> bool:
-    """Whether one of the sorted times is within so many seconds from a moment on."""
-    at = bisect_left(times, begin)
-    return at < len(times) and times[at] < begin + seconds
+def is_well(times: list[int], now: int) -> bool:
+    """Whether the first of the sorted times in the last day came at most 26.4 hours after the one before."""
+    at = bisect_left(times, now - DAY)
+    return 0 < at < len(times) and times[at] < now and (times[at] - times[at - 1]) * 10 <= DAY * 11
 
 
 def probed(fleet: Fleet, threshold: Callable[[hook.Certificate], float]) -> list[Mail]:
