@@ -441,7 +441,9 @@ class Fleet:
         hook.send(self.settings(host), made, str(host.folder))
         if self.refused:
             return 0.0
-        arrives = (down + late * HOUR if down else self.now + 60 + late * 20) if host.telegraf else self.now + 61
+        arrives = self.now + (60 + late * 20 if host.telegraf else 61)
+        if down:  # Telegraf kept it, with those before it, and gives them all on in their order
+            arrives = down + self.chance("telegraf", host.number, down).random() * HOUR
         self.arrivals.append((arrives, self.under_way))
         if repeated:
             self.arrivals.append((arrives + late * 6 * HOUR, self.under_way))
