@@ -337,7 +337,12 @@ def main() -> int:
             for seed, server in zip(range(1, given.seeds + 1), itertools.cycle(servers))
         ]
         for done in years:
-            for name, by_alert, remark in done.result():
+            try:
+                results = done.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)  # it is told of now, not when the others have ended
+                raise
+            for name, by_alert, remark in results:
                 print(remark)
                 for alert, score in by_alert.items():
                     totals.setdefault(name, {}).setdefault(alert, Score()).add(score)
