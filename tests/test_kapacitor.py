@@ -221,7 +221,7 @@ def test_what_is_overdue_on_a_host_is_one_mail_and_one_more_when_another_is(hous
         state("alone", now - 2 * DAY, host="web2"),
         state("fine", now + DAY, host="web2"),
         state("not-yet", now - DAY + 120, host="web3"),
-        state("evidence-quiet", now - 30 * 3600, host="web3", run_at=now - 7 * 3600, at=now - 7 * 3600),
+        state("evidence-quiet", now - 25 * 3600, host="web3", run_at=now - 7 * 3600, at=now - 7 * 3600),
         state("ended", 0, host="web3"),
         f"certbot_renewal,domain=all,host=web3,lineage=half not_after=5i {now - DAY}",
     )
@@ -279,7 +279,7 @@ def test_a_host_that_fails_or_is_silent_is_one_mail_and_its_recovery_another(hou
         reported("pair", now - 49 * 3600, lineage="b"),  # another container with the same host tag, which stopped
         reported("turning", silent),
         state("a", day, host="deploy-hook-only", at=now - 50 * DAY),
-        *(run_point(host, now - 30 * 3600, exit_status=0) for host in ("well", "failed", "error", "unreadable", "pair")),
+        *(run_point(host, now - 25 * 3600, exit_status=0) for host in ("well", "failed", "error", "unreadable", "pair")),
         *(run_point(host, now - 60, exit_status=0) for host in ("well", "pair")),
         run_point("failed", now - 60, failed="a b", exit_status=1),
         run_point("error", now - 60, exit_status=143),
@@ -341,7 +341,7 @@ def test_hosts_that_are_silent_together_are_one_mail(house: House, tmp_path: Pat
     wait_for(lambda: len(box.mails) == 2, "the recovery")
     evaluated(kapacitor, tasks=HOST_TASKS)
     assert box.subjects()[1:] == ["(most hosts): report again"]  # nothing yet of web0 and web4, which may have had no run of certbot
-    write(influxdb, bucket, *reported(now - 30 * 3600, *hosts[1:4]), *reported(now, *hosts[1:4]))  # as a day later
+    write(influxdb, bucket, *reported(now - 25 * 3600, *hosts[1:4]), *reported(now, *hosts[1:4]))  # as a day later
     wait_for(lambda: len(box.mails) == 4, "the mails of those that do not report again")
     assert sorted(subject.partition(":")[0] for subject in box.subjects()[2:]) == ["web0", "web4"]
     write(influxdb, bucket, *reported(now - 3 * DAY, *(f"more{number}" for number in range(6))))  # most are silent again
