@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -128,6 +129,9 @@ def test_a_patient_run_report_waits_for_influxdb_until_a_later_one_takes_over(ho
             assert first.communicate(timeout=60) == ("", "")
             assert turn.read_text() != mine
             make_lineage(certbot_folder, "late", ["late.example.com"], now - 60, 90 * DAY)
+            with socket.create_server(("127.0.0.1", house.port)) as nobody, nobody.accept()[0] as connection:
+                while connection.recv(65536):  # until this try, which may have read the disk too early, has given up
+                    pass
             house.start_influxdb()
             out, err = second.communicate(timeout=60)
     assert (first.returncode, second.returncode, err) == (0, 0, "")
