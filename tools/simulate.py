@@ -186,6 +186,7 @@ class Score:
     late: list[float] = field(default_factory=list)
     late_after: list[float] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)  # what a stranger would ask about
 
     def add(self, other: Score) -> None:
         """Joins another fleet's."""
@@ -217,6 +218,7 @@ def scores(fleet: Fleet, alerts: tuple[str, ...], truth: dict[str, list[Span]], 
             score.true += 1
         elif mail.alert == SILENT and fleet.influxdb_down.length_within(mail.at - 4 * DAY, mail.at) >= DAY:
             score.outage += 1
+            score.remarks.append(f"seed {fleet.seed}: {mail.alert} of {' '.join(mail.key)} at {mail.at}, after an outage")
         else:
             score.false += 1
             score.wrong.append(f"seed {fleet.seed}: false {mail.alert} of {' '.join(mail.key)} at {mail.at}")
@@ -231,7 +233,10 @@ def scores(fleet: Fleet, alerts: tuple[str, ...], truth: dict[str, list[Span]], 
             score = found[alert]
             if span.expiry and span.end > span.expiry:
                 score.expired += 1
-                score.unannounced += not any(begin <= span.expiry - DAY for begin in times)
+                if not any(begin <= span.expiry - DAY for begin in times):
+                    score.unannounced += 1
+                    life = f"overdue from {span.begin:.0f} to {span.end:.0f}, told of at {[f'{begin:.0f}' for begin in times]}"
+                    score.remarks.append(f"seed {fleet.seed}: {' '.join(span.of)} expired at {span.expiry:.0f}, {life}")
             deaf = sum(down.length_within(span.begin, span.end) for down in (fleet.influxdb_down, fleet.kapacitor_down))
             if span.end - span.begin - deaf <= DAY:
                 continue
@@ -347,8 +352,9 @@ def main() -> int:
                 for alert, score in by_alert.items():
                     totals.setdefault(name, {}).setdefault(alert, Score()).add(score)
             print(table(totals), flush=True)
-    wrong = [text for name, by_alert in totals.items() for score in by_alert.values() for text in score.wrong if "run reports" in name]
-    print(*wrong, sep="\n")
+    found = [score for name, by_alert in totals.items() for score in by_alert.values() if "run reports" in name]
+    wrong = [text for score in found for text in score.wrong]
+    print(*(text for score in found for text in score.remarks), *wrong, sep="\n")
     return 1 if wrong else 0
 
 
