@@ -395,7 +395,7 @@ def test_check_proves_an_installation(influxdb: InfluxDB, hook: Hook, certbot_fo
 def test_check_names_everything_that_is_wrong(
     server: Callable[[str], InfluxDB], hook: Hook, certbot_folder: Path, renewed: dict[str, str], tmp_path: Path, begin: int
 ) -> None:
-    influxdb = server("influxd-1.8")
+    influxdb = server("influxd-1.12")
     bucket = influxdb.new_bucket()
     script = certbot_folder / "renewal-hooks" / "deploy" / "certbot_renewal_report.py"
     script.chmod(0o644)
