@@ -136,6 +136,7 @@ class Fleet:
         self.folders: dict[str, Host] = {}
         self.events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self.order = itertools.count()
+        self.lineage_numbers = itertools.count()  # numbers of their own: reports must not change what befalls a lineage
         self.arrivals: list[tuple[float, list[str]]] = []
         self.published: list[tuple[float, list[str]]] = []  # what arrives of the published hook, which is a deploy hook
         self.certificates: dict[tuple[str, str], list[tuple[float, hook.Certificate | None]]] = defaultdict(list)  # since when which
@@ -196,8 +197,8 @@ class Fleet:
 
     def add_lineage(self, host: Host, moment: float, lifetime: int = 0) -> str:
         """A lineage, at the beginning of the year somewhere in its life, else new."""
-        number = next(self.order)
-        chance = self.chance("lineage", host.number, len(host.lineages), number)
+        number = next(self.lineage_numbers)
+        chance = self.chance("lineage", number)
         lifetime = lifetime or chance.choices([life for life, _ in LIFETIMES], [part for _, part in LIFETIMES])[0]
         name = f"c{number}.example.com"
         lineage = Lineage(
