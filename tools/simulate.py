@@ -213,7 +213,7 @@ def scores(fleet: Fleet, alerts: tuple[str, ...], truth: dict[str, list[Span]], 
             on[mail.alert, key][-1] = on[mail.alert, key][-1][0], mail.at
             continue
         on[mail.alert, key].append((mail.at, fleet.end))
-        before = DAY if mail.alert == SILENT else early  # certbot is stopped, and its last report was lost: it is told of earlier
+        before = DAY if mail.alert == SILENT else early  # InfluxDB was not there for its last report: it is told of earlier
         if any(span.begin - before <= mail.evidence <= span.end + SLACK for span in spans[mail.alert][key]):
             score.true += 1
         elif mail.alert == SILENT and fleet.influxdb_down.length_within(mail.at - 4 * DAY, mail.at) >= DAY:

@@ -122,6 +122,7 @@ class Host:
     network: random.Random
     network_back: float = 0.0  # after the last report that was lost
     turn: int = 0  # of run reports: a later one takes over
+    told_turn: int = 0  # the last that the network let out, whether InfluxDB was there or not
     lineages: dict[str, Lineage] = field(default_factory=dict)
     gone: bool = False
 
@@ -144,10 +145,10 @@ class Fleet:
         self.failing: list[Span] = []
         self.silent: list[Span] = []
         self.delivered: dict[str, list[tuple[float, float]]] = defaultdict(list)  # run reports, by host tag: made, arrived
-        self.last_run: dict[int, float] = {}
+        self.last_run: dict[int, float] = {}  # that could be told of
         self.fails_since: dict[str, float] = {}
         self.under_way: list[str] = []
-        self.refused = False
+        self.lost = self.refused = False  # the report on its way, by the network or by anything
         self.now = float(BEGIN)
         chance = self.chance("whole")
         away = chances(chance, INFLUXDB_AWAY, days)
@@ -305,13 +306,11 @@ class Fleet:
             self.fails_since.setdefault(host.tag, self.now)
         elif host.tag in self.fails_since:
             self.failing.append(Span(self.fails_since.pop(host.tag), self.now, (host.tag,)))
-        self.heard_of(host, self.now)
-        self.last_run[host.number] = self.now
         if self.run_reports:
             self.run_report(host, 1 if failed else 0)
 
     def heard_of(self, host: Host, moment: float) -> None:
-        """Notes for how long certbot did not run on a host: two days after it last did, and until now."""
+        """Notes for how long a host was silent: two days after the last run of certbot that its network let it tell of, and until now."""
         begin = self.last_run.get(host.number, moment) + 2 * DAY
         if moment > begin and not host.gone:
             self.silent.append(Span(begin, moment, (host.tag,)))
@@ -414,6 +413,10 @@ class Fleet:
             return
         environ, clock = {"EXIT_STATUS": str(exit_status)}, int(self.now) + 60 + host.skew
         arrives = self.sent(host, lambda: hook.run_report(self.settings(host), environ, str(host.folder), clock, False, False))
+        if host.told_turn != turn and not self.lost:
+            host.told_turn = turn
+            self.heard_of(host, self.now)
+            self.last_run[host.number] = self.now
         again = max(host.network_back, self.influxdb_down.end_of(self.now)) + host.network.random() * 300
         if arrives:
             self.delivered[host.tag].append((self.now, arrives))
@@ -431,13 +434,13 @@ class Fleet:
     def sent(self, host: Host, report: Callable[[], hook.Report]) -> float:
         """A report on its way: lost, repeated, or late, with Telegraf in between; the hook keeps what it knows of the outcome.
         Returns when it arrives, or 0."""
-        lost, length = host.network.random() < REPORT_LOST, host.network.random()
-        if lost:
+        self.lost, length = host.network.random() < REPORT_LOST, host.network.random()
+        if self.lost:
             host.network_back = self.now + NETWORK_AWAY[0] * (NETWORK_AWAY[1] / NETWORK_AWAY[0]) ** length
         repeated = host.network.random() < REPORT_REPEATED
         late = host.network.random()
         down = self.influxdb_down.end_of(self.now)
-        self.under_way, self.refused = [], lost or bool(down and not host.telegraf)
+        self.under_way, self.refused = [], self.lost or bool(down and not host.telegraf)
         made = report()
         hook.send(self.settings(host), made, str(host.folder))
         if self.refused:
