@@ -190,6 +190,7 @@ class Fleet:
         if not tag:
             for _ in range(min(10, int(1 + chance.expovariate(0.28)))):
                 self.add_lineage(host, BEGIN - 1 - chance.random())
+            self.at(BEGIN + 1, self.install, host)
             for often, what in ((CLONED, self.clone), (REBUILT, self.rebuild), (RETIRED, self.retire)):
                 if chance.random() < often * self.days / 365:
                     self.at(BEGIN + chance.random() * self.days * DAY, what, host)
@@ -422,6 +423,18 @@ class Fleet:
             self.delivered[host.tag].append((self.now, arrives))
         elif again < until and not host.off.length_within(self.now, again):
             self.at(again, self.run_report_tried, host, exit_status, turn, until)
+
+    def install(self, host: Host) -> None:
+        """`--check` at the installation, as the README has it, repeated by the administrator until it succeeds."""
+        away = max(host.off.end_of(self.now), self.influxdb_down.end_of(self.now))
+        if away:
+            self.at(away + HOUR, self.install, host)
+            return
+        self.under_way, self.lost, self.refused = [], False, False
+        disk, clock = self.on_disk(str(host.folder)), int(self.now) + host.skew
+        run_reports = hook.known_lineages(str(host.folder), []) is not None  # when it came late
+        hook.send(self.settings(host), hook.report_of(self.settings(host), disk, clock, run_reports), str(host.folder))
+        self.arrivals.append((self.now + 1, self.under_way))
 
     def say_ended(self, host: Host, tag: str, names: list[str]) -> None:
         """`--retire`, repeated by the administrator until it succeeds."""
