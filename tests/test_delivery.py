@@ -318,7 +318,7 @@ def proxy(target: str, prefix: str = "", host: str = "127.0.0.1", certificate: P
 def test_a_path_prefix_a_trailing_slash_and_ipv6(
     server: Callable[[str], InfluxDB], hook: Hook, renewed: dict[str, str], begin: int, prefix: str, host: str, end: str
 ) -> None:
-    influxdb = server("influxd-1.8")
+    influxdb = server("influxd-1.12")
     bucket = influxdb.new_bucket()
     with proxy(influxdb.url, prefix, host) as front:
         for version in ("1", "2"):
@@ -331,7 +331,7 @@ def test_a_path_prefix_a_trailing_slash_and_ipv6(
 def test_https_with_a_private_ca(
     server: Callable[[str], InfluxDB], certbot_folder: Path, renewed: dict[str, str], begin: int, tmp_path: Path
 ) -> None:
-    influxdb = server("influxd-1.8")
+    influxdb = server("influxd-1.12")
     bucket, certificate = influxdb.new_bucket(), self_signed(tmp_path / "server.pem", "127.0.0.1")
     env_file = certbot_folder / "certbot_renewal_report.env"
     with proxy(influxdb.url, certificate=certificate) as front:

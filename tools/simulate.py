@@ -353,10 +353,10 @@ def main() -> int:
                 for alert, score in by_alert.items():
                     totals.setdefault(name, {}).setdefault(alert, Score()).add(score)
             print(table(totals), flush=True)
-    for name in ("with run reports", "with run reports, 7 days kept"):
+    for name in (of.name for of in CONFIGURATIONS if of.run_reports):
         for text in itertools.chain.from_iterable(score.remarks + score.wrong for score in totals[name].values()):
             print(f"{name}: {text}")
-    return 1 if any(score.wrong for score in totals["with run reports"].values()) else 0
+    return 1 if any(score.wrong for score in totals[CONFIGURATIONS[0].name].values()) else 0
 
 
 if __name__ == "__main__":

@@ -197,11 +197,11 @@ class Fleet:
         self.at(self.now + chance.random() * DAY / 2, self.timer, host)
         return host
 
-    def add_lineage(self, host: Host, moment: float, lifetime: int = 0) -> str:
+    def add_lineage(self, host: Host, moment: float) -> str:
         """A lineage, at the beginning of the year somewhere in its life, else new."""
         number = next(self.lineage_numbers)
         chance = self.chance("lineage", number)
-        lifetime = lifetime or chance.choices([life for life, _ in LIFETIMES], [part for _, part in LIFETIMES])[0]
+        lifetime = chance.choices([life for life, _ in LIFETIMES], [part for _, part in LIFETIMES])[0]
         name = f"c{number}.example.com"
         lineage = Lineage(
             names=[name, *(f"{prefix}.{name}" for prefix in ("www", "mail")[: chance.choice((0, 1, 1, 2))])],
@@ -426,11 +426,13 @@ class Fleet:
 
     def install(self, host: Host) -> None:
         """`--check` at the installation, as the README has it, repeated by the administrator until it succeeds."""
+        if host.gone:
+            return
         away = max(host.off.end_of(self.now), self.influxdb_down.end_of(self.now))
         if away:
             self.at(away + HOUR, self.install, host)
             return
-        self.under_way, self.lost, self.refused = [], False, False
+        self.under_way, self.refused = [], False
         disk, clock = self.on_disk(str(host.folder)), int(self.now) + host.skew
         run_reports = hook.known_lineages(str(host.folder), []) is not None  # when it came late
         hook.send(self.settings(host), hook.report_of(self.settings(host), disk, clock, run_reports), str(host.folder))
