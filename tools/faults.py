@@ -436,4 +436,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except start_servers.MissingServer as error:
+        sys.exit(f"faults: {error}")

@@ -324,8 +324,8 @@ def table(results: dict[str, dict[str, Score]]) -> str:
 
 
 def main() -> int:
-    """Prints the table, and what a stranger would ask about. Exit status 1 where run reports did not keep the promise, or a server is
-    missing. With points kept for 7 days a host is forgotten that dies while InfluxDB is away for as long: no promise."""
+    """Prints the table, and what a stranger would ask about. Returns 1 where run reports did not keep the promise; MissingServer where a
+    server is missing. With points kept for 7 days a host is forgotten that dies while InfluxDB is away for as long: no promise."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--certificates", type=int, default=500)
@@ -360,4 +360,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except start_servers.MissingServer as error:
+        sys.exit(f"simulation: {error}")
