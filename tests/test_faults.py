@@ -146,7 +146,7 @@ def test_a_disk_that_takes_nothing_costs_a_warning_and_no_report(
     house.check_report(by_host(influxdb.points(settings["INFLUXDB_BUCKET"]))["web1"], "web1")
     again = run_hook(certbot_folder, *arguments, **environ)
     assert (again.returncode, again.stderr) == (0, "")
-    assert known(certbot_folder) == ["example.com"] if arguments else ["other", "example.com"]
+    assert known(certbot_folder) == (["example.com"] if arguments else ["other", "example.com"])
 
 
 def test_a_stdout_that_is_full_costs_no_report(server: Callable[[str], InfluxDB], certbot_folder: Path) -> None:
