@@ -222,6 +222,13 @@ def test_a_hash_or_an_equals_sign_inside_a_value_belongs_to_it(certbot_folder: P
     assert faults == []
 
 
+def test_a_certificate_without_names_has_a_state(hook: Callable[..., Ran], certbot_folder: Path) -> None:
+    make_lineage(certbot_folder, "example.com", [], BEGIN, 90 * DAY)
+    ran = hook("--dry-run", HOSTNAME="web1")
+    assert (ran.status, ran.err) == (0, "")
+    assert f"lineage=example.com not_before={BEGIN}i,renewal_due={BEGIN + 60 * DAY}i," in ran.out
+
+
 def test_an_empty_hostname_in_the_file_means_the_name_of_the_host(hook: Callable[..., Ran], certbot_folder: Path) -> None:
     make_lineage(certbot_folder, "example.com", ["example.com"], BEGIN, 90 * DAY)
     assert host_tag(hook("--dry-run", HOSTNAME="")) == os.uname().nodename

@@ -29,11 +29,11 @@ HOOK = Path(__file__).resolve().parent.parent / "certbot_renewal_report.py"
 
 
 def certificate_of(names: Sequence[str], not_before: int, lifetime: int) -> bytes:
-    """A certificate as PEM, signed by itself; times in seconds."""
+    """A certificate as PEM, signed by itself; without names it has no subjectAltName at all. Times in seconds."""
     general = [x509.IPAddress(ipaddress.ip_address(n)) if n.replace(".", "").isdigit() or ":" in n else x509.DNSName(n) for n in names]
     begin = datetime.datetime.fromtimestamp(not_before, datetime.timezone.utc)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-    certificate = (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(subject)
@@ -41,11 +41,11 @@ def certificate_of(names: Sequence[str], not_before: int, lifetime: int) -> byte
         .serial_number(x509.random_serial_number())
         .not_valid_before(begin)
         .not_valid_after(begin + datetime.timedelta(seconds=lifetime))
-        .add_extension(x509.SubjectAlternativeName(general), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(KEY, hashes.SHA256())
     )
-    return certificate.public_bytes(serialization.Encoding.PEM)
+    if general:
+        builder = builder.add_extension(x509.SubjectAlternativeName(general), critical=False)
+    return builder.sign(KEY, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 def make_lineage(folder: Path, lineage: str, names: list[str], not_before: int, lifetime: int, conf: str = "") -> Path:
