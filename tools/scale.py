@@ -3,7 +3,7 @@
 all run reports at once, size on disk, time and memory of the alerts' queries. Then Kapacitor: what an evaluation costs, and the mails when
 1 %, and when all, are overdue at once, by certificate and by host. Then Telegraf as a relay while InfluxDB is away.
 
-Forty minutes on a quiet machine; start it with: make scale, or SIZES="1000/50 10000/500" PYTHONPATH=. python tools/scale.py influxdb
+Fifty-five minutes on a quiet machine; start it with: make scale, or SIZES="1000/50 10000/500" PYTHONPATH=. python tools/scale.py influxdb
 (or kapacitor, or telegraf) for a part of it. Writes docs/scale.svg.
 """
 
