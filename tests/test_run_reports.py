@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -117,9 +118,14 @@ def test_a_patient_run_report_waits_for_influxdb_until_a_later_one_takes_over(ho
     command = [sys.executable, str(put_hook(certbot_folder)), "--all", "--patience", "1"]
     house.stop("influxdb")
 
-    def started(exit_status: str) -> subprocess.Popen[str]:
+    @contextlib.contextmanager
+    def started(exit_status: str) -> Iterator[subprocess.Popen[str]]:
         environ = {**settings, "EXIT_STATUS": exit_status}
-        return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+            try:
+                yield running
+            finally:
+                running.kill()  # or a test that fails waits for an hour
 
     turn = certbot_folder / certbot_renewal_report.TURN_FILE
     with started("1") as first:
