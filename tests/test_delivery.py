@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -16,6 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import certbot_renewal_report
+import faulty_servers
 import start_servers
 from conftest import Ran, require, run_hook
 from start_certbot import DAY, make_lineage, self_signed
@@ -325,6 +328,21 @@ def test_a_path_prefix_a_trailing_slash_and_ipv6(
             environ = {**influxdb.settings(bucket), "INFLUXDB_URL": front.url + end, "INFLUXDB_VERSION": version}
             assert hook(**renewed, **environ).status == 0
         assert front.paths == ["/write", "/api/v2/write"]
+    assert stored_renewals(influxdb, bucket) == renewals(begin)
+
+
+def test_an_address_that_does_not_answer_leaves_time_for_the_next_one(
+    server: Callable[[str], InfluxDB], hook: Hook, renewed: dict[str, str], begin: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    influxdb = server("influxd-1.12")
+    bucket = influxdb.new_bucket()
+    with faulty_servers.blackhole() as url:  # as IPv6 is in many a network
+        found = [socket.getaddrinfo("127.0.0.1", urlsplit(each).port, type=socket.SOCK_STREAM)[0] for each in (url, influxdb.url)]
+        with monkeypatch.context() as patched:
+            patched.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+            environ = {**influxdb.settings(bucket), "INFLUXDB_URL": "http://influx.example.com:8086", "INFLUXDB_TIMEOUT": "6"}
+            ran = hook(**renewed, **environ)
+    assert (ran.status, ran.err) == (0, "")
     assert stored_renewals(influxdb, bucket) == renewals(begin)
 
 
