@@ -168,6 +168,10 @@ def test_a_check_ends_too(certbot_folder: Path, renewed: dict[str, str]) -> None
     assert "not ready: no answer from" in done.stderr
 
 
+def test_what_would_be_another_line_is_a_space(hook: Hook) -> None:
+    assert " /nowhere/two lines/live: No such file or directory: " in hook("--dry-run", "--config-dir", "/nowhere/two\nlines").err
+
+
 # ---- Settings --------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("name", "value"),

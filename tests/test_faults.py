@@ -169,9 +169,10 @@ def test_a_report_that_stdout_does_not_take_is_not_known_as_reported(certbot_fol
     assert house.known.read_text() == "other 1\n"
 
 
-def test_a_deploy_hook_does_not_lose_what_cannot_be_read(server: Callable[[str], InfluxDB], certbot_folder: Path) -> None:
+@pytest.mark.parametrize("arguments", [(), ("--check",)], ids=["deploy hook", "check"])
+def test_what_cannot_be_read_is_not_lost(server: Callable[[str], InfluxDB], certbot_folder: Path, arguments: tuple[str, ...]) -> None:
     influxdb, house = server("influxd-1.12"), Disk(certbot_folder)
     house.known.write_bytes(b"other 1\n\xff\n")
-    done = run_hook(certbot_folder, **influxdb.settings(influxdb.new_bucket()), **house.renewed)
+    done = run_hook(certbot_folder, *arguments, **influxdb.settings(influxdb.new_bucket()), **house.renewed)
     assert (done.returncode, f"{certbot_renewal_report.KNOWN_FILE}: not UTF-8 text" in done.stderr) == (1, True)
     assert house.known.read_bytes() == b"other 1\n\xff\n"
