@@ -34,7 +34,7 @@ __version__ = "0.1.0"
 # (the file wins: it is there on purpose), or edit the defaults here. This table is also what --help and the README print.
 SETTINGS: dict[str, tuple[str, str]] = {
     "INFLUXDB_URL": ("http://127.0.0.1:8086", "InfluxDB 1.x, 2.x (3 takes writes too), or a Telegraf listener"),
-    "INFLUXDB_VERSION": ("2", "2: /api/v2/write; 1: /write (before 1.8, and Telegraf's influxdb_listener)"),
+    "INFLUXDB_VERSION": ("2", "2: /api/v2/write, for InfluxDB 1.8 and later; 1: /write (before 1.8, and Telegraf's influxdb_listener)"),
     "INFLUXDB_BUCKET": ("telegraf", "bucket; or database, or database/retention_policy"),
     "INFLUXDB_ORG": ("", "organization; 2.x needs it"),
     "INFLUXDB_TOKEN": ("", "token, or user:password on 1.x"),
@@ -581,8 +581,11 @@ def send(settings: Settings, report: Report, folder: str) -> tuple[list[str], bo
         if answer.error:
             return [*faults, answer.error], answer.again
         remark = answer.remark or remark
-    what = report.says[0] if len(report.says) == 1 else f"{len(report.says)} certificates"
-    say(f"{what}: reported into {settings.bucket} at {settings.url}{remark}")
+    ended = [text for text in report.says if text.endswith(" ended")]
+    what = [text for text in report.says if not text.endswith(" ended")]
+    if len(what) != 1:
+        what = [f"{len(what)} certificates"] if what or not ended else []
+    say(f"{'; '.join([*what, *ended])}: reported into {settings.bucket} at {settings.url}{remark}")
     keep(folder, report)
     with contextlib.suppress(ValueError, OverflowError, OSError):  # no date
         server, now = calendar.timegm(parsedate(answer.date) or ()), time.time()
@@ -694,10 +697,18 @@ def main(arguments: Sequence[str], environ: Environ, script: str = __file__) -> 
     folder = given.config_dir or config_folder(script, environ.get("RENEWED_LINEAGE", ""))
     turn, mine = os.path.join(folder, TURN_FILE), f"{os.getpid()} {time.time()}"
     pause, until = 1.0, time.monotonic() + given.patience * 3600
-    if given.patience:
+
+    def take_turn() -> None:
         with contextlib.suppress(OSError), open(turn, "w", encoding="utf-8") as file:
             file.write(mine)
+
+    waiting = text_of(turn, [], may_be_missing=True)
+    if given.patience:
+        take_turn()
     faults, again = report_once(given, environ, script, folder, True)
+    of_a_run = given.all and environ.get("EXIT_STATUS") and not (given.patience or given.dry_run or given.stdout)
+    if of_a_run and not again and waiting and text_of(turn, []) == waiting:  # it is of an earlier run
+        take_turn()
     while again and time.monotonic() + pause < until:
         time.sleep(pause)
         if text_of(turn, []) not in (mine, ""):  # a later run of certbot reports; how this one ended would look like news

@@ -109,23 +109,27 @@ def test_a_certificate_that_is_gone_is_told_once(influxdb: InfluxDB, hook: Hook,
     assert state_of(influxdb.points(settings["INFLUXDB_BUCKET"]), "stays")["run_at"] > ended["run_at"]
 
 
+@contextlib.contextmanager
+def waiting(folder: Path, **environ: str) -> Iterator[subprocess.Popen[str]]:
+    """A patient run report as a process."""
+    command = [sys.executable, str(put_hook(folder)), "--all", "--patience", "1"]
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        try:
+            yield running
+        finally:
+            running.kill()  # or a test that fails waits for an hour
+
+
 @pytest.mark.parametrize("house", ["influxd-1.12"], indirect=True)
 def test_a_patient_run_report_waits_for_influxdb_until_a_later_one_takes_over(house: House, certbot_folder: Path) -> None:
     influxdb, now = house.start_influxdb(), int(time.time())
     bucket = influxdb.new_bucket()
     make_lineage(certbot_folder, "early", ["early.example.com"], now - DAY, 90 * DAY)
     settings = {"HOSTNAME": "web1", "INFLUXDB_TIMEOUT": "1", **influxdb.settings(bucket)}
-    command = [sys.executable, str(put_hook(certbot_folder)), "--all", "--patience", "1"]
     house.stop("influxdb")
 
-    @contextlib.contextmanager
-    def started(exit_status: str) -> Iterator[subprocess.Popen[str]]:
-        environ = {**settings, "EXIT_STATUS": exit_status}
-        with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
-            try:
-                yield running
-            finally:
-                running.kill()  # or a test that fails waits for an hour
+    def started(exit_status: str) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+        return waiting(certbot_folder, EXIT_STATUS=exit_status, **settings)
 
     turn = certbot_folder / certbot_renewal_report.TURN_FILE
     with started("1") as first:
@@ -146,6 +150,23 @@ def test_a_patient_run_report_waits_for_influxdb_until_a_later_one_takes_over(ho
     assert [run["exit_status"] for run in run_points(points)] == ["0"]  # not what the first one would tell, which is no news
     assert state_of(points, "late")["not_before"] == now - 60
     assert known(certbot_folder) == ["early", "late"]
+
+
+def test_what_waits_gives_way_to_a_later_run_that_was_reported_without_patience(
+    server: Callable[[str], InfluxDB], hook: Hook, certbot_folder: Path
+) -> None:
+    influxdb = server("influxd-1.12")
+    settings = influxdb.settings(influxdb.new_bucket())
+    make_lineage(certbot_folder, "a", ["a.example.com"], int(time.time()) - DAY, 90 * DAY)
+    turn, away = certbot_folder / certbot_renewal_report.TURN_FILE, {"INFLUXDB_URL": "http://127.0.0.1:1", "INFLUXDB_TIMEOUT": "0.1"}
+    with waiting(certbot_folder, HOSTNAME="web1", EXIT_STATUS="1", **away) as first:
+        wait_for(turn.exists, "its turn")
+        mine = turn.read_text()
+        for arguments, environ in (((), {**away, "EXIT_STATUS": "0"}), (("--dry-run",), {**settings, "EXIT_STATUS": "0"}), ((), settings)):
+            hook("--all", *arguments, **environ)  # not reported, or of no run
+            assert turn.read_text() == mine
+        assert hook("--all", EXIT_STATUS="0", **settings).status == 0
+        assert (first.communicate(timeout=60), first.returncode) == (("", ""), 0)
 
 
 def test_patience_ends_and_is_not_for_what_waiting_does_not_help(
