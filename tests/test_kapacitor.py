@@ -80,6 +80,7 @@ def evaluated(kapacitor: Kapacitor, times: int = 2, tasks: Sequence[str] = ("ren
 
 
 EVERY = pytest.mark.parametrize("house", ["influxd-1.8", "influxd-1.12", "influxd-2"], indirect=True)
+QUICK = pytest.mark.parametrize("house", ["influxd-1.12", "influxd-2"], indirect=True)  # 1.8 takes a second for each look: test_flux
 
 
 def critical(box: Inbox) -> Counter[str]:
@@ -199,7 +200,7 @@ def test_restarts_and_outages_make_no_mail(house: House, tmp_path: Path) -> None
     assert [s.split(",")[0] for s in box.subjects()[1:]] == ["late on web1: renewed"]
 
 
-@EVERY
+@QUICK
 def test_what_is_overdue_on_a_host_is_one_mail_and_one_more_when_another_is(house: House, tmp_path: Path) -> None:
     influxdb, box = house.start_influxdb(), house.box
     bucket, now = influxdb.new_bucket(), int(time.time())
@@ -321,7 +322,7 @@ def test_a_host_that_fails_or_is_silent_is_one_mail_and_its_recovery_another(hou
     assert kapacitor.errors() == []
 
 
-@pytest.mark.parametrize("house", ["influxd-1.12", "influxd-2"], indirect=True)  # 1.8 takes a second for each look; its rows: test_flux
+@QUICK
 def test_hosts_that_are_silent_together_are_one_mail(house: House, tmp_path: Path) -> None:
     influxdb, box = house.start_influxdb(), house.box
     bucket, now, hosts = influxdb.new_bucket(), int(time.time()), [f"web{number}" for number in range(5)]
@@ -489,7 +490,7 @@ LIFE = 24  # seconds: due after 12
 CRIT = 2  # seconds after that
 
 
-@pytest.mark.parametrize("house", ["influxd-1.12", "influxd-2"], indirect=True)
+@QUICK
 def test_a_certificate_that_certbot_did_not_renew_in_time(house: House, tmp_path: Path) -> None:
     influxdb, box = house.start_influxdb(), house.box
     bucket = influxdb.new_bucket()
