@@ -456,6 +456,7 @@ class Report(NamedTuple):
     says: list[str]
     renewals: int  # how many of the lines, the first, have the time of a certificate, which may be older than the bucket keeps
     faults: list[str]
+    ended: Sequence[str] = ()  # likewise in words, of each lineage that is gone
     last: tuple[str, ...] = ()  # a line to send when all others were accepted
     known: str = ""  # what to write into KNOWN_FILE after that: lineages, with notBefore of the certificate
 
@@ -518,10 +519,10 @@ def run_report(settings: Settings, environ: Environ, folder: str, now: int, in_p
         return report
     ended = sorted(set(known or {}) - disk.lineages)
     report.lines.extend(end_points(settings, ended, now))
-    report.says.extend(f"{lineage} ended" for lineage in ended)
     begin = {**dict.fromkeys(disk.broken, 0), **{found.lineage: found.not_before for found in disk.certificates}}
     lines = [f"{lineage} {moment}\n" for lineage, moment in sorted(begin.items())]
-    return report._replace(known="".join([f"# run report of {utc(now)}\n", *lines]))
+    known_now = "".join([f"# run report of {utc(now)}\n", *lines])
+    return report._replace(ended=[f"{lineage} ended" for lineage in ended], known=known_now)
 
 
 def exit_status_of(environ: Environ, faults: list[str]) -> int | None:
@@ -549,7 +550,7 @@ def retirement(settings: Settings, folder: str, host: str, lineages: Sequence[st
     elif present := on_disk(folder).lineages.intersection(lineages):
         remedies = [f"{name} is still on this host: certbot delete --cert-name {name}" for name in sorted(present)]
         raise ReportError("; ".join([*remedies, "another host is named with --host"]))
-    return Report(end_points(settings, lineages, now), [f"{lineage} on {settings.host} ended" for lineage in lineages], 0, [])
+    return Report(end_points(settings, lineages, now), [], 0, [], [f"{lineage} on {settings.host} ended" for lineage in lineages])
 
 
 def keep(folder: str, report: Report) -> None:
@@ -581,11 +582,8 @@ def send(settings: Settings, report: Report, folder: str) -> tuple[list[str], bo
         if answer.error:
             return [*faults, answer.error], answer.again
         remark = answer.remark or remark
-    ended = [text for text in report.says if text.endswith(" ended")]
-    what = [text for text in report.says if not text.endswith(" ended")]
-    if len(what) != 1:
-        what = [f"{len(what)} certificates"] if what or not ended else []
-    say(f"{'; '.join([*what, *ended])}: reported into {settings.bucket} at {settings.url}{remark}")
+    what = report.says if len(report.says) == 1 or (report.ended and not report.says) else [f"{len(report.says)} certificates"]
+    say(f"{'; '.join([*what, *report.ended])}: reported into {settings.bucket} at {settings.url}{remark}")
     keep(folder, report)
     with contextlib.suppress(ValueError, OverflowError, OSError):  # no date
         server, now = calendar.timegm(parsedate(answer.date) or ()), time.time()
@@ -702,12 +700,12 @@ def main(arguments: Sequence[str], environ: Environ, script: str = __file__) -> 
         with contextlib.suppress(OSError), open(turn, "w", encoding="utf-8") as file:
             file.write(mine)
 
-    waiting = text_of(turn, [], may_be_missing=True)
+    of_a_run = given.all and environ.get("EXIT_STATUS") and not (given.patience or given.dry_run or given.stdout)
+    waiting = text_of(turn, [], may_be_missing=True) if of_a_run else ""
     if given.patience:
         take_turn()
     faults, again = report_once(given, environ, script, folder, True)
-    of_a_run = given.all and environ.get("EXIT_STATUS") and not (given.patience or given.dry_run or given.stdout)
-    if of_a_run and not again and waiting and text_of(turn, []) == waiting:  # it is of an earlier run
+    if waiting and not again and text_of(turn, []) == waiting:  # it is of an earlier run
         take_turn()
     while again and time.monotonic() + pause < until:
         time.sleep(pause)

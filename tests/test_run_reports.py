@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -99,7 +100,8 @@ def test_a_certificate_that_is_gone_is_told_once(influxdb: InfluxDB, hook: Hook,
     assert hook("--all", **{**settings, "INFLUXDB_URL": "http://127.0.0.1:1", "INFLUXDB_TIMEOUT": "0.1"}).status == 1
     assert known(certbot_folder) == ["gone", "stays"]  # not delivered: not forgotten
     next_second()
-    assert hook("--all", **settings).status == 0
+    ran = hook("--all", **settings)
+    assert (ran.status, re.findall("; (.*): reported into ", ran.out)) == (0, ["gone ended"])
     ended = state_of(influxdb.points(settings["INFLUXDB_BUCKET"]), "gone")
     assert {ended[name] for name in ("not_before", "renewal_due", "not_after")} == {0}
     assert known(certbot_folder) == ["stays"]
@@ -128,14 +130,11 @@ def test_a_patient_run_report_waits_for_influxdb_until_a_later_one_takes_over(ho
     settings = {"HOSTNAME": "web1", "INFLUXDB_TIMEOUT": "1", **influxdb.settings(bucket)}
     house.stop("influxdb")
 
-    def started(exit_status: str) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
-        return waiting(certbot_folder, EXIT_STATUS=exit_status, **settings)
-
     turn = certbot_folder / certbot_renewal_report.TURN_FILE
-    with started("1") as first:
+    with waiting(certbot_folder, EXIT_STATUS="1", **settings) as first:
         wait_for(turn.exists, "the first one's turn")
         mine = turn.read_text()
-        with started("0") as second:
+        with waiting(certbot_folder, EXIT_STATUS="0", **settings) as second:
             assert first.communicate(timeout=60) == ("", "")
             assert turn.read_text() != mine
             make_lineage(certbot_folder, "late", ["late.example.com"], now - 60, 90 * DAY)
@@ -160,8 +159,7 @@ def test_what_waits_gives_way_to_a_later_run_that_was_reported_without_patience(
     make_lineage(certbot_folder, "a", ["a.example.com"], int(time.time()) - DAY, 90 * DAY)
     turn, away = certbot_folder / certbot_renewal_report.TURN_FILE, {"INFLUXDB_URL": "http://127.0.0.1:1", "INFLUXDB_TIMEOUT": "0.1"}
     with waiting(certbot_folder, HOSTNAME="web1", EXIT_STATUS="1", **away) as first:
-        wait_for(turn.exists, "its turn")
-        mine = turn.read_text()
+        mine = wait_for(lambda: turn.exists() and turn.read_text(), "its turn")
         for arguments, environ in (((), {**away, "EXIT_STATUS": "0"}), (("--dry-run",), {**settings, "EXIT_STATUS": "0"}), ((), settings)):
             hook("--all", *arguments, **environ)  # not reported, or of no run
             assert turn.read_text() == mine
@@ -324,7 +322,9 @@ def test_a_host_is_retired_with_one_command(influxdb: InfluxDB, hook: Hook, cert
     for host in ([], ["--host", "web1"]):
         refused = hook(*host, "--retire", "a.example.com", **settings)
         assert (refused.status, "certbot delete --cert-name a.example.com" in refused.err, "--host" in refused.err) == (1, True, True)
-    assert hook("--host", "old-web", "--retire", "a.example.com", "b.example.com", **settings).status == 0
+    retired = hook("--host", "old-web", "--retire", "a.example.com", "b.example.com", **settings)
+    assert retired.status == 0
+    assert retired.out.startswith("a.example.com on old-web ended; b.example.com on old-web ended: reported into ")
     points = influxdb.points(settings["INFLUXDB_BUCKET"])
     assert {p[3:] for p in points} == {("domain=all", "host=old-web", f"lineage={name}.example.com") for name in ("a", "b")}
     assert {p[2] for p in points if p[1] == "renewal_due"} == {"0"}
