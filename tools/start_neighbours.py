@@ -1,0 +1,204 @@
+"""Starts what certificates are delivered to, on free loopback ports: HAProxy, OpenSSH servers, Vault, nginx."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+
+from start_certbot import command, self_signed
+from start_servers import TOKEN, binary, free_port, running, wait_for
+
+
+def served(port: int, name: str, host: str = "127.0.0.1") -> bytes:
+    """The certificate (DER) that is served for a name."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection((host, port), 10) as plain, context.wrap_socket(plain, server_hostname=name) as tls:
+        return tls.getpeercert(True) or b""
+
+
+@dataclass
+class HAProxy:
+    """A running HAProxy with a folder of certificates."""
+
+    socket: Path
+    certs: Path
+    http: int
+    https: int
+    pid: int
+
+    def target(self, more: str = "") -> str:
+        """The table of it in certbot_renewal_deploy.toml."""
+        return f'[[haproxy]]\nsocket = "{self.socket}"\ncertificate = "{self.certs}/{{lineage}}.pem"\ncrt_list = "{self.certs}/"\n{more}\n'
+
+    def serves(self, name: str) -> bytes:
+        """The certificate (DER) that it serves for a name."""
+        return served(self.https, name)
+
+
+@contextlib.contextmanager
+def haproxy(folder: Path, acme: int = 9, level: str = "admin", more: str = "", certs: str = "") -> Iterator[HAProxy]:
+    """HAProxy as a user sets it up: http forwards the CA's questions to certbot's port `acme`, and redirects the rest; https serves the
+    certificates of a folder. The same folder again: with the files that it had, on the same ports."""
+    program = command("haproxy", "haproxy")
+    folder.mkdir(parents=True, exist_ok=True)
+    place = folder / "certs"
+    if not place.exists():
+        place.mkdir()
+        self_signed(place / "placeholder.pem", "placeholder.example.com")
+    ports = folder / "ports"
+    if not ports.exists():
+        ports.write_text(f"{free_port()} {free_port()}")
+    http, https = map(int, ports.read_text().split())
+    found = HAProxy(folder / "admin.sock", place, http, https, 0)
+    (folder / "haproxy.cfg").write_text(f"""global
+    stats socket {found.socket} mode 660 level {level}
+    tune.ssl.default-dh-param 2048
+    {more}
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 30s
+    timeout server 30s
+frontend http
+    bind 127.0.0.1:{http}
+    use_backend acme if {{ path_beg /.well-known/acme-challenge/ }}
+    http-request redirect scheme https unless {{ path_beg /.well-known/acme-challenge/ }}
+frontend https
+    bind 127.0.0.1:{https} ssl crt {certs or f"{place}/"}
+    http-request return status 200 content-type text/plain string served
+backend acme
+    server certbot 127.0.0.1:{acme}
+""")
+    with running([program, "-W", "-db", "-f", str(folder / "haproxy.cfg")], folder / "haproxy.log") as child:
+        found.pid = child.pid
+        wait_for(lambda: socket.create_connection(("127.0.0.1", https), 5).close() is None, "haproxy", child=child)
+        yield found
+
+
+@dataclass
+class Sshd:
+    """A running OpenSSH server, and the file of OpenSSH's client with the way to it."""
+
+    port: int
+    config: Path
+    log: Path
+    pid: int
+
+    @property
+    def host(self) -> str:
+        """As it stands in hosts."""
+        return f"127.0.0.1:{self.port}"
+
+
+@contextlib.contextmanager
+def sshd(folder: Path) -> Iterator[Sshd]:
+    """An OpenSSH server for this user, which knows one key; the client's configuration knows the server's."""
+    program = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin") or command("sshd", "openssh-server")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("host", "user"):
+        if not (folder / name).exists():
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
+    port, config = free_port(), folder / "ssh_config"
+    (folder / "authorized_keys").write_text((folder / "user.pub").read_text())
+    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
+    config.write_text(f"IdentityFile {folder}/user\nIdentitiesOnly yes\nUserKnownHostsFile {folder}/known_hosts\n")
+    sftp = next(path for path in ("/usr/lib/openssh/sftp-server", "internal-sftp") if path[0] != "/" or Path(path).exists())
+    (folder / "sshd_config").write_text(f"""ListenAddress 127.0.0.1:{port}
+HostKey {folder}/host
+AuthorizedKeysFile {folder}/authorized_keys
+PidFile none
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+PermitRootLogin prohibit-password
+MaxStartups 100
+Subsystem sftp {sftp}
+""")
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # where the unprivileged half of the server lives; Debian's unit makes it
+    log = folder / "sshd.log"
+    with running([program, "-D", "-e", "-f", str(folder / "sshd_config")], log) as child:
+        wait_for(lambda: socket.create_connection(("127.0.0.1", port), 5).close() is None, "sshd", child=child)
+        yield Sshd(port, config, log, child.pid)
+
+
+@dataclass
+class Vault:
+    """A running Vault with a KV engine, version 2, at secret/."""
+
+    url: str
+    token: str
+
+    def api(self, method: str, path: str, **body: object) -> requests.Response:
+        """A call of its HTTP API, as root."""
+        return requests.request(method, f"{self.url}/v1/{path}", headers={"X-Vault-Token": self.token}, json=body or None, timeout=30)
+
+    def secret(self, path: str) -> dict[str, str]:
+        """A secret; {} where there is none."""
+        answer = self.api("GET", f"secret/data/{path}")
+        return dict(answer.json()["data"]["data"]) if answer.ok else {}
+
+    def version(self, path: str) -> int:
+        """How often a secret was written."""
+        answer = self.api("GET", f"secret/data/{path}")
+        return int(answer.json()["data"]["metadata"]["version"]) if answer.ok else 0
+
+
+@contextlib.contextmanager
+def vault(folder: Path) -> Iterator[Vault]:
+    """A Vault that forgets everything at its end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    options = ["-dev-no-store-token", f"-dev-root-token-id={TOKEN}", f"-dev-listen-address=127.0.0.1:{port}"]
+    environ = {"GODEBUG": "x509negativeserial=1", "HOME": str(folder)}
+    with running([binary("vault"), "server", "-dev", *options], folder / "vault.log", environ) as child:
+        found = Vault(f"http://127.0.0.1:{port}", TOKEN)
+        wait_for(lambda: found.api("GET", "secret/config").ok, "vault", child=child)
+        yield found
+
+
+@contextlib.contextmanager
+def nginx(folder: Path, servers: str) -> Iterator[int]:
+    """An nginx with these server blocks, as this user; its process id."""
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") or command("nginx", "nginx")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "nginx.conf").write_text(f"""daemon off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{}}
+http {{
+    access_log off;
+    {servers}
+}}
+""")
+    with running([program, "-e", f"{folder}/error.log", "-c", str(folder / "nginx.conf")], folder / "nginx.log") as child:
+        wait_for((folder / "nginx.pid").exists, "nginx", child=child)
+        yield child.pid
+
+
+def put_deploy_hook(folder: Path, toml: str) -> Path:
+    """A copy of the second deploy hook where the administrator puts it, and its targets."""
+    source = Path(__file__).resolve().parent.parent / "certbot_renewal_deploy.py"
+    hook = folder / "renewal-hooks" / "deploy" / source.name
+    hook.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(source, hook)
+    hook.chmod(0o755)
+    (folder / "certbot_renewal_deploy.toml").write_text(toml)
+    return hook
+
+
+def deploy(hook: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Runs the second deploy hook, as a process."""
+    environ = {"PATH": os.environ["PATH"], **environ}
+    return subprocess.run([sys.executable, str(hook), *arguments], env=environ, capture_output=True, text=True, timeout=120)
