@@ -8,13 +8,11 @@ Needs Python 3.9 (before 3.11 with tomli), hvac for Vault, and OpenSSH's client 
 from __future__ import annotations
 
 import argparse
-import base64
 import contextlib
 import fcntl
 import hashlib
 import os
 import re
-import shlex
 import signal
 import socket
 import ssl

@@ -17,6 +17,7 @@ import json
 import os
 import re
 import signal
+import socket
 import ssl
 import sys
 import threading
@@ -42,7 +43,9 @@ SETTINGS: dict[str, tuple[str, str]] = {
     "INFLUXDB_TIMEOUT": ("10", "seconds for all tries together"),
     "MEASUREMENT": ("certbot_renewal", "measurement"),
     "HOSTNAME": ("", "host tag; empty: the host's name. A container must set it"),
+    "VERIFY": ("", "where run reports look whether a certificate is served: 443, host:993; for one lineage NAME=host:443, NAME=none"),
 }
+PLACE = r"(?:([^\s=]+)=)?(?:(?:(\[[\da-fA-F:.]+\]|[^\s/:=\[\]]+):)?(\d{1,5})|none)"  # lineage, host, port
 URL = r"https?://(\[[\da-fA-F:.]+\]|[^\s/:?#@\[\]]+)(:\d{1,5})?(/[^\s?#@]*)?"
 RULES = {  # what a value must look like, and that in words
     "INFLUXDB_URL": (URL, "http:// or https://, host and port, as in http://127.0.0.1:8086; user and password belong in INFLUXDB_TOKEN"),
@@ -50,15 +53,19 @@ RULES = {  # what a value must look like, and that in words
     "INFLUXDB_BUCKET": (r"[^/].*", "the name of a bucket, or of a database"),
     "INFLUXDB_TIMEOUT": (r"(?=.*[1-9])[0-9]{1,5}(\.[0-9]{1,9})?", "a number of seconds above 0, such as 10"),
     "MEASUREMENT": (r"[^#_].*", "a name that begins with neither # nor _"),
+    "VERIFY": (rf"({PLACE}(\s+|$))*", "port, host:port, NAME=port, NAME=host:port or NAME=none; several of them parted by spaces"),
 }
 PASSED_ON = ("REQUESTS_CA_BUNDLE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "INFLUXDB_USER")  # the file may set these too
 ENV_FILE = "certbot_renewal_report.env"
 KNOWN_FILE = "certbot_renewal_report.known"  # made by run reports only: that it exists says that they are installed
+DEPLOY_FILE = "certbot_renewal_deploy.state"  # what certbot_renewal_deploy.py notes
 TURN_FILE = "certbot_renewal_report.turn"  # whose turn it is among the run reports that wait for InfluxDB: the last one's
 NAME = "certbot_renewal_report"
 STARTERS = ("/etc/systemd/system/**", "/etc/cron*", "/etc/cron*/*", "/var/spool/cron/**", "/etc/telegraf/**")  # --check looks there
+DELIVERY = r"(?m)^([^\t\n]+)\t([^\t\n]+)\t(\w+)\t(\d{1,12})\t(\d{1,12})\t\d{1,12}\t([^\t\n]*)$"  # a line of DEPLOY_FILE
 CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # and what stands for bytes that are no UTF-8
 DAY = 86400  # seconds
+CONNECT = 5  # seconds for one look at what is served
 PAUSE = 300  # seconds at most between the tries of --patience
 BATCH = 5000  # lines in one request, as InfluxDB's documentation advises
 Environ = MutableMapping[str, str]
@@ -82,6 +89,7 @@ class Settings(NamedTuple):
     measurement: str
     host: str
     sources: dict[str, tuple[str, str]]
+    verify: str = ""
 
 
 def config_folder(script: str, lineage: str = "") -> str:
@@ -152,7 +160,7 @@ def read_settings(environ: Environ, folder: str, script: str) -> Settings:
         raise ReportError("; ".join(faults) + f" (settings: {path}, the environment, the top of {script})")
     url, version, timeout = value["INFLUXDB_URL"].rstrip("/"), int(value["INFLUXDB_VERSION"]), float(value["INFLUXDB_TIMEOUT"])
     bucket, org, measurement, host = (value[name] for name in ("INFLUXDB_BUCKET", "INFLUXDB_ORG", "MEASUREMENT", "HOSTNAME"))
-    return Settings(url, version, bucket, org, token, timeout, measurement, host, sources)
+    return Settings(url, version, bucket, org, token, timeout, measurement, host, sources, value["VERIFY"])
 
 
 # ---- Certificates ----------------------------------------------------------------------------------------------------
@@ -264,6 +272,64 @@ def renew_before_expiry(conf: str) -> str:
     return match[1].strip() if match else ""
 
 
+# ---- Served ----------------------------------------------------------------------------------------------------------
+Place = tuple[str, int, str]  # host, port, the name to ask for
+
+
+def places_of(settings: Settings, found: Certificate) -> list[Place]:
+    """Where VERIFY wants a certificate looked for: each of its names but wildcards, which no server can be asked for."""
+    entries = [match.groups("") for match in (re.fullmatch(PLACE, part) for part in settings.verify.split()) if match]
+    names = [name for name in found.names if not name.startswith("*")]
+    chosen = [entry for entry in entries if entry[0] == found.lineage] or [entry for entry in entries if not entry[0]]
+    return sorted({(host.strip("[]") or name, int(port), name) for _, host, port in chosen if port for name in names or [host] if name})
+
+
+def looked_at(places: set[Place]) -> dict[Place, Any]:
+    """The certificate (DER) that is served at each place, or in words why none is, of 50 places at a time."""
+    seen: dict[Place, Any] = dict.fromkeys(places, "no answer")
+    queue, context = iter(sorted(places)), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # which one it is counts, not whose
+
+    def work() -> None:
+        for place in queue:
+            try:
+                with socket.create_connection(place[:2], CONNECT) as plain, context.wrap_socket(plain, server_hostname=place[2]) as peer:
+                    seen[place] = peer.getpeercert(True)
+            except (OSError, ValueError, OverflowError) as error:  # the last for a port above 65535
+                seen[place] = root_cause(error)
+
+    workers, both = [threading.Thread(target=work, daemon=True) for _ in list(places)[:50]], (threading.Thread.start, threading.Thread.join)
+    in_time((2 + len(places) // 50) * CONNECT, lambda: [step(worker) for step in both for worker in workers])
+    return dict(seen)
+
+
+def served_fields(settings: Settings, folder: str, disk: Disk, faults: list[str]) -> dict[str, tuple[str, str]]:
+    """What is served of each lineage that VERIFY is about: fields of its state, and words. Where nobody answers, what was known stays. A
+    certificate that lies on disk under another lineage is as good: a name may have two."""
+    wanted = {found.lineage: places for found in disk.certificates if (places := places_of(settings, found))}
+    seen, fields = looked_at({place for places in wanted.values() for place in places}), {}
+    pems = [text_of(os.path.join(folder, "live", found.lineage, "cert.pem"), faults) for found in disk.certificates if wanted]
+    present = {binascii.a2b_base64(body) for pem in pems for body in re.findall(r"(?s)-BEGIN CERTIFICATE-----(.*?)-----END", pem)}
+    for lineage, places in wanted.items():
+        answers = {place: seen[place] for place in places if isinstance(seen[place], bytes)}
+        others = {n if (h, p) == (n, 443) else f"{n}@{h}:{p}": der for (h, p, n), der in answers.items() if der not in present}
+        known = f",served_expiry={min(map(end_of, others.values()), default=0)}i,not_served={quoted(sorted(others) or ['none'])}"
+        well, other = len(answers) - len(others), f", another one for {' '.join(sorted(others))}" if others else ""
+        fields[lineage] = (f",served={well}i{known if answers else ''}", f", served at {well} of {len(places)}{other}")
+        if not answers:
+            faults.append(f"nobody answers for {lineage} at {places[0][0]} ({seen[places[0]]}): correct VERIFY, or add {lineage}=none")
+    return fields
+
+
+def end_of(der: bytes) -> int:
+    """When a certificate ends, Unix seconds, from its Validity: two times, one after the other (RFC 5280, 4.1.2.5); 0 if it has none."""
+    found = re.search(rb"\x30.(?:\x17\x0d\d{12}Z|\x18\x0f\d{14}Z)[\x17\x18].(\d{12,14})Z", der, re.DOTALL)
+    with contextlib.suppress(TypeError, ValueError):
+        text = found[1].decode()  # type: ignore[index]
+        return calendar.timegm(time.strptime(text if len(text) == 14 else ("20" if text < "5" else "19") + text, "%Y%m%d%H%M%S"))
+    return 0
+
+
 # ---- Points ----------------------------------------------------------------------------------------------------------
 def escaped(text: str, special: str = ",= ") -> str:
     """A measurement or tag for line protocol, which cannot hold control characters, nor backslashes that would escape: now _ and /."""
@@ -283,10 +349,10 @@ def renewal_points(settings: Settings, lineage: str, names: Sequence[str], momen
     return [whole, *(point(settings, "renewed_count=1", moment, domain=name) for name in names)]
 
 
-def state_point(settings: Settings, found: Certificate, run_at: int, now: int) -> str:
-    """What is on disk now. All four fields, always: the queries rely on it."""
+def state_point(settings: Settings, found: Certificate, run_at: int, now: int, served: str = "") -> str:
+    """What is on disk now, and `served`, if that is known. The four fields always: the queries rely on it."""
     fields = {"not_before": found.not_before, "renewal_due": found.renewal_due, "not_after": found.not_after, "run_at": run_at}
-    return point(settings, ",".join(f"{key}={value}i" for key, value in fields.items()), now, domain="all", lineage=found.lineage)
+    return point(settings, ",".join(f"{key}={value}i" for key, value in fields.items()) + served, now, domain="all", lineage=found.lineage)
 
 
 def end_points(settings: Settings, lineages: Sequence[str], now: int) -> list[str]:
@@ -302,6 +368,17 @@ def run_point(settings: Settings, disk: Disk, failed: Sequence[str] | None, exit
     for name, found in (("failed", failed), ("unreadable", sorted(disk.broken))):
         fields += f",{name}={quoted(found)}" if found else ""  # Flux 0.196 (InfluxDB 1.12) mixes up rows with empty strings
     return point(settings, fields, now)
+
+
+def delivery_points(settings: Settings, folder: str, found: Sequence[Certificate], run_at: int, now: int, faults: list[str]) -> list[str]:
+    """What certbot_renewal_deploy.py noted: which certificate each target has, beside the one on disk, and why it has no newer one."""
+    renewed, points = {certificate.lineage: certificate.not_before for certificate in found}, []
+    noted = text_of(os.path.join(folder, DEPLOY_FILE), faults, may_be_missing=True)
+    for lineage, target, has, begin, end, error in re.findall(DELIVERY, noted):
+        if has == "ended" or lineage in renewed:
+            fields = f"deployed={begin}i,deployed_expiry={end}i,renewed={0 if has == 'ended' else renewed[lineage]}i,run_at={run_at}i"
+            points.append(point(settings, f"{fields},deploy_error={quoted([error or 'none'])}", now, lineage=lineage, target=target))
+    return points
 
 
 def quoted(names: Sequence[str]) -> str:
@@ -461,16 +538,20 @@ class Report(NamedTuple):
     known: str = ""  # what to write into KNOWN_FILE after that: lineages, with notBefore of the certificate
 
 
-def report_of(settings: Settings, disk: Disk, now: int, run_reports: bool) -> Report:
+def report_of(settings: Settings, disk: Disk, now: int, run_reports: bool, folder: str = "", verify: bool = False) -> Report:
     """Renewals and state of all certificates. The time of a state is now, but never before its certificate began: a clock may be off."""
     renewals, states, says, faults = list[str](), list[str](), list[str](), [*disk.faults, *disk.broken.values()]
+    served = served_fields(settings, folder, disk, faults) if verify else {}
     for found in disk.certificates:
         moment = max(now, found.not_before)
         if moment != now:
             faults.append(f"the clock of this host says {utc(now)}, before {found.lineage} was issued ({utc(moment)}): set the clock")
+        fields, words = served.get(found.lineage, ("", ""))
         renewals += renewal_points(settings, found.lineage, found.names, found.not_before)
-        states.append(state_point(settings, found, moment if run_reports else 0, moment))
-        says.append(f"{found.lineage} renewed {utc(found.not_before)}, {len(found.names)} names, next renewal due {utc(found.renewal_due)}")
+        states.append(state_point(settings, found, moment if run_reports else 0, moment, fields))
+        begin, due = utc(found.not_before), utc(found.renewal_due)
+        says.append(f"{found.lineage} renewed {begin}, {len(found.names)} names, next renewal due {due}{words}")
+    states += delivery_points(settings, folder, disk.certificates, now if run_reports else 0, now, faults) if folder else []
     return Report([*renewals, *states], says, len(renewals), faults)
 
 
@@ -488,7 +569,7 @@ def deploy_report(settings: Settings, environ: Environ, folder: str, now: int) -
         disk = Disk({lineage}, [found], {}, [] if names else [f"RENEWED_DOMAINS {by_hand}. The names of the certificate were reported"])
         known = known_lineages(folder, disk.faults)
         new = known is not None and lineage not in known and lineage.isprintable() and not disk.faults  # or its end were not told
-        return report_of(settings, disk, now, known is not None)._replace(known=f"{lineage} 0\n" if new else "")
+        return report_of(settings, disk, now, known is not None, folder)._replace(known=f"{lineage} 0\n" if new else "")
     except ReportError as error:
         if not names:
             raise
@@ -508,7 +589,7 @@ def run_report(settings: Settings, environ: Environ, folder: str, now: int, in_p
     only when something was due, it is no run report: nothing is known of the days when it does not come."""
     disk = on_disk(folder)
     known = known_lineages(folder, disk.faults)
-    report = report_of(settings, disk, now, not in_post or known is not None)
+    report = report_of(settings, disk, now, not in_post or known is not None, folder, verify=not in_post)  # servers restart after hooks
     status = exit_status_of(environ, report.faults)
     last = (run_point(settings, disk, failed_lineages(disk, environ, status, now), status, now),)
     after = {} if history else known  # a first run report starts with what there is
@@ -730,7 +811,7 @@ def report_once(given: argparse.Namespace, environ: Environ, script: str, folder
             report = run_report(settings, environ, folder, now, in_post, given.history)
         elif given.check or (given.dry_run and not environ.get("RENEWED_DOMAINS") and not environ.get("RENEWED_LINEAGE")):
             disk = on_disk(folder)
-            report = report_of(settings, disk, now, known_lineages(folder, disk.faults) is not None)
+            report = report_of(settings, disk, now, known_lineages(folder, disk.faults) is not None, folder, verify=given.check)
             if not disk.lineages and not disk.faults:
                 report.faults.append(f"{folder}/live: no certificate: get one with certbot, or name its folder with --config-dir")
         else:

@@ -22,7 +22,7 @@ ROOT = HOOK.parent
 
 def test_the_hook_can_be_read_in_one_sitting() -> None:
     lines = [line for line in HOOK.read_text().splitlines() if line.strip()]
-    assert len(lines) <= 640
+    assert len(lines) <= 700
 
 
 def test_the_hook_uses_nothing_newer_than_python_3_9() -> None:

@@ -82,7 +82,7 @@ backend acme
 """)
     with running([program, "-W", "-db", "-f", str(folder / "haproxy.cfg")], folder / "haproxy.log") as child:
         found.pid = child.pid
-        wait_for(lambda: socket.create_connection(("127.0.0.1", https), 5).close() is None, "haproxy", child=child)
+        wait_for(lambda: socket.create_connection(("127.0.0.1", https), 5) is not None, "haproxy", child=child)
         yield found
 
 
@@ -129,7 +129,7 @@ Subsystem sftp {sftp}
         Path("/run/sshd").mkdir(exist_ok=True)  # where the unprivileged half of the server lives; Debian's unit makes it
     log = folder / "sshd.log"
     with running([program, "-D", "-e", "-f", str(folder / "sshd_config")], log) as child:
-        wait_for(lambda: socket.create_connection(("127.0.0.1", port), 5).close() is None, "sshd", child=child)
+        wait_for(lambda: socket.create_connection(("127.0.0.1", port), 5) is not None, "sshd", child=child)
         yield Sshd(port, config, log, child.pid)
 
 
