@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Builds the servers that the tests and the demo run against, from their Go modules.
 
-    python3 tools/build_servers.py [influxd-1.8 influxd-1.12 influxd-2 kapacitor telegraf flux pebble certbot]
+    python3 tools/build_servers.py [influxd-1.8 influxd-1.12 influxd-2 kapacitor telegraf flux vault pebble certbot haproxy nginx sshd ssh]
 
 Each program is built once into ${XDG_CACHE_HOME:-~/.cache}/certbot-renewal-report/servers/bin. A binary that the machine
 has already is taken as it is: named by an environment variable (INFLUXD_1_8, INFLUXD_1_12, INFLUXD_2, KAPACITORD, KAPACITOR,
-TELEGRAF, FLUX), or found on PATH with the right version. Needs only Python; as root it installs the Debian packages
+TELEGRAF, FLUX, VAULT_SERVER), or found on PATH with the right version. Needs only Python; as root it installs the Debian packages
 it lacks, otherwise it names them.
 """
 
@@ -102,9 +102,19 @@ PROGRAMS = (
         flux=False,
         tags=TELEGRAF_TAGS,
     ),
+    # Vault with the plugins that the tests use alone: see its main.go. No `vault` on PATH would take its arguments.
+    Program("vault-server", "vault", ".", "1.15.2", "main.version", "", r"1\.15\.", flux=False),
 )
-DEBIAN_PACKAGES = {"clang": "clang", "cargo": "cargo-web", "pebble": "pebble", "certbot": "certbot"}  # command: package
-INSTALLED = ("pebble", "certbot")  # not built: a CA for tests, and the certbot that many hosts have
+INSTALLED = {  # command: package. Not built: a CA for tests, the certbot that many hosts have, and what certificates are delivered to
+    "pebble": "pebble",
+    "certbot": "certbot",
+    "haproxy": "haproxy",
+    "nginx": "nginx-light",
+    "sshd": "openssh-server",
+    "ssh": "openssh-client",
+}
+DEBIAN_PACKAGES = {"clang": "clang", "cargo": "cargo-web", **INSTALLED}
+SEARCHED = f"{os.environ.get('PATH', '')}:/usr/sbin"  # where Debian has servers, which is not on everybody's PATH
 
 
 class BuildError(Exception):
@@ -118,7 +128,7 @@ def find(name: str) -> Path | None:
         if not os.access(named, os.X_OK):
             raise BuildError(f"{program.variable}={named} is not an executable file: correct it or unset it")
         return Path(named)
-    if (on_path := shutil.which(program.on_path)) and re.match(program.accepts, version_of(on_path)):
+    if program.on_path and (on_path := shutil.which(program.on_path)) and re.match(program.accepts, version_of(on_path)):
         return Path(on_path)
     built = BIN / name
     return built if built.exists() and stamp_of(built).exists() and stamp_of(built).read_text() == fingerprint(program) else None
@@ -140,7 +150,7 @@ def stamp_of(binary: Path) -> Path:
 
 def fingerprint(program: Program) -> str:
     """What a binary depends on: its modules and the way it is built."""
-    sources = [(MODULES / program.module / name).read_bytes() for name in ("go.mod", "go.sum")]
+    sources = [path.read_bytes() for path in sorted((MODULES / program.module).iterdir())]
     return hashlib.sha256(b"".join(sources) + repr(program).encode()).hexdigest()
 
 
@@ -242,7 +252,7 @@ def rust_environment(go: str) -> dict[str, str]:
 
 def install(commands: list[str]) -> None:
     """Installs the Debian packages of commands that are missing when root; names them when not."""
-    packages = [DEBIAN_PACKAGES[c] for c in commands if shutil.which(c) is None]
+    packages = [DEBIAN_PACKAGES[c] for c in commands if shutil.which(c, path=SEARCHED) is None]
     if not packages:
         return
     remedy = "apt-get install " + " ".join(packages)

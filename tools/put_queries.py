@@ -3,8 +3,8 @@
 
     python3 tools/put_queries.py
 
-A script renewal_X.tick holds X.flux, and host_silent.tick silent_hosts.flux, with their parameters bucket, measurement, silence and crit
-taken from the script's vars.
+A script renewal_X.tick or certificate_X.tick holds X.flux, and host_silent.tick silent_hosts.flux, with their parameters bucket,
+measurement, silence and crit taken from the script's vars.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NUMBER = re.compile(r"(?m)^(silence|crit) = [\d.]+$")
 
 def with_query(script: Path) -> str:
     """The text of a TICKscript with its query as flux/ has it now."""
-    name = "silent_hosts" if script.stem == "host_silent" else script.stem.removeprefix("renewal_")
+    name = "silent_hosts" if script.stem == "host_silent" else script.stem.removeprefix("renewal_").removeprefix("certificate_")
     query = (ROOT / "flux" / f"{name}.flux").read_text()
     spliced = TEXT.sub(lambda found: f"{found[1]} = \"''' + {found[1]} + '''\"", query)
     spliced = NUMBER.sub(lambda found: f"{found[1]} = ''' + string({found[1]}) + '''", spliced)

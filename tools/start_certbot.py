@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+import build_servers
 from start_servers import MissingServer, free_port, running, wait_for
 
 DAY = 86400
@@ -81,7 +82,7 @@ def self_signed(path: Path, name: str) -> Path:
 
 def command(name: str, package: str) -> str:
     """A command of a Debian package; MissingServer where it is not installed."""
-    found = shutil.which(name)
+    found = shutil.which(name, path=build_servers.SEARCHED)
     if found is None:
         raise MissingServer(f"{name} is missing: apt-get install {package}")
     return found

@@ -104,7 +104,7 @@ class Sshd:
 @contextlib.contextmanager
 def sshd(folder: Path) -> Iterator[Sshd]:
     """An OpenSSH server for this user, which knows one key; the client's configuration knows the server's."""
-    program = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin") or command("sshd", "openssh-server")
+    program = command("sshd", "openssh-server")
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("host", "user"):
         if not (folder / name).exists():
@@ -159,11 +159,9 @@ class Vault:
 def vault(folder: Path) -> Iterator[Vault]:
     """A Vault that forgets everything at its end."""
     folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
-    options = ["-dev-no-store-token", f"-dev-root-token-id={TOKEN}", f"-dev-listen-address=127.0.0.1:{port}"]
-    environ = {"GODEBUG": "x509negativeserial=1", "HOME": str(folder)}
-    with running([binary("vault"), "server", "-dev", *options], folder / "vault.log", environ) as child:
-        found = Vault(f"http://127.0.0.1:{port}", TOKEN)
+    address = f"127.0.0.1:{free_port()}"
+    with running([binary("vault-server"), "-address", address, "-token", TOKEN], folder / "vault.log") as child:
+        found = Vault(f"http://{address}", TOKEN)
         wait_for(lambda: found.api("GET", "secret/config").ok, "vault", child=child)
         yield found
 
@@ -171,7 +169,7 @@ def vault(folder: Path) -> Iterator[Vault]:
 @contextlib.contextmanager
 def nginx(folder: Path, servers: str) -> Iterator[int]:
     """An nginx with these server blocks, as this user; its process id."""
-    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") or command("nginx", "nginx")
+    program = command("nginx", "nginx-light")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "nginx.conf").write_text(f"""daemon off;
 pid {folder}/nginx.pid;

@@ -1,0 +1,158 @@
+"""Whether a renewed certificate was delivered, and is served: the queries on every InfluxDB, the alerts on the real Kapacitor."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from conftest import House
+from start_certbot import DAY
+from start_servers import InfluxDB, wait_for
+from test_flux import run, seconds
+from test_kapacitor import QUICK, evaluated, load_folder, state, write
+
+ALERTS = ("certificate_not_delivered", "certificate_not_served")
+
+
+def delivery(
+    target: str,
+    deployed: int,
+    renewed: int,
+    lineage: str = "a",
+    run_at: int = 0,
+    error: str = "none",
+    at: int | None = None,
+    life: int = 90,
+) -> str:
+    """What a target has (began at `deployed`, 0: none) beside what is on disk (began at `renewed`, 0: it ended)."""
+    fields = f"deployed={deployed}i,deployed_expiry={deployed + life * DAY if deployed else 0}i,renewed={renewed}i,run_at={run_at}i"
+    return f'certbot_renewal,host=web1,lineage={lineage},target={target} {fields},deploy_error="{error}" {at or int(time.time())}'
+
+
+def served(lineage: str, begin: int, served: int | None, not_served: str = "", expiry: int = 0, at: int | None = None) -> str:
+    """The state of a certificate, and what was seen of it; `not_served` "": nobody answered."""
+    at = at or int(time.time())
+    fields = "" if served is None else f",served={served}i"
+    fields += f',served_expiry={expiry}i,not_served="{not_served}"' if not_served else ""
+    return state(lineage, begin + 60 * DAY, run_at=at, at=at).rpartition(" ")[0] + f"{fields} {at}"
+
+
+def test_what_a_target_lacks_and_since_when(influxdb: InfluxDB) -> None:
+    bucket, now = influxdb.new_bucket(), int(time.time())
+    old, new = now - 62 * DAY, now - 2 * DAY
+    assert run(influxdb, "not_delivered", bucket) == []
+    write(influxdb, bucket, state("a", new + 60 * DAY), state("b", 0), state("c", new + 60 * DAY))
+    assert run(influxdb, "not_delivered", bucket) == []
+    write(
+        influxdb,
+        bucket,
+        delivery("fine", new, new),
+        delivery("late", old, new, error="refused"),
+        delivery("judged-then", old, new, run_at=now - DAY),
+        delivery("new", 0, new),
+        delivery("ahead", new + 5, new),
+        delivery("over", 0, 0),
+        delivery("healed", old, new, at=now - 90),
+        delivery("healed", new, new, at=now - 60),
+        delivery("tagged", old, new, at=now - 90).replace(" ", ",dc=north ", 1),
+        delivery("tagged", new, new),
+        delivery("gone", old, new, lineage="b"),
+        delivery("other", old, new - DAY, lineage="c"),
+    )
+    rows = {(row["lineage"], row["target"]): row for row in run(influxdb, "not_delivered", bucket)}
+    days = {key: round(float(row["days_missing"]), 2) for key, row in rows.items()}
+    fine = dict.fromkeys((("a", "fine"), ("a", "ahead"), ("a", "over"), ("a", "healed"), ("a", "tagged"), ("b", "gone")), -1)
+    assert days == {**fine, ("a", "late"): 2, ("a", "judged-then"): 1, ("a", "new"): 2, ("c", "other"): 3}
+    assert [key for key, row in rows.items() if row["ended"] == "true"] == [("a", "over"), ("b", "gone")]
+    late, never = rows["a", "late"], rows["a", "new"]
+    assert (seconds(late["renewed"]), seconds(late["expiry"]), late["deploy_error"]) == (new, old + 90 * DAY, "refused")
+    assert (round(float(late["days_left"])), late["never"], never["never"], float(never["days_left"])) == (28, "false", "true", 0)
+
+
+def test_what_is_served_instead_and_since_when(influxdb: InfluxDB) -> None:
+    bucket, now = influxdb.new_bucket(), int(time.time())
+    new, expiry = now - 2 * DAY, now + 28 * DAY
+    assert run(influxdb, "not_served", bucket) == []
+    write(influxdb, bucket, state("never-looked", new + 60 * DAY))
+    assert run(influxdb, "not_served", bucket) == []
+    write(
+        influxdb,
+        bucket,
+        served("fine", new, 2, "none"),
+        served("other", new, 1, "a.example.com b.example.com:993", expiry),
+        # Nobody answers now: what was seen before stays, judged then.
+        served("away", new, 0, "a.example.com", expiry, at=now - DAY),
+        served("away", new, 0),
+        served("never-there", new, 0),
+        served("healed", new, 0, "a.example.com", expiry, at=now - 60),
+        served("healed", new, 1, "none"),
+        # The deploy hook reports without a look.
+        served("renewed", now - 60 * DAY, 0, "a.example.com", now - DAY, at=now - 3600),
+        state("renewed", now + 60 * DAY, run_at=now),
+        served("given-up", new, 0, "a.example.com", expiry, at=now - 3 * DAY),
+        state("given-up", new + 60 * DAY, run_at=now),
+        served("ended", new, 0, "a.example.com", expiry, at=now - 60),
+        state("ended", 0, run_at=now),
+    )
+    rows = {row["lineage"]: row for row in run(influxdb, "not_served", bucket)}
+    days = {lineage: round(float(row["days_unserved"]), 2) for lineage, row in rows.items()}
+    fine = dict.fromkeys(("fine", "never-there", "healed", "given-up", "ended"), -1)
+    assert days == {**fine, "other": 2, "away": 1, "renewed": 0}
+    assert {lineage for lineage, row in rows.items() if row["looked"] == "false"} == {"given-up", "ended"}
+    assert (rows["other"]["not_served"], rows["other"]["served"]) == ("a.example.com b.example.com:993", "1")
+    assert (seconds(rows["other"]["renewed"]), seconds(rows["other"]["expiry"])) == (new, expiry)
+    assert (round(float(rows["other"]["days_left"])), round(float(rows["renewed"]["days_left"]))) == (28, -1)
+
+
+@QUICK
+def test_a_delivery_that_fails_is_one_mail_and_the_recovery_another(house: House, tmp_path: Path) -> None:
+    influxdb, box = house.start_influxdb(), house.box
+    bucket, now = influxdb.new_bucket(), int(time.time())
+    old, new = now - 62 * DAY, now - 2 * DAY
+    write(influxdb, bucket, *(state(name, new + 60 * DAY) for name in ("a", "b")))
+    kapacitor = house.start_kapacitor(load_folder(tmp_path, influxdb, bucket, often=ALERTS))
+    wait_for(lambda: kapacitor.api("GET", "/tasks").json()["tasks"], "the tasks")
+    write(
+        influxdb,
+        bucket,
+        delivery("edge", old, new, error="no route to host"),
+        delivery("soon", old, new, life=65),
+        delivery("expired", old, now - 60, life=61),  # renewed a minute ago, but nothing good is there
+        delivery("fresh", now - 60 * DAY, now - DAY + 600, life=61),  # its day of grace is not over
+        delivery("never", 0, new),
+        delivery("fine", new, new),
+        delivery("edge", old, new, lineage="b"),
+        served("s", new, 0, "a.example.com", now + 28 * DAY),
+        served("t", new, 0, "a.example.com", now + 2 * DAY),
+        served("u", now - 60, 0, "a.example.com", now - DAY),
+        served("v", now - DAY + 600, 0, "a.example.com", now + DAY),
+        served("w", new, 1, "none"),
+    )
+    begins = ["a on web1: not delivered to edge", "a on web1: not delivered to soon", "a on web1: not delivered to expired"]
+    begins += ["a on web1: not delivered to never", "b on web1: not delivered to edge", "s on web1: renewed", "t on web1: renewed"]
+    begins += ["u on web1: renewed"]
+    wait_for(lambda: len(box.mails) >= len(begins), "the mails")
+    evaluated(kapacitor, tasks=ALERTS)
+    assert sorted(
+        ", ".join(subject.split(", ")[:1]) if "not delivered" in subject else subject[:18] for subject in box.subjects()
+    ) == sorted(begins)
+    levels = {
+        alert["id"]: alert["state"]["level"] for alert in kapacitor.api("GET", "/alerts/topics/certbot_renewal/events").json()["events"]
+    }
+    critical = {name.partition("/")[2] for name, level in levels.items() if level == "CRITICAL"}
+    assert critical == {"web1/a/soon", "web1/a/expired", "web1/t", "web1/u"}
+    mail = next(mail for mail in box.mails if "delivered to edge" in str(mail["Subject"]) and str(mail["Subject"])[0] == "a")
+    assert "The last try: no route to host" in mail.get_content()
+    write(
+        influxdb,
+        bucket,
+        *(delivery(target, new, new) for target in ("edge", "soon", "never")),
+        delivery("expired", 0, 0),
+        state("b", 0),
+        *(served(lineage, new, 1, "none") for lineage in "stu"),
+    )
+    wait_for(lambda: len(box.mails) >= 2 * len(begins), "the mails that all is well")
+    evaluated(kapacitor, tasks=ALERTS)
+    well = sorted(subject.partition(": ")[2].partition(" to ")[0].partition(" for ")[0] for subject in box.subjects()[len(begins) :])
+    assert well == ["delivered"] * 3 + ["no longer"] * 2 + ["the renewed certificate is served"] * 3
+    assert kapacitor.errors() == []
