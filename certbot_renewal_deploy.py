@@ -295,7 +295,8 @@ class State:
         self.fault = ""
         try:
             for lineage, target, fingerprint, *moments, error in self.LINE.findall(text_of(self.path)):
-                self.rows[lineage, target] = Row(fingerprint, *map(int, moments), error)
+                begin, end, at = map(int, moments)
+                self.rows[lineage, target] = Row(fingerprint, begin, end, at, error)
         except FileNotFoundError:
             pass
         except OSError as error:

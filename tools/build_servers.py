@@ -150,7 +150,7 @@ def stamp_of(binary: Path) -> Path:
 
 def fingerprint(program: Program) -> str:
     """What a binary depends on: its modules and the way it is built."""
-    sources = [path.read_bytes() for path in sorted((MODULES / program.module).iterdir())]
+    sources = [path.read_bytes() for path in sorted((MODULES / program.module).rglob("*.*")) if path.is_file()]
     return hashlib.sha256(b"".join(sources) + repr(program).encode()).hexdigest()
 
 

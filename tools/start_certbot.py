@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
 import json
@@ -11,25 +12,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Union
 
 import requests
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 import build_servers
 from start_servers import MissingServer, free_port, running, wait_for
 
 DAY = 86400
-KEY = ec.generate_private_key(ec.SECP256R1())
+Key = Union[ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey]
+KEY: Key = ec.generate_private_key(ec.SECP256R1())
 HOOK = Path(__file__).resolve().parent.parent / "certbot_renewal_report.py"
 
 
-def certificate_of(names: Sequence[str], not_before: int, lifetime: int) -> bytes:
+def certificate_of(names: Sequence[str], not_before: int, lifetime: int, key: Key = KEY) -> bytes:
     """A certificate as PEM, signed by itself; without names it has no subjectAltName at all. Times in seconds."""
     general = [x509.IPAddress(ipaddress.ip_address(n)) if n.replace(".", "").isdigit() or ":" in n else x509.DNSName(n) for n in names]
     begin = datetime.datetime.fromtimestamp(not_before, datetime.timezone.utc)
@@ -38,7 +40,7 @@ def certificate_of(names: Sequence[str], not_before: int, lifetime: int) -> byte
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(subject)
-        .public_key(KEY.public_key())
+        .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(begin)
         .not_valid_after(begin + datetime.timedelta(seconds=lifetime))
@@ -46,19 +48,22 @@ def certificate_of(names: Sequence[str], not_before: int, lifetime: int) -> byte
     )
     if general:
         builder = builder.add_extension(x509.SubjectAlternativeName(general), critical=False)
-    return builder.sign(KEY, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
-def make_lineage(folder: Path, lineage: str, names: list[str], not_before: int, lifetime: int, conf: str = "") -> Path:
-    """A lineage as certbot lays it out, without its key; returns its folder in live/."""
+def make_lineage(folder: Path, lineage: str, names: list[str], not_before: int, lifetime: int, conf: str = "", key: Key = KEY) -> Path:
+    """A lineage as certbot lays it out; returns its folder in live/."""
     archive, live, renewal = folder / "archive" / lineage, folder / "live" / lineage, folder / "renewal"
     for path in (archive, live, renewal):
         path.mkdir(parents=True, exist_ok=True)
-    number = len(list(archive.iterdir())) + 1
-    (archive / f"cert{number}.pem").write_bytes(certificate_of(names, not_before, lifetime))
-    link = live / "cert.pem"
-    link.unlink(missing_ok=True)
-    link.symlink_to(f"../../archive/{lineage}/cert{number}.pem")
+    number = len(list(archive.glob("cert*.pem"))) + 1
+    pem = certificate_of(names, not_before, lifetime, key)
+    for kind, text in {"cert": pem, "chain": pem, "fullchain": pem, "privkey": key_as_pem(key)}.items():
+        file, link = archive / f"{kind}{number}.pem", live / f"{kind}.pem"
+        file.touch(0o600 if kind == "privkey" else 0o644)
+        file.write_bytes(text)
+        link.unlink(missing_ok=True)
+        link.symlink_to(f"../../archive/{lineage}/{kind}{number}.pem")
     paths = "".join(f"{key} = {live}/{key}.pem\n" for key in ("cert", "privkey", "chain", "fullchain"))
     (renewal / f"{lineage}.conf").write_text(f"{conf}version = 5.8.0\n{paths}[renewalparams]\nautorenew = True\n")
     return live
@@ -73,10 +78,14 @@ def put_hook(folder: Path) -> Path:
     return hook
 
 
+def key_as_pem(key: Key) -> bytes:
+    """A private key as certbot writes it."""
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+
+
 def self_signed(path: Path, name: str) -> Path:
     """A server's certificate and key in one file, which is its own CA too."""
-    key = KEY.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path.write_bytes(key + certificate_of([name], int(time.time()) - 60, DAY))
+    path.write_bytes(key_as_pem(KEY) + certificate_of([name], int(time.time()) - 60, DAY))
     return path
 
 
@@ -96,16 +105,26 @@ class Authority:
     bundle: Path
 
 
-@contextmanager
-def pebble(folder: Path, lifetime: int = 90 * DAY) -> Iterator[Authority]:
-    """A CA that asks for no proof and whose certificates live for so many seconds."""
+@contextlib.contextmanager
+def pebble(folder: Path, lifetime: int = 90 * DAY, http: int = 0) -> Iterator[Authority]:
+    """A CA whose certificates live for so many seconds. It asks for no proof, or with a port `http` of 127.0.0.1 for one by HTTP there."""
     folder.mkdir(parents=True, exist_ok=True)
     port, bundle, config = free_port(), self_signed(folder / "pebble.pem", "127.0.0.1"), folder / "pebble.json"
     settings = {"listenAddress": f"127.0.0.1:{port}", "managementListenAddress": "", "certificate": str(bundle), "privateKey": str(bundle)}
-    config.write_text(json.dumps({"pebble": {**settings, "httpPort": 5002, "tlsPort": 5001, "certificateValidityPeriod": lifetime}}))
-    quick = {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_VA_ALWAYS_VALID": "1", "PEBBLE_WFE_NONCEREJECT": "0", "PEBBLE_AUTHZREUSE": "100"}
+    ports = {"httpPort": http or 5002, "tlsPort": 5001}
+    config.write_text(json.dumps({"pebble": {**settings, **ports, "certificateValidityPeriod": lifetime}}))
+    quick = {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_VA_ALWAYS_VALID": "" if http else "1", "PEBBLE_WFE_NONCEREJECT": "0"}
+    quick["PEBBLE_AUTHZREUSE"] = "0" if http else "100"
     authority = Authority(f"https://127.0.0.1:{port}/dir", bundle)
-    with running([command("pebble", "pebble"), "-config", str(config)], folder / "pebble.log", quick) as child:
+    with contextlib.ExitStack() as stack:
+        program = [command("pebble", "pebble"), "-config", str(config)]
+        if http:
+            dns = f"127.0.0.1:{free_port()}"
+            nothing = [part for name in ("http01", "https01", "tlsalpn01", "doh") for part in (f"-{name}", "")]
+            names = [command("pebble-challtestsrv", "pebble"), "-dns01", dns, "-defaultIPv6", "", *nothing]
+            stack.enter_context(running([*names, "-management", f"127.0.0.1:{free_port()}"], folder / "names.log"))
+            program += ["-dnsserver", dns]
+        child = stack.enter_context(running(program, folder / "pebble.log", quick))
         wait_for(lambda: requests.get(authority.directory, verify=str(bundle), timeout=5).ok, "pebble", child=child)
         yield authority
 

@@ -27,6 +27,12 @@ def served(port: int, name: str, host: str = "127.0.0.1") -> bytes:
         return tls.getpeercert(True) or b""
 
 
+def answers(port: int) -> bool:
+    """Whether somebody listens."""
+    with socket.create_connection(("127.0.0.1", port), 5):
+        return True
+
+
 @dataclass
 class HAProxy:
     """A running HAProxy with a folder of certificates."""
@@ -37,9 +43,10 @@ class HAProxy:
     https: int
     pid: int
 
-    def target(self, more: str = "") -> str:
+    def target(self, more: str = "", crt_list: str = "") -> str:
         """The table of it in certbot_renewal_deploy.toml."""
-        return f'[[haproxy]]\nsocket = "{self.socket}"\ncertificate = "{self.certs}/{{lineage}}.pem"\ncrt_list = "{self.certs}/"\n{more}\n'
+        certificate, crt_list = f"{self.certs}/{{lineage}}.pem", crt_list or f"{self.certs}/"
+        return f'[[haproxy]]\nsocket = "{self.socket}"\ncertificate = "{certificate}"\ncrt_list = "{crt_list}"\n{more}\n'
 
     def serves(self, name: str) -> bytes:
         """The certificate (DER) that it serves for a name."""
@@ -47,7 +54,7 @@ class HAProxy:
 
 
 @contextlib.contextmanager
-def haproxy(folder: Path, acme: int = 9, level: str = "admin", more: str = "", certs: str = "") -> Iterator[HAProxy]:
+def haproxy(folder: Path, acme: int = 9, level: str = "admin", bind: str = "") -> Iterator[HAProxy]:
     """HAProxy as a user sets it up: http forwards the CA's questions to certbot's port `acme`, and redirects the rest; https serves the
     certificates of a folder. The same folder again: with the files that it had, on the same ports."""
     program = command("haproxy", "haproxy")
@@ -64,7 +71,6 @@ def haproxy(folder: Path, acme: int = 9, level: str = "admin", more: str = "", c
     (folder / "haproxy.cfg").write_text(f"""global
     stats socket {found.socket} mode 660 level {level}
     tune.ssl.default-dh-param 2048
-    {more}
 defaults
     mode http
     timeout connect 5s
@@ -75,14 +81,14 @@ frontend http
     use_backend acme if {{ path_beg /.well-known/acme-challenge/ }}
     http-request redirect scheme https unless {{ path_beg /.well-known/acme-challenge/ }}
 frontend https
-    bind 127.0.0.1:{https} ssl crt {certs or f"{place}/"}
+    bind 127.0.0.1:{https} ssl {bind or f"crt {place}/"}
     http-request return status 200 content-type text/plain string served
 backend acme
     server certbot 127.0.0.1:{acme}
 """)
     with running([program, "-W", "-db", "-f", str(folder / "haproxy.cfg")], folder / "haproxy.log") as child:
         found.pid = child.pid
-        wait_for(lambda: socket.create_connection(("127.0.0.1", https), 5) is not None, "haproxy", child=child)
+        wait_for(lambda: answers(https), "haproxy", child=child)
         yield found
 
 
@@ -129,7 +135,7 @@ Subsystem sftp {sftp}
         Path("/run/sshd").mkdir(exist_ok=True)  # where the unprivileged half of the server lives; Debian's unit makes it
     log = folder / "sshd.log"
     with running([program, "-D", "-e", "-f", str(folder / "sshd_config")], log) as child:
-        wait_for(lambda: socket.create_connection(("127.0.0.1", port), 5) is not None, "sshd", child=child)
+        wait_for(lambda: answers(port), "sshd", child=child)
         yield Sshd(port, config, log, child.pid)
 
 
