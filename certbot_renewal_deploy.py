@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import fcntl
 import hashlib
+import importlib
 import os
 import re
 import signal
@@ -109,15 +110,8 @@ def read_targets(folder: str) -> list[Target]:
     """The targets in certbot_renewal_deploy.toml; DeployError names every fault at once."""
     path, faults, targets = os.path.join(folder, TOML_FILE), list[str](), list[Target]()
     try:
-        import tomllib as toml  # Python 3.11
-    except ImportError:
-        try:
-            import tomli as toml
-        except ImportError:
-            raise DeployError(f"no TOML library for {sys.executable}: apt-get install python3-tomli, or pip install tomli") from None
-    try:
         with open(path, "rb") as file:
-            tables = toml.load(file)
+            tables = toml_library().load(file)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or f"{error}"
         raise DeployError(f"{path}: {reason}: write it, as the README says, and let certbot's user read it") from None
@@ -132,6 +126,14 @@ def read_targets(folder: str) -> list[Target]:
     if faults or not targets:
         raise DeployError(f"{path}: {'; '.join(faults) or 'no target in it'}")
     return targets
+
+
+def toml_library() -> Any:
+    """tomllib, which Python has since 3.11, or tomli."""
+    for name in ("tomllib", "tomli"):
+        with contextlib.suppress(ImportError):
+            return importlib.import_module(name)
+    raise DeployError(f"no TOML library for {sys.executable}: apt-get install python3-tomli, or pip install tomli")
 
 
 def targets_of(kind: str, table: dict[str, Any], group: int, faults: list[str]) -> list[Target]:
@@ -359,6 +361,8 @@ def ask_haproxy(target: Target, command: str, deadline: float) -> str:
                 answer += part
                 peer.settimeout(left(deadline))
     except (OSError, OverflowError) as error:
+        if isinstance(error, ConnectionError) and len(command) > 15000:  # it takes no more than its buffer, 16 KiB, and hangs up
+            raise DeployError(f"{place}: HAProxy hung up on {len(command)} bytes: raise tune.bufsize in haproxy.cfg") from None
         reason = "no answer in time" if isinstance(error, socket.timeout) else getattr(error, "strerror", None) or str(error)
         raise DeployError(f"{place}: {reason}: does HAProxy run, and is socket its stats socket?", down=True) from None
     if b"ermission denied" in answer[:100]:
@@ -384,7 +388,7 @@ def deliver_haproxy(target: Target, lineage: Lineage, row: Row, deadline: float,
         answer = ask_haproxy(target, command, deadline)
         if not re.search(expected, answer):
             words = shortened(answer.rpartition("\n")[2] if "Committing" in answer else answer) or "nothing"
-            raise DeployError(f"HAProxy refused: {words}: {'raise tune.bufsize' if len(command) > 15000 else 'look at its log'}")
+            raise DeployError(f"HAProxy refused: {words}: look at its log")
         return answer
 
     try:
@@ -495,7 +499,9 @@ def read_secret(client: Any, target: Target, path: str) -> tuple[dict[str, str],
             path=f"{target.options['path']}/{path}", mount_point=target.options["mount"], raise_on_deleted_version=False
         )
         return answer["data"]["data"] or {}, answer["data"]["metadata"]["version"]
-    except hvac.exceptions.InvalidPath:
+    except hvac.exceptions.InvalidPath as error:
+        if error.errors:  # no secret is missing, but the engine
+            raise
         return {}, 0
 
 
@@ -574,7 +580,9 @@ def restore(target: Target, folder: str) -> list[str]:
             listed = f"{target.options['path']}/certificates"
             try:
                 answer = client.secrets.kv.v2.list_secrets(path=listed, mount_point=target.options["mount"])
-            except hvac.exceptions.InvalidPath:
+            except hvac.exceptions.InvalidPath as error:
+                if error.errors:
+                    raise
                 answer = {"data": {"keys": []}}
             for name in answer["data"]["keys"]:
                 found, _ = read_secret(client, target, f"certificates/{name}")
@@ -644,7 +652,7 @@ def deliver_ssh(target: Target, lineage: Lineage, row: Row, deadline: float, cha
     if not same:
         live = {f"{key}.new": os.path.realpath(os.path.join(lineage.live, "privkey.pem"))}
         live[f"{fullchain}.new"] = os.path.realpath(os.path.join(lineage.live, "fullchain.pem"))
-        batch = "".join(f'-rm {there}\nput "{here}" {there}\n' for there, here in live.items())
+        batch = "".join(f'put "{here}" {there}\n' for there, here in live.items())  # the key's mode here is its first one there
         sftp = ["sftp", "-q", *given, "-b", "-", f"sftp://{host}"]
         try:
             run(sftp, batch, deadline)
@@ -681,7 +689,7 @@ def run(command: Sequence[str], text: str, deadline: float, environ: Mapping[str
         wrong.seek(0)
         out, errors = (file.read().decode("utf-8", "replace") for file in (said, wrong))
     if child.returncode:
-        lines = [line for line in (errors.strip() or out.strip()).splitlines() if line.strip() and "can't rm" not in line.lower()]
+        lines = [line for line in (errors.strip() or out.strip()).splitlines() if line.strip()]
         words = shortened(" ".join(lines[-3:])) or "no word"
         remedies = {
             "Host key verification": "put the host's key into known_hosts of certbot's user",

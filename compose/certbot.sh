@@ -5,6 +5,8 @@
 etc=/etc/letsencrypt
 trap 'exit 0' TERM
 while :; do
+    # What another such container has renewed in the meantime.
+    [ "$1" != restore ] || "$etc/renewal-hooks/deploy/certbot_renewal_deploy.py" restore
     if [ -e "$etc/renewal/${DOMAINS%%,*}.conf" ]; then
         certbot -q renew
         status=$? pause=43200

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from pathlib import Path
 
-from conftest import House
-from start_certbot import DAY
-from start_servers import InfluxDB, wait_for
+import start_neighbours
+import start_servers
+from conftest import House, missing, require
+from start_certbot import DAY, make_lineage
+from start_servers import ORG, InfluxDB, free_port, wait_for
 from test_flux import run, seconds
 from test_kapacitor import QUICK, evaluated, load_folder, state, write
+from test_run_reports import next_second
 
 ALERTS = ("certificate_not_delivered", "certificate_not_served")
 
@@ -102,6 +106,54 @@ def test_what_is_served_instead_and_since_when(influxdb: InfluxDB) -> None:
     assert (rows["other"]["not_served"], rows["other"]["served"]) == ("a.example.com b.example.com:993", "1")
     assert (seconds(rows["other"]["renewed"]), seconds(rows["other"]["expiry"])) == (new, expiry)
     assert (round(float(rows["other"]["days_left"])), round(float(rows["renewed"]["days_left"]))) == (28, -1)
+
+
+def test_what_telegraf_sees_is_compared_with_the_renewals(influxdb: InfluxDB, tmp_path: Path) -> None:
+    require("telegraf")
+    bucket, now, port = influxdb.new_bucket(), int(time.time()), free_port()
+    folder, block = (
+        tmp_path / "letsencrypt",
+        "server {{ listen {0}:{1} ssl; ssl_certificate {2}/fullchain.pem; ssl_certificate_key {2}/privkey.pem; }}",
+    )
+    live = make_lineage(folder, "a", ["localhost"], now - 62 * DAY, 90 * DAY)
+    assert run(influxdb, "not_served_x509", bucket) == []
+    renewal = "certbot_renewal,domain=localhost,host=web1 renewed_count=1 {}"
+    write(
+        influxdb,
+        bucket,
+        renewal.format(now - 62 * DAY),
+        renewal.format(now - 2 * DAY),
+        renewal.format(now - 9 * DAY).replace("localhost", "other"),
+    )
+    try:
+        with start_neighbours.nginx(tmp_path / "nginx", block.format("127.0.0.1", port, live)):
+            look_with_telegraf(influxdb, bucket, tmp_path, f"tcp://localhost:{port}")
+    except start_servers.MissingServer as error:
+        missing(error)
+    (row,) = run(influxdb, "not_served_x509", bucket)
+    assert (row["source"], row["name"]) == (f"tcp://localhost:{port}", "localhost")
+    assert (round(float(row["days_unserved"]), 2), round(float(row["days_left"]), 2)) == (2, 28)
+    next_second()
+    new = f"x509_cert,san=localhost,serial_number=2,source=tcp://localhost:{port} startdate={now - 2 * DAY}i,enddate={now + 88 * DAY}i"
+    write(influxdb, bucket, f"{new} {int(time.time())}")
+    (row,) = run(influxdb, "not_served_x509", bucket)
+    assert (float(row["days_unserved"]), round(float(row["days_left"]))) == (-1, 88)
+
+
+def look_with_telegraf(influxdb: InfluxDB, bucket: str, folder: Path, source: str) -> None:
+    """One look of a real Telegraf, as the comment of the query sets it up."""
+    if influxdb.major == 1:
+        output = f'[[outputs.influxdb]]\nurls = ["{influxdb.url}"]\ndatabase = "{bucket}"\nskip_database_creation = true\n'
+    else:
+        output = (
+            f'[[outputs.influxdb_v2]]\nurls = ["{influxdb.url}"]\nbucket = "{bucket}"\norganization = "{ORG}"\ntoken = "{influxdb.token}"\n'
+        )
+    conf = folder / "telegraf.conf"
+    conf.write_text(f'[agent]\nomit_hostname = true\n[[inputs.x509_cert]]\nsources = ["{source}"]\n{output}')
+    command = [start_servers.binary("telegraf"), "--config", str(conf), "--once"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    next_second()  # it rounds the time to a second, up or down
 
 
 @QUICK

@@ -32,7 +32,7 @@ from start_neighbours import HAProxy, Sshd, deploy, put_deploy_hook
 from start_servers import InfluxDB, free_port, wait_for
 from test_kapacitor import load_folder
 
-RENEWALS = int(os.environ.get("RENEWALS", "3"))  # under load; 20 in make faults
+RENEWALS = int(os.environ.get("RENEWALS", "2"))  # under load; 20 in make faults
 NOW = int(time.time())
 
 
@@ -212,7 +212,7 @@ def test_a_crt_list_gets_the_new_certificate_for_the_next_start_too(tmp_path: Pa
     folder = tmp_path / "haproxy"
     (folder / "certs").mkdir(parents=True)
     placeholder, crt_list = start_certbot.self_signed(folder / "certs" / "placeholder.pem", "placeholder.example.com"), folder / "crt-list"
-    crt_list.write_text(f"{placeholder}")
+    crt_list.write_text(f"{placeholder}\n")
     new = renew(certbot_folder)
     with contextlib.ExitStack() as stack:
         haproxy = started(start_neighbours.haproxy(folder, bind=f"crt-list {crt_list}"), stack)
@@ -234,8 +234,8 @@ def test_what_haproxy_refuses_changes_nothing(tmp_path: Path, haproxy: HAProxy, 
     renew(certbot_folder, names=tuple(f"{'a-long-name-' * 4}{number}.example.com" for number in range(400)))
     refused = deploy(hook, "--all")
     assert refused.returncode == 1
-    assert "example.com not delivered to haproxy: HAProxy refused: " in refused.stderr
-    assert "raise tune.bufsize" in refused.stderr
+    assert "example.com not delivered to haproxy: " in refused.stderr
+    assert re.search(r"HAProxy hung up on \d+ bytes: raise tune.bufsize in haproxy.cfg", refused.stderr)
     assert haproxy.serves("example.com") == old
     assert (haproxy.certs / "example.com.pem").read_bytes() == before
     assert len(lines_of(tmp_path / "log")) == 2  # the other target got it
@@ -413,7 +413,7 @@ def test_a_host_key_that_is_not_known_is_refused(sshd: Sshd, tmp_path: Path, cer
 def test_a_full_disk_on_another_server_leaves_nothing_half(sshd: Sshd, tmp_path: Path, certbot_folder: Path) -> None:
     there = tmp_path / "there"
     hook, _ = put_deploy_hook(certbot_folder, ssh_target(sshd, there)), renew(certbot_folder, days_ago=60)
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", there], capture_output=True, text=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", there], capture_output=True, text=True)
     if mounted.returncode:
         pytest.skip(f"not allowed here: {mounted.stderr}")
     try:
@@ -484,31 +484,28 @@ def test_a_command_that_fails_is_told_with_its_last_words_and_runs_again(tmp_pat
     assert "example.com to command: ran" in done.stdout and "behind" not in done.stdout
 
 
-@pytest.mark.parametrize("way", ["timer", "hand", "script", "dry run", "past the hooks"])
-def test_whoever_starts_certbot_the_targets_get_the_certificate(authority: Authority, tmp_path: Path, way: str) -> None:
-    certbot = Certbot(tmp_path / "letsencrypt", authority)
+def test_whoever_starts_certbot_the_targets_get_the_certificate(authority: Authority, tmp_path: Path) -> None:
+    certbot, log = Certbot(tmp_path / "letsencrypt", authority), tmp_path / "log"
     certbot.hook.unlink()
-    hook = put_deploy_hook(certbot.folder, command_target(tmp_path))
+    hook, pem = put_deploy_hook(certbot.folder, command_target(tmp_path)), certbot.folder / "live" / "example.com" / "cert.pem"
     assert certbot.issue("example.com", "example.com").returncode == 0
-    assert len(lines_of(tmp_path / "log")) == 1
-    first = (certbot.folder / "live" / "example.com" / "cert.pem").read_bytes()
-    command = {
-        "timer": "env -i PATH=$PATH HOME=$HOME REQUESTS_CA_BUNDLE=$REQUESTS_CA_BUNDLE certbot -q renew --force-renewal",
-        "hand": "certbot renew --force-renewal --cert-name example.com",
-        "script": "certbot certonly --force-renewal --manual --manual-auth-hook /bin/true --preferred-challenges dns -d example.com "
-        f"--deploy-hook 'touch {tmp_path}/its-own'",
-        "dry run": "certbot renew --dry-run --run-deploy-hooks",
-        "past the hooks": "certbot renew --force-renewal --no-directory-hooks",
-    }[way]
-    done = certbot.shell(command)
-    assert done.returncode == 0, done.stdout
-    renewed = (certbot.folder / "live" / "example.com" / "cert.pem").read_bytes() != first
-    assert renewed == (way != "dry run")
-    if way == "past the hooks":
-        assert len(lines_of(tmp_path / "log")) == 1
-        assert_well(deploy(hook, "--all"))
-    assert len(lines_of(tmp_path / "log")) == 1 + renewed
-    assert (tmp_path / "its-own").exists() == (way == "script")
+    assert len(lines_of(log)) == 1
+    proof = "--manual --manual-auth-hook /bin/true --preferred-challenges dns"
+    ways = {
+        "a timer": "env -i PATH=$PATH HOME=$HOME REQUESTS_CA_BUNDLE=$REQUESTS_CA_BUNDLE certbot -q renew --force-renewal",
+        "by hand": "certbot renew --force-renewal --cert-name example.com",
+        "a script": f"certbot certonly --force-renewal {proof} -d example.com --deploy-hook 'touch {tmp_path}/its-own'",
+        "past the hooks": f"certbot renew --force-renewal --no-directory-hooks && {hook} --all",
+        "a dry run": "certbot renew --dry-run --run-deploy-hooks",
+    }
+    for way, line in ways.items():
+        count, before = len(lines_of(log)), pem.read_bytes()
+        done = certbot.shell(line)
+        assert done.returncode == 0, done.stdout
+        renewed = pem.read_bytes() != before
+        assert renewed == (way != "a dry run")
+        assert len(lines_of(log)) == count + renewed, way
+    assert (tmp_path / "its-own").exists()
 
 
 def test_no_argument_log_or_file_shows_a_key(sshd: Sshd, haproxy: HAProxy, tmp_path: Path, certbot_folder: Path) -> None:
@@ -520,7 +517,8 @@ def test_no_argument_log_or_file_shows_a_key(sshd: Sshd, haproxy: HAProxy, tmp_p
             f'#!/bin/sh\necho "$0 $@" >> {tmp_path}/arguments\nls -laR {scratch} >> {tmp_path}/arguments\nexec {shutil.which(name)} "$@"\n'
         )
         (wrapped / name).chmod(0o755)
-    live = renew_live(certbot_folder)
+    own_key = rsa.generate_private_key(65537, 2048)
+    live = make_lineage(certbot_folder, "example.com", ["example.com"], NOW - 60, 90 * DAY, key=own_key)
     hook = put_deploy_hook(certbot_folder, haproxy.target() + ssh_target(sshd, there) + command_target(tmp_path))
     done = deploy(hook, "--all", PATH=f"{wrapped}:{os.environ['PATH']}", TMPDIR=str(scratch))
     assert_well(done)
@@ -673,7 +671,8 @@ def test_started_without_anything_to_do_it_says_how(certbot_folder: Path) -> Non
     done = deploy(hook)
     assert (done.returncode, done.stderr) == (
         1,
-        "certbot_renewal_deploy: RENEWED_LINEAGE is not set: certbot sets it for a deploy hook. By hand use certbot_renewal_deploy.py --all\n",
+        "certbot_renewal_deploy: RENEWED_LINEAGE is not set: certbot sets it for a deploy hook. "
+        "By hand use certbot_renewal_deploy.py --all\n",
     )
     done = deploy(hook, "--check")
     assert f"not ready: {certbot_folder}/live: No such file or directory: run as root" in done.stderr

@@ -226,7 +226,7 @@ def test_each_query_is_formatted(path: Path) -> None:
 
 def test_each_script_runs_the_query_of_the_same_name() -> None:
     scripts = sorted(put_queries.TEMPLATES.glob("*.tick"))
-    assert len(scripts) == 5
+    assert len(scripts) == 7
     for script in scripts:
         assert script.read_text() == put_queries.with_query(script), "run: python3 tools/put_queries.py"
         assert "from(bucket: bucket)" in script.read_text()

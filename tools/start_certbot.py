@@ -120,7 +120,7 @@ def pebble(folder: Path, lifetime: int = 90 * DAY, http: int = 0) -> Iterator[Au
         program = [command("pebble", "pebble"), "-config", str(config)]
         if http:
             dns = f"127.0.0.1:{free_port()}"
-            nothing = [part for name in ("http01", "https01", "tlsalpn01", "doh") for part in (f"-{name}", "")]
+            nothing = [part for name in ("http01", "https01", "tlsalpn01") for part in (f"-{name}", "")]
             names = [command("pebble-challtestsrv", "pebble"), "-dns01", dns, "-defaultIPv6", "", *nothing]
             stack.enter_context(running([*names, "-management", f"127.0.0.1:{free_port()}"], folder / "names.log"))
             program += ["-dnsserver", dns]

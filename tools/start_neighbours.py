@@ -78,15 +78,15 @@ defaults
     timeout server 30s
 frontend http
     bind 127.0.0.1:{http}
-    use_backend acme if {{ path_beg /.well-known/acme-challenge/ }}
     http-request redirect scheme https unless {{ path_beg /.well-known/acme-challenge/ }}
+    use_backend acme if {{ path_beg /.well-known/acme-challenge/ }}
 frontend https
     bind 127.0.0.1:{https} ssl {bind or f"crt {place}/"}
     http-request return status 200 content-type text/plain string served
 backend acme
     server certbot 127.0.0.1:{acme}
 """)
-    with running([program, "-W", "-db", "-f", str(folder / "haproxy.cfg")], folder / "haproxy.log") as child:
+    with running([program, "-db", "-f", str(folder / "haproxy.cfg")], folder / "haproxy.log") as child:
         found.pid = child.pid
         wait_for(lambda: answers(https), "haproxy", child=child)
         yield found

@@ -4,4 +4,4 @@
 set -e
 cp -R /usr/local/share/letsencrypt/. /etc/letsencrypt/
 /etc/letsencrypt/renewal-hooks/deploy/certbot_renewal_deploy.py restore
-exec certbot.sh
+exec certbot.sh restore

@@ -1,0 +1,185 @@
+"""Certificates in Vault: delivered, restored into an empty container, renewed there, by several at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import start_neighbours
+from conftest import require
+from start_certbot import DAY, Authority, Certbot, make_lineage
+from start_neighbours import Vault, deploy, put_deploy_hook
+from start_servers import TOKEN, free_port
+
+NOW = int(time.time())
+CERTIFICATE, ACCOUNTS = "certbot/certificates/example.com", "certbot/accounts"
+
+
+@pytest.fixture(scope="module")
+def running_vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vault]:
+    """A Vault."""
+    require("vault-server")
+    with start_neighbours.vault(tmp_path_factory.mktemp("vault")) as found:
+        yield found
+
+
+@pytest.fixture
+def vault(running_vault: Vault) -> Vault:
+    """A Vault that holds nothing."""
+    for name in running_vault.api("LIST", "secret/metadata/certbot/certificates").json().get("data", {}).get("keys", []):
+        running_vault.api("DELETE", f"secret/metadata/certbot/certificates/{name}")
+    running_vault.api("DELETE", f"secret/metadata/{ACCOUNTS}")
+    return running_vault
+
+
+def target(vault: Vault, folder: Path, more: str = "", token: str = TOKEN) -> str:
+    """The table of it in certbot_renewal_deploy.toml."""
+    (folder / "token").write_text(token + "\n")
+    return f'[[vault]]\nurl = "{vault.url}"\ntoken_file = "{folder}/token"\n{more}\n'
+
+
+def approle(vault: Vault, folder: Path, *policies: str) -> str:
+    """The table of it for a role with these policies."""
+    texts = Path(__file__).resolve().parent.parent / "compose" / "vault" / "policies"
+    for policy in policies:
+        assert vault.api("PUT", f"sys/policies/acl/{policy}", policy=(texts / f"{policy}.hcl").read_text()).ok
+    assert vault.api("POST", "auth/approle/role/certbot", token_policies=",".join(policies), token_ttl="1m").ok
+    role = vault.api("GET", "auth/approle/role/certbot/role-id").json()["data"]["role_id"]
+    secret = vault.api("POST", "auth/approle/role/certbot/secret-id").json()["data"]["secret_id"]
+    (folder / "role_id").write_text(role)
+    (folder / "secret_id").write_text(secret)
+    return f'[[vault]]\nurl = "{vault.url}"\nrole_id_file = "{folder}/role_id"\nsecret_id_file = "{folder}/secret_id"\n'
+
+
+def files_of(folder: Path) -> dict[str, tuple[str, str]]:
+    """What certbot needs in its folder: by path the mode and the content, or where a link leads to."""
+    found = {}
+    for place in ("accounts", "archive", "live", "renewal"):
+        for path in sorted((folder / place).rglob("*")):
+            name, mode = str(path.relative_to(folder)), f"{path.lstat().st_mode & 0o777:o}"
+            if path.is_symlink():
+                found[name] = ("link", str(path.readlink()))
+            elif path.is_file() and path.name != "README":
+                found[name] = (mode, path.read_text().replace(str(folder), "FOLDER"))
+    return found
+
+
+def test_an_empty_container_restores_and_renews_and_vault_holds_the_new_certificate(
+    vault: Vault, authority: Authority, tmp_path: Path
+) -> None:
+    first, second = (Certbot(tmp_path / name / "letsencrypt", authority) for name in ("first", "second"))
+    toml = approle(vault, tmp_path, "renewing", "first_start")
+    hooks = [put_deploy_hook(certbot.folder, toml) for certbot in (first, second)]
+    for certbot in (first, second):
+        certbot.hook.unlink()
+    done = deploy(hooks[0], "restore")
+    assert (done.returncode, "Vault holds nothing yet" in done.stdout) == (0, True), done.stderr
+    issued = first.issue("example.com", "example.com", "*.example.com")
+    assert "example.com to vault: holds it" in issued.stdout
+    toml = approle(vault, tmp_path, "renewing")
+    done = deploy(hooks[1], "restore")
+    assert done.returncode == 0, done.stderr
+    assert files_of(second.folder) == files_of(first.folder)
+    assert all((second.folder / place).stat().st_mode & 0o777 == 0o700 for place in ("accounts", "archive", "live"))
+    renewed = second.renew("--force-renewal")
+    assert renewed.returncode == 0, renewed.stdout
+    assert "example.com to vault: holds it" in renewed.stdout
+    held = vault.secret(CERTIFICATE)
+    assert held["fullchain"] == (second.folder / "live" / "example.com" / "fullchain.pem").read_text()
+    assert held["privkey"] == (second.folder / "live" / "example.com" / "privkey.pem").read_text()
+    assert (held["number"], vault.version(CERTIFICATE)) == ("2", 2)
+    for _ in range(2):  # what is renewed elsewhere comes back, and then there is nothing to do
+        assert deploy(hooks[0], "restore").returncode == 0
+        assert files_of(first.folder)["live/example.com/cert.pem"] == ("link", "../../archive/example.com/cert2.pem")
+    assert deploy(hooks[0], "--all").stdout == "nothing to do: 1 had it\n"
+    assert (vault.version(CERTIFICATE), vault.version(ACCOUNTS)) == (2, 1)
+    assert first.renew("--force-renewal").returncode == 0
+    assert (vault.secret(CERTIFICATE)["number"], vault.version(CERTIFICATE)) == ("3", 3)
+
+
+def test_of_many_at_once_the_newest_certificate_and_every_account_stay(vault: Vault, tmp_path: Path) -> None:
+    hooks = []
+    for number in range(4):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        make_lineage(folder, "example.com", ["example.com"], NOW - 1000 * (number + 1), 90 * DAY)
+        account = folder / "accounts" / "ca.example.com" / "directory" / str(number) / "private_key.json"
+        account.parent.mkdir(parents=True)
+        account.write_text(f'{{"fake": {number}}}')
+        hooks.append(put_deploy_hook(folder, target(vault, folder)))
+    ended = dict[Path, subprocess.CompletedProcess[str]]()
+    threads = [threading.Thread(target=lambda hook=hook: ended.update({hook: deploy(hook, "--all")})) for hook in hooks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [done.stderr for done in ended.values() if done.returncode] == []
+    assert vault.secret(CERTIFICATE)["cert"] == (tmp_path / "0" / "live" / "example.com" / "cert.pem").read_text()
+    assert len(vault.secret(ACCOUNTS)) == 4
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    done = deploy(put_deploy_hook(empty, target(vault, empty)), "restore")
+    assert done.returncode == 0, done.stderr
+    assert len(list((empty / "accounts").rglob("private_key.json"))) == 4
+
+
+def test_what_is_newer_on_disk_is_not_restored_over(vault: Vault, tmp_path: Path) -> None:
+    hook = put_deploy_hook(tmp_path, target(vault, tmp_path))
+    make_lineage(tmp_path, "example.com", ["example.com"], NOW - 5000, 90 * DAY)
+    assert deploy(hook, "--all").returncode == 0
+    make_lineage(tmp_path, "example.com", ["example.com"], NOW - 1000, 90 * DAY)
+    before = files_of(tmp_path)
+    assert "nothing, all of it is there" in deploy(hook, "restore").stdout
+    assert files_of(tmp_path) == before
+
+
+def test_a_configuration_that_changed_is_written_and_what_each_run_writes_is_not(vault: Vault, tmp_path: Path) -> None:
+    hook, conf = put_deploy_hook(tmp_path, target(vault, tmp_path)), tmp_path / "renewal" / "example.com.conf"
+    make_lineage(tmp_path, "example.com", ["example.com"], NOW - 1000, 90 * DAY)
+    assert deploy(hook, "--all").returncode == 0
+    conf.write_text(conf.read_text().replace("version = 5.8.0", "version = 5.9.0") + "[acme_renewal_info]\nari_retry_after = now\n")
+    assert "would get it" in deploy(hook, "--dry-run").stdout  # a section of its own
+    assert deploy(hook, "--all").returncode == 0
+    conf.write_text(conf.read_text().replace("now", "later"))
+    assert deploy(hook, "--all").stdout == "nothing to do: 1 had it\n"
+    assert vault.version(CERTIFICATE) == 2
+
+
+def test_what_vault_refuses_is_named(vault: Vault, tmp_path: Path) -> None:
+    make_lineage(tmp_path, "example.com", ["example.com"], NOW - 1000, 90 * DAY)
+    url = f"http://127.0.0.1:{free_port()}"
+    for toml, says in {
+        target(vault, tmp_path, token="fake-wrong"): "permission denied",
+        target(vault, tmp_path, 'mount = "nowhere"'): "is mount a KV engine?",
+        target(vault, tmp_path, 'mount = "nowhere"\nname = "restore"'): "is mount a KV engine?",
+        target(vault, tmp_path).replace(vault.url, url): f"{url}: Connection refused: does Vault run, and is url its address?",
+        target(vault, tmp_path).replace(vault.url, ""): "url is empty, and so is VAULT_ADDR",
+        target(vault, tmp_path).replace("/token", "/no-token"): f"token_file: {tmp_path}/no-token: No such file or directory",
+        f'[[vault]]\nurl = "{vault.url}"\n': "no token for Vault: set token_file, role_id_file, or VAULT_TOKEN",
+        approle(vault, tmp_path, "renewing"): "give the token's policy the right to it",  # not the right to create
+    }.items():
+        hook = put_deploy_hook(tmp_path, toml)
+        (tmp_path / "token").write_text("fake-wrong" if "permission" in says else TOKEN)
+        done = deploy(hook, "restore" if '"restore"' in toml else "--all", HOME=str(tmp_path))
+        assert done.returncode == 1, toml
+        assert says in done.stderr and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr, done.stderr
+        assert TOKEN not in done.stderr + done.stdout
+    environ = {"VAULT_ADDR": vault.url, "VAULT_TOKEN": TOKEN}
+    done = deploy(put_deploy_hook(tmp_path, "[[vault]]\n"), "--all", **environ)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_without_hvac_the_other_targets_get_the_certificate(tmp_path: Path) -> None:
+    make_lineage(tmp_path, "example.com", ["example.com"], NOW - 1000, 90 * DAY)
+    toml = f'[[vault]]\nurl = "http://127.0.0.1:1"\n[[command]]\ncommand = ["touch", "{tmp_path}/done"]\n'
+    hook = put_deploy_hook(tmp_path, toml)
+    (hook.parent / "hvac.py").write_text("raise ImportError\n")
+    done = deploy(hook, "--all")
+    assert f"not delivered to vault: no hvac library for {sys.executable}: pip install hvac, or apt-get install" in done.stderr
+    assert (tmp_path / "done").exists()
