@@ -42,7 +42,10 @@ KINDS: dict[str, dict[str, tuple[Any, str]]] = {
         "socket": (None, "HAProxy's stats socket, level admin: its path, or host:port"),
         "certificate": (None, "the file that HAProxy has loaded, as HAProxy calls it: /etc/haproxy/certs/{lineage}.pem"),
         "file": ("", "the same file as it is called here; empty: as HAProxy calls it"),
-        "crt_list": ("", "the crt-list, or the folder, that a new certificate is added to, as HAProxy calls it"),
+        "crt_list": (
+            "",
+            "what a new certificate is added to: the folder of certificate, or a crt-list, which must have the same path here",
+        ),
     },
     "vault": {
         "url": ("", "Vault's address; empty: VAULT_ADDR from the environment"),
@@ -329,7 +332,7 @@ class State:
         """Writes the file; what is wrong with that is told at the end, the deliveries go on."""
         lines = ["\t".join([*key, *map(str, row[:-1]), CONTROL.sub(" ", row.error)]) + "\n" for key, row in sorted(self.rows.items())]
         try:
-            replace_file(self.path, "".join(lines), 0o644)
+            replace_file(self.path, "".join(lines))  # for certbot's user alone: a command's last words may be in it
         except OSError as error:
             self.fault = f"{self.path}: {error.strerror}: make it writable, or alerts know nothing of this"
 
@@ -339,7 +342,8 @@ def alone(folder: str) -> Iterator[None]:
     """Waits for another run of this script to end: two would deliver the same to the same targets. Each has its timeouts."""
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # a folder that cannot be written to: at worst both deliver
-            file = stack.enter_context(open(os.path.join(folder, f".{NAME}.lock"), "w"))
+            # For its owner alone: whoever can open it could lock it, and certbot would wait for ever.
+            file = stack.enter_context(open(os.open(os.path.join(folder, f".{NAME}.lock"), os.O_WRONLY | os.O_CREAT, 0o600), "w"))
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -377,12 +381,9 @@ def left(deadline: float) -> float:
 
 def deliver_haproxy(target: Target, lineage: Lineage, row: Row, deadline: float, change: bool) -> str:
     """Puts the certificate into the running HAProxy, without a restart, then into the file that the next start reads."""
-    name, pem = (
-        target.path("certificate", lineage),
-        re.sub(r"\n\s*\n", "\n", lineage.pem["fullchain"].strip() + "\n" + lineage.pem["privkey"].strip()),
-    )
-    file, crt_list = target.path("file", lineage) or name, target.path("crt_list", lineage)
-    done, unreached = list[str](), ""
+    name, crt_list = target.path("certificate", lineage), target.path("crt_list", lineage)
+    file, done, unreached = target.path("file", lineage) or name, list[str](), ""
+    pem = re.sub(r"\n\s*\n", "\n", f"{lineage.pem['fullchain'].strip()}\n{lineage.pem['privkey'].strip()}\n")  # an empty line would end it
 
     def says(command: str, expected: str) -> str:
         answer = ask_haproxy(target, command, deadline)
@@ -402,7 +403,7 @@ def deliver_haproxy(target: Target, lineage: Lineage, row: Row, deadline: float,
             try:
                 if new:
                     says(f"new ssl cert {name}", "New empty certificate store")
-                says(f"set ssl cert {name} <<\n{pem}\n", "Transaction (created|updated) for certificate")
+                says(f"set ssl cert {name} <<\n{pem}", "Transaction (created|updated) for certificate")
                 says(f"commit ssl cert {name}", "Success!")
             except DeployError:
                 with contextlib.suppress(DeployError):
@@ -412,7 +413,9 @@ def deliver_haproxy(target: Target, lineage: Lineage, row: Row, deadline: float,
                 raise
             shown = says(f"show ssl cert {name}", hashlib.sha1(lineage.der).hexdigest().upper())
             done.append("serves it")
-        if crt_list and "Status: Unused" in shown:
+        if "Status: Unused" in shown:
+            if not crt_list:
+                raise DeployError(f"no bind of HAProxy uses {name}: set crt_list to where it is added")
             if not change:
                 return "would add it to crt_list"
             says(f"add ssl crt-list {crt_list} {name}", "Success!")
@@ -422,8 +425,8 @@ def deliver_haproxy(target: Target, lineage: Lineage, row: Row, deadline: float,
             raise
         unreached = str(error)  # its next start is served by the file
     try:
-        wanted = {file: pem + "\n"}
-        listed = text_of(crt_list) if crt_list and os.path.isfile(crt_list) else ""
+        wanted = {file: pem}
+        listed = "" if crt_list.rstrip("/") in ("", os.path.dirname(name)) or os.path.isdir(crt_list) else text_of(crt_list)
         if listed and not re.search(rf"(?m)^\s*{re.escape(name)}(\s|$)", listed):
             wanted[crt_list] = listed.rstrip("\n") + f"\n{name}\n"
         for path, text in wanted.items():
@@ -761,6 +764,7 @@ def deliver(targets: Sequence[Target], lineages: Sequence[Lineage], state: State
         with groups[target.group]:
             for lineage in filter(target.wants, lineages):
                 row, done, error = state.rows.get((lineage.name, target.name), Row()), "", down
+                row = Row() if row.fingerprint == "ended" else row  # it goes there again
                 if not down:
                     seconds = target.options["timeout"]
                     deadline = time.monotonic() + seconds

@@ -194,7 +194,8 @@ def test_no_connection_fails_while_certbot_renews_through_haproxy(tmp_path: Path
 
 
 def test_a_certificate_that_haproxy_does_not_know_is_added(haproxy: HAProxy, certbot_folder: Path) -> None:
-    hook, first = put_deploy_hook(certbot_folder, haproxy.target()), renew(certbot_folder, days_ago=60)
+    over_tcp = haproxy.target().replace(str(haproxy.socket), f"127.0.0.1:{haproxy.tcp}")
+    hook, first = put_deploy_hook(certbot_folder, over_tcp), renew(certbot_folder, days_ago=60)
     assert_well(deploy(hook, "--dry-run"), "would get it, as a new one")
     assert haproxy.serves("example.com") != first
     assert_well(deploy(hook, "--all"), "serves it")
@@ -225,6 +226,36 @@ def test_a_crt_list_gets_the_new_certificate_for_the_next_start_too(tmp_path: Pa
     with start_neighbours.haproxy(folder, bind=f"crt-list {crt_list}") as haproxy:
         assert haproxy.serves("example.com") == new
         assert_well(deploy(hook, "--all"), "nothing to do")
+
+
+def test_a_new_certificate_without_a_crt_list_is_told(haproxy: HAProxy, certbot_folder: Path) -> None:
+    renew(certbot_folder)
+    toml = re.sub("crt_list = .*", "", haproxy.target())
+    done = deploy(put_deploy_hook(certbot_folder, toml), "--all")
+    assert done.returncode == 1
+    assert f"HAProxy has no certificate {haproxy.certs}/example.com.pem: correct certificate, or set crt_list" in done.stderr
+    assert start_neighbours.haproxy_says(haproxy, f"new ssl cert {haproxy.certs}/example.com.pem").startswith("New empty")
+    done = deploy(put_deploy_hook(certbot_folder, toml), "--all")  # as a hook that was killed leaves it
+    assert f"no bind of HAProxy uses {haproxy.certs}/example.com.pem: set crt_list to where it is added" in done.stderr
+    assert_well(deploy(put_deploy_hook(certbot_folder, haproxy.target()), "--all"), f"added to {haproxy.certs}/")
+    toml = haproxy.target(crt_list=str(haproxy.certs.parent / "no-crt-list"))
+    renew(certbot_folder, "other")
+    done = deploy(put_deploy_hook(certbot_folder, toml), "--all")
+    assert "other not delivered to haproxy: HAProxy refused: " in done.stderr
+
+
+def test_a_target_that_is_wanted_again_is_new(tmp_path: Path, certbot_folder: Path) -> None:
+    renew(certbot_folder)
+    hook = put_deploy_hook(certbot_folder, command_target(tmp_path))
+    assert_well(deploy(hook, "--all"))
+    put_deploy_hook(certbot_folder, command_target(tmp_path, "other"))
+    assert_well(deploy(hook, "--all"))
+    rows = certbot_renewal_deploy.State(str(certbot_folder)).rows
+    assert rows["example.com", "log"].fingerprint == "ended"
+    put_deploy_hook(certbot_folder, "[[command]]\nname = 'log'\ncommand = ['false']\n")
+    assert deploy(hook, "--all").returncode == 1
+    row = certbot_renewal_deploy.State(str(certbot_folder)).rows["example.com", "log"]
+    assert (row.fingerprint, row.not_before, row.error) == ("none", 0, "false ended with status 1: no word")
 
 
 def test_what_haproxy_refuses_changes_nothing(tmp_path: Path, haproxy: HAProxy, certbot_folder: Path) -> None:

@@ -42,6 +42,7 @@ class HAProxy:
     http: int
     https: int
     pid: int
+    tcp: int  # where its stats socket listens, too
 
     def target(self, more: str = "", crt_list: str = "") -> str:
         """The table of it in certbot_renewal_deploy.toml."""
@@ -65,11 +66,12 @@ def haproxy(folder: Path, acme: int = 9, level: str = "admin", bind: str = "") -
         self_signed(place / "placeholder.pem", "placeholder.example.com")
     ports = folder / "ports"
     if not ports.exists():
-        ports.write_text(f"{free_port()} {free_port()}")
-    http, https = map(int, ports.read_text().split())
-    found = HAProxy(folder / "admin.sock", place, http, https, 0)
+        ports.write_text(f"{free_port()} {free_port()} {free_port()}")
+    http, https, tcp = map(int, ports.read_text().split())
+    found = HAProxy(folder / "admin.sock", place, http, https, 0, tcp)
     (folder / "haproxy.cfg").write_text(f"""global
     stats socket {found.socket} mode 660 level {level}
+    stats socket ipv4@127.0.0.1:{tcp} level {level}
     tune.ssl.default-dh-param 2048
 defaults
     mode http
@@ -90,6 +92,13 @@ backend acme
         found.pid = child.pid
         wait_for(lambda: answers(https), "haproxy", child=child)
         yield found
+
+
+def haproxy_says(haproxy: HAProxy, command: str) -> str:
+    """What its Runtime API answers."""
+    with socket.create_connection(("127.0.0.1", haproxy.tcp), 10) as peer:
+        peer.sendall(command.encode() + b"\n")
+        return b"".join(iter(lambda: peer.recv(4096), b"")).decode()
 
 
 @dataclass
