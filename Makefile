@@ -14,8 +14,9 @@ demo: $(VENV)/ready
 	$(VENV)/bin/python tools/demo.py
 
 bench: $(VENV)/ready
-	$(PYTHON) tools/build_servers.py influxd-1.8 influxd-1.12 influxd-2 kapacitor
+	$(PYTHON) tools/build_servers.py influxd-1.8 influxd-1.12 influxd-2 kapacitor vault haproxy sshd ssh
 	$(VENV)/bin/python tools/bench.py
+	$(VENV)/bin/python tools/bench_deploy.py
 	$(VENV)/bin/python tools/bench_alerts.py
 
 simulation: $(VENV)/ready
@@ -26,6 +27,8 @@ faults: $(VENV)/ready  # the long form; SEED=… repeats a run
 	$(PYTHON) tools/build_servers.py influxd-1.12 influxd-2
 	PYTHONPATH=. $(VENV)/bin/python tools/faults.py $(addprefix --seed ,$(SEED))
 	FAULTS_EXAMPLES=5000 $(VENV)/bin/python -m pytest -q tests/test_faults.py tests/test_any_input.py
+	$(PYTHON) tools/build_servers.py vault haproxy nginx sshd ssh
+	RENEWALS=20 $(VENV)/bin/python -m pytest -q -rP tests/test_deploy.py
 
 ONLY ?= *
 mutants: $(MUTATION)/ready  # of the hook, in a copy; ONLY='*[37]' takes a fifth of them, those whose number ends in 3 or 7

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import gc
 import hashlib
 import importlib
 import os
@@ -920,5 +921,6 @@ def deliver_all(targets: Sequence[Target], folder: str, live: str, given: argpar
 
 
 if __name__ == "__main__":
+    gc.disable()  # it ends before there is anything to collect
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is no reason for a traceback
     sys.exit(main(sys.argv[1:], os.environ))

@@ -16,6 +16,7 @@ import certbot_renewal_report
 import start_servers
 from conftest import Ran, missing, require
 from start_certbot import HOOK, Authority, Certbot, put_hook
+from start_neighbours import put_deploy_hook
 from start_servers import InfluxDB, MissingServer, wait_for
 from test_run_reports import known, run_points, state_of
 
@@ -161,6 +162,34 @@ def test_the_drop_in_for_systemd(server: Callable[[str], InfluxDB], bucket: str,
     certbot.environ.update(SERVICE_RESULT="signal", EXIT_CODE="killed", EXIT_STATUS="TERM")  # systemd.exec(5)
     certbot.start([word.replace("$$", "$") for word in shlex.split(command)])
     assert_reported(server("influxd-1.12"), bucket, "143")
+
+
+def test_the_drop_in_that_delivers_comes_before_the_report(certbot: Certbot, tmp_path: Path) -> None:
+    if not shutil.which("systemd-analyze"):
+        missing(MissingServer("systemd-analyze: install the package systemd"))
+    units = sorted(DROP_IN.parent.iterdir())
+    assert [path.name for path in units] == ["renewal-deploy.conf", DROP_IN.name]
+    put_deploy_hook(certbot.folder, f'[[command]]\ncommand = ["touch", "{tmp_path}/delivered"]\n')
+    shutil.copytree(DROP_IN.parent, tmp_path / "certbot.service.d")
+    unit = tmp_path / "certbot.service.d" / units[0].name
+    unit.write_text(certbot.adapted(unit.read_text()))
+    (tmp_path / "certbot.service").write_text("[Service]\nType=oneshot\nExecStart=/usr/bin/env certbot -q renew\n")
+    (tmp_path / "certbot.service.d" / DROP_IN.name).write_text(certbot.adapted(DROP_IN.read_text()))
+    verify = ["systemd-analyze", "verify", "--man=no", "./certbot.service"]
+    verified = subprocess.run(verify, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (verified.returncode, verified.stderr) == (0, "")
+    (command,) = (line.partition("=-")[2] for line in unit.read_text().splitlines() if line.startswith("ExecStopPost="))
+    assert certbot.start(shlex.split(command)).returncode == 0
+    assert (tmp_path / "delivered").exists()
+
+
+def test_the_line_for_cron_that_delivers_too(server: Callable[[str], InfluxDB], bucket: str, certbot: Certbot, tmp_path: Path) -> None:
+    (line,) = re.findall(r"(?m)^17 3,15 \* \* \* (.*)$", (ROOT / "docs" / "deliver.md").read_text())
+    put_deploy_hook(certbot.folder, f'[[command]]\ncommand = ["touch", "{tmp_path}/delivered"]\n')
+    certbot.shell(line)
+    assert (tmp_path / "delivered").exists()
+    assert_reported(server("influxd-1.12"), bucket, "1")
+    assert ("deployed", str(certbot.not_before("example.com"))) in {point[1:3] for point in server("influxd-1.12").points(bucket)}
 
 
 def test_check_says_what_starts_run_reports(hook: Callable[..., Ran], certbot_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Gives every Python from 3.9 to 3.14 that this machine has an environment with requests, to run the hook with.
+"""Gives every Python from 3.9 to 3.14 that this machine has an environment with the hooks' libraries, to run them with.
 
     python3 tools/pythons.py
 
@@ -41,12 +41,13 @@ def main() -> int:
     for minor in MINORS:
         folder = environment(minor)
         ready, path = folder / "ready", interpreter(minor)
-        if path and not ready.exists():
-            library = "requests==2.25.1" if minor == 9 else "requests"  # what Debian 11 has, the oldest supported
+        # 2.25.1 is what Debian 11 has, the oldest supported.
+        libraries = ["requests==2.25.1" if minor == 9 else "requests", *(["tomli"] if minor < 11 else [])]
+        if path and not (ready.exists() and ready.read_text() == " ".join(libraries)):
             try:
                 subprocess.run([path, "-m", "venv", "--clear", str(folder)], check=True)
-                subprocess.run([str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", library], check=True)
-                ready.touch()
+                subprocess.run([str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", *libraries], check=True)
+                ready.write_text(" ".join(libraries))
             except subprocess.CalledProcessError as error:
                 print(f"pythons: 3.{minor}: {error}", file=sys.stderr)
     names = [f"3.{minor}" for minor in MINORS if (environment(minor) / "ready").exists()]

@@ -117,8 +117,9 @@ class Sshd:
 
 
 @contextlib.contextmanager
-def sshd(folder: Path) -> Iterator[Sshd]:
-    """An OpenSSH server for this user, which knows one key; the client's configuration knows the server's."""
+def sshd(folder: Path, own: Path | None = None) -> Iterator[Sshd]:
+    """An OpenSSH server for this user, which knows one key; the client's configuration knows the server's. Several of them may each have
+    a folder `own` of their own at the same path, as hosts have (as root)."""
     program = command("sshd", "openssh-server")
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("host", "user"):
@@ -143,7 +144,8 @@ Subsystem sftp {sftp}
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # where the unprivileged half of the server lives; Debian's unit makes it
     log = folder / "sshd.log"
-    with running([program, "-D", "-e", "-f", str(folder / "sshd_config")], log) as child:
+    apart = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs none {own} && exec "$@"', "sh"] if own else []
+    with running([*apart, program, "-D", "-e", "-f", str(folder / "sshd_config")], log) as child:
         wait_for(lambda: answers(port), "sshd", child=child)
         yield Sshd(port, config, log, child.pid)
 
