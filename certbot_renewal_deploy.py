@@ -75,6 +75,7 @@ TOML_FILE = f"{NAME}.toml"
 STATE_FILE = f"{NAME}.state"  # what which target has, for the next run and for the reports of certbot_renewal_report.py
 KEEP = 30 * 86400  # seconds: so long the state tells that a target ended, until a report told it
 FILE = r"[\w./@%+=:,~-]+"  # paths go through HAProxy's and sftp's command lines; neither quotes all characters alike
+HOST = r"(?!-)([\w.+-]+@)?(\[[\da-fA-F:.]+\]|[\w.-]+)(:\d{1,5})?"  # with a - in front it would be an option of ssh
 PEM = ("cert", "chain", "fullchain", "privkey")
 CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # and what stands for bytes that are no UTF-8
 Environ = MutableMapping[str, str]
@@ -146,6 +147,7 @@ def targets_of(kind: str, table: dict[str, Any], group: int, faults: list[str]) 
     name = str(table.get("name") or kind)
     options = {**{option: default for option, (default, _) in known.items()}, **table}
     faults += [f"{name}: {option} is no option of {kind} (known: {', '.join(known)})" for option in table if option not in known]
+    single = re.fullmatch(r"\['[^'*?]+'\]\[\]", f"{options['lineages']}{options['names']}")  # one lineage, by its name
     for option, (default, meaning) in known.items():
         value = options[option]
         kind_of_value = [] if option in ("hosts", "command") else "" if default is None else default
@@ -157,31 +159,17 @@ def targets_of(kind: str, table: dict[str, Any], group: int, faults: list[str]) 
             faults.append(f"{name}: {option} is wrong: it must be a number above 0")
         elif isinstance(kind_of_value, str) and (not isinstance(value, str) or CONTROL.search(value)):
             faults.append(f"{name}: {option} is wrong: it must be one line of text")
-        elif option in ("certificate", "file", "fullchain", "key") and value and "{lineage}" not in value and not one_only(options):
+        elif option in ("certificate", "file", "fullchain", "key") and value and "{lineage}" not in value and not single:
             faults.append(f"{name}: {option} would be the same file for all certificates: put {{lineage}} into it, or name one in lineages")
     if CONTROL.search(name):
         faults.append(f"{name!a} is no name for a target")
     if len(faults) > begin:
         return []
     if kind == "ssh":
-        wrong = [
-            host
-            for host in options["hosts"]
-            if not re.fullmatch(r"([\w.+-]+@)?(\[[\da-fA-F:.]+\]|[\w.-]+)(:\d{1,5})?", host) or host[0] == "-"
-        ]
+        wrong = [host for host in options["hosts"] if not re.fullmatch(HOST, host)]
         faults += [f"{name}: {host!a} in hosts is wrong: it must be [user@]host[:port]" for host in wrong]
         return [Target(kind, f"{name}/{host}", group, {**options, "host": host}) for host in options["hosts"]]
     return [Target(kind, name, group, options)]
-
-
-def one_only(options: Mapping[str, Any]) -> bool:
-    """Whether a target is for one lineage, by its name."""
-    return (
-        isinstance(options["lineages"], list)
-        and len(options["lineages"]) == 1
-        and "*" not in options["lineages"][0]
-        and not options["names"]
-    )
 
 
 # ---- Certificates ----------------------------------------------------------------------------------------------------
@@ -247,7 +235,10 @@ def decode(fullchain: str, path: str = "") -> tuple[list[str], int, int, bytes]:
             file.write(first[0] if first else "")
             file.flush()
             path = file.name
-        found: dict[str, Any] = ssl._ssl._test_decode_cert(path)  # type: ignore[attr-defined]
+        try:
+            found: dict[str, Any] = ssl._ssl._test_decode_cert(path)  # type: ignore[attr-defined]
+        except ssl.SSLError as error:
+            raise ValueError(error) from None
     names = [name.strip().lower() for kind, name in found.get("subjectAltName", ()) if kind in ("DNS", "IP Address")]
     return names, *(ssl.cert_time_to_seconds(found[key]) for key in ("notBefore", "notAfter")), der  # type: ignore[return-value]
 
@@ -425,6 +416,8 @@ def deliver_haproxy(target: Target, lineage: Lineage, row: Row, deadline: float,
         if not error.down:
             raise
         unreached = str(error)  # its next start is served by the file
+    if unreached and not change:
+        raise DeployError(unreached, down=True)
     try:
         wanted = {file: pem}
         listed = "" if crt_list.rstrip("/") in ("", os.path.dirname(name)) or os.path.isdir(crt_list) else text_of(crt_list)
@@ -464,7 +457,11 @@ def vault(target: Target, deadline: float) -> Iterator[Any]:
     url = options["url"] or os.environ.get("VAULT_ADDR", "")
     if not url:
         raise DeployError("url is empty, and so is VAULT_ADDR: set one to Vault's address", down=True)
-    remedies = {"Forbidden": "give the token's policy the right to it", "VaultDown": "unseal it", "InvalidPath": "is mount a KV engine?"}
+    remedies = {
+        "Forbidden": "give the token's policy the right to it",
+        "VaultDown": "unseal it",
+        "InvalidPath": "is mount a KV engine, and AppRole enabled?",
+    }
     try:
         client = hvac.Client(
             url=url,
@@ -494,19 +491,22 @@ def vault(target: Target, deadline: float) -> Iterator[Any]:
         raise DeployError(f"{url}: {reason}: does Vault run, and is url its address?", down=True) from None
 
 
-def read_secret(client: Any, target: Target, path: str) -> tuple[dict[str, str], int]:
-    """A secret and its version; {} and the version to check against where it is missing (0) or deleted."""
+def asked(call: Callable[..., Any], target: Target, path: str, **more: Any) -> Any:
+    """What Vault answers to a call about a path, None where there is nothing; an engine that is missing is an error."""
     import hvac
 
     try:
-        answer = client.secrets.kv.v2.read_secret_version(
-            path=f"{target.options['path']}/{path}", mount_point=target.options["mount"], raise_on_deleted_version=False
-        )
-        return answer["data"]["data"] or {}, answer["data"]["metadata"]["version"]
+        return call(path=f"{target.options['path']}/{path}", mount_point=target.options["mount"], **more)
     except hvac.exceptions.InvalidPath as error:
-        if error.errors:  # no secret is missing, but the engine
+        if error.errors:
             raise
-        return {}, 0
+        return None
+
+
+def read_secret(client: Any, target: Target, path: str) -> tuple[dict[str, str], int]:
+    """A secret and its version; {} and the version to check against where it is missing (0) or deleted."""
+    answer = asked(client.secrets.kv.v2.read_secret_version, target, path, raise_on_deleted_version=False)
+    return (answer["data"]["data"] or {}, answer["data"]["metadata"]["version"]) if answer else ({}, 0)
 
 
 def update_secret(client: Any, target: Target, path: str, new: Callable[[dict[str, str]], dict[str, str]], change: bool) -> bool:
@@ -520,9 +520,7 @@ def update_secret(client: Any, target: Target, path: str, new: Callable[[dict[st
         if wanted == found or not change:
             return wanted != found
         try:
-            client.secrets.kv.v2.create_or_update_secret(
-                path=f"{target.options['path']}/{path}", secret=wanted, cas=version, mount_point=target.options["mount"]
-            )
+            asked(client.secrets.kv.v2.create_or_update_secret, target, path, secret=wanted, cas=version)
             return True
         except hvac.exceptions.InvalidRequest as error:
             if "check-and-set" not in str(error):
@@ -536,10 +534,12 @@ def deliver_vault(target: Target, lineage: Lineage, row: Row, deadline: float, c
     number = re.search(r"(\d+)\.pem$", os.path.realpath(os.path.join(lineage.live, "cert.pem")))
     try:
         conf = text_of(os.path.join(folder, "renewal", f"{lineage.name}.conf"))
-        accounts = {os.path.relpath(path, folder): text_of(path) for path in files_in(os.path.join(folder, "accounts"))}
+        places = os.walk(os.path.join(folder, "accounts"), followlinks=True)  # links: from the first to the second version of ACME
+        files = [os.path.join(place, name) for place, _, names in places for name in names]
+        accounts = {os.path.relpath(path, folder): text_of(path) for path in files}
     except OSError as error:
         raise DeployError(f"{error.filename}: {error.strerror}: make it readable for certbot's user") from None
-    mine = {**lineage.pem, "conf": conf.replace(folder, "/etc/letsencrypt"), "number": number[1] if number else "1"}
+    mine = {**lineage.pem, "conf": moved(conf, folder, "/etc/letsencrypt"), "number": number[1] if number else "1"}
 
     def newest(found: dict[str, str]) -> dict[str, str]:
         with contextlib.suppress(KeyError, ValueError):
@@ -557,14 +557,14 @@ def deliver_vault(target: Target, lineage: Lineage, row: Row, deadline: float, c
     return "has a newer one" if newer else "" if not changed else "holds it" if change else "would get it"
 
 
+def moved(conf: str, old: str, new: str) -> str:
+    """A renewal configuration for another folder of certbot."""
+    return re.sub(rf"(?m){re.escape(old)}(?=/|$)", lambda _: new, conf)
+
+
 def what_counts(conf: str) -> str:
     """A renewal configuration without what each run of certbot may write anew."""
     return re.sub(r"(?m)^\s*(version|ari_retry_after)\s*=.*\n?", "", conf)
-
-
-def files_in(folder: str) -> list[str]:
-    """All files in a folder, however deep."""
-    return sorted(os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)
 
 
 def restore(target: Target, folder: str) -> list[str]:
@@ -572,8 +572,6 @@ def restore(target: Target, folder: str) -> list[str]:
     done, os_umask = list[str](), os.umask(0o077)
     try:
         with vault(target, time.monotonic() + target.options["timeout"]) as client:
-            import hvac
-
             accounts, _ = read_secret(client, target, "accounts")
             for path, text in sorted(accounts.items()):
                 place = os.path.join(folder, path)
@@ -581,21 +579,15 @@ def restore(target: Target, folder: str) -> list[str]:
                     os.makedirs(os.path.dirname(place), exist_ok=True)
                     replace_file(place, text, 0o400 if path.endswith("private_key.json") else 0o644)
                     done.append(path)
-            listed = f"{target.options['path']}/certificates"
-            try:
-                answer = client.secrets.kv.v2.list_secrets(path=listed, mount_point=target.options["mount"])
-            except hvac.exceptions.InvalidPath as error:
-                if error.errors:
-                    raise
-                answer = {"data": {"keys": []}}
-            for name in answer["data"]["keys"]:
+            answer = asked(client.secrets.kv.v2.list_secrets, target, "certificates")
+            for name in answer["data"]["keys"] if answer else ():
                 found, _ = read_secret(client, target, f"certificates/{name}")
                 if found and re.fullmatch(r"[^/.][^/]*", name) and name.isprintable() and put_back(folder, name, found):
                     done.append(name)
     except OSError as error:
         raise DeployError(f"{error.filename or folder}: {error.strerror}: make it writable") from None
     except (KeyError, ValueError):
-        raise DeployError(f"{listed}/{name}: it is no certificate of this script: remove it from Vault") from None
+        raise DeployError(f"{name} in Vault is no certificate of this script: remove it there") from None
     finally:
         os.umask(os_umask)
     return done
@@ -613,13 +605,13 @@ def put_back(folder: str, name: str, found: dict[str, str]) -> bool:
     number = max([int(found["number"]), *(number + 1 for number in there)])
     for kind in PEM:
         replace_file(os.path.join(archive, f"{kind}{number}.pem"), found[kind], 0o600 if kind == "privkey" else 0o644)
-    for kind in PEM:  # as certbot does it: one after the other
+    replace_file(conf, moved(found["conf"], "/etc/letsencrypt", folder), 0o644)
+    for kind in PEM:  # last, as their being there says that all is; one after the other, as certbot does it
         link = os.path.join(live, f"{kind}.pem")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(link + ".new")
         os.symlink(os.path.join("..", "..", "archive", name, f"{kind}{number}.pem"), link + ".new")
         os.replace(link + ".new", link)
-    replace_file(conf, found["conf"].replace("/etc/letsencrypt", folder), 0o644)
     return True
 
 
@@ -913,10 +905,9 @@ def deliver_all(targets: Sequence[Target], folder: str, live: str, given: argpar
         return faults
     done = [f"{found.lineage} to {found.target}: {found.done}" for found in outcomes if found.done and not found.error]
     had = sum(1 for found in outcomes if not found.done and not found.error)
-    say(
-        "; ".join([*done, *([f"{had} had it" if done else f"nothing to do: {had} had it"] if had or not outcomes else [])])
-        or "nothing delivered"
-    )
+    if had:
+        done.append(f"{had} had it" if done else f"nothing to do: {had} had it")
+    say("; ".join(done) or "nothing delivered")
     return faults
 
 

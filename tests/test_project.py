@@ -11,23 +11,31 @@ from pathlib import Path
 
 import pytest
 
+import certbot_renewal_deploy
 import certbot_renewal_report
 import pythons
 from conftest import Ran
 from start_certbot import DAY, HOOK, make_lineage, put_hook
+from start_neighbours import put_deploy_hook
 from start_servers import InfluxDB
 
 ROOT = HOOK.parent
 
 
-def test_the_hook_can_be_read_in_one_sitting() -> None:
-    lines = [line for line in HOOK.read_text().splitlines() if line.strip()]
-    assert len(lines) <= 700
+DEPLOY_HOOK = HOOK.with_name("certbot_renewal_deploy.py")
+DELIVER = (ROOT / "docs" / "deliver.md").read_text()
 
 
-def test_the_hook_uses_nothing_newer_than_python_3_9() -> None:
+@pytest.mark.parametrize(("hook", "most"), [(HOOK, 700), (DEPLOY_HOOK, 800)])
+def test_each_hook_can_be_read_in_one_sitting(hook: Path, most: int) -> None:
+    lines = [line for line in hook.read_text().splitlines() if line.strip()]
+    assert len(lines) <= most
+
+
+@pytest.mark.parametrize("hook", [HOOK, DEPLOY_HOOK])
+def test_the_hooks_use_nothing_newer_than_python_3_9(hook: Path) -> None:
     vermin = str(Path(sys.executable).with_name("vermin"))
-    done = subprocess.run([vermin, "-t=3.9-", "--no-tips", "--violations", str(HOOK)], capture_output=True, text=True)
+    done = subprocess.run([vermin, "-t=3.9-", "--no-tips", "--violations", str(hook)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 
@@ -47,15 +55,20 @@ def test_the_hook_runs_on_every_python(server: Callable[[str], InfluxDB], certbo
     points = influxdb.points(bucket)
     assert ("renewed_count", "1", "domain=2001:db8::1", "host=web1") in {p[1:] for p in points}
     assert ("renewal_due", str(begin + 69 * DAY), "domain=all", "host=web1", "lineage=example.com") in {p[1:] for p in points}
+    deploy = put_deploy_hook(certbot_folder, f'[[command]]\ncommand = ["touch", "{certbot_folder}/delivered"]\n')
+    for argument in ("--all", "--check", "--help"):
+        done = subprocess.run([str(python), "-W", "error", str(deploy), argument], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert (certbot_folder / "delivered").exists()
 
 
 # ---- README ----------------------------------------------------------------------------------------------------------
 README = (ROOT / "README.md").read_text()
 
 
-def rows_of(section: str, header: str) -> list[list[str]]:
-    """The rows of a table in a section of the README, as plain text."""
-    text = README.split(f"\n## {section}\n")[1].split("\n## ")[0].split(header + "\n")[1].split("\n\n")[0]
+def rows_of(section: str, header: str, page: str = README) -> list[list[str]]:
+    """The rows of a table in a section of a page, as plain text."""
+    text = page.split(f"\n## {section}\n")[1].split("\n## ")[0].split(header + "\n")[1].split("\n\n")[0]
     return [[cell.strip().replace("`", "") for cell in line.strip("|").split("|")] for line in text.splitlines()[1:]]
 
 
@@ -64,6 +77,24 @@ def test_the_readme_lists_the_settings_as_the_code_has_them() -> None:
     assert documented == certbot_renewal_report.SETTINGS
     for name in certbot_renewal_report.PASSED_ON:
         assert f"`{name}`" in README
+
+
+def test_the_options_of_targets_are_documented_as_the_code_has_them() -> None:
+    documented = {(row[0], row[1]): (row[2], row[3]) for row in rows_of("Options", "| kind | option | default | meaning |", DELIVER)}
+    tables = {"each": certbot_renewal_deploy.COMMON, **certbot_renewal_deploy.KINDS}
+    shown = {None: "required", "": "empty", "[]": "empty"}
+    assert documented == {
+        (kind, option): (shown.get(default if default is None else str(default), str(default)), meaning)
+        for kind, table in tables.items()
+        for option, (default, meaning) in table.items()
+    }
+
+
+def test_the_example_of_targets_is_read_without_a_fault(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```\n(\[\[haproxy\]\].*?)```", DELIVER, re.DOTALL)
+    (tmp_path / certbot_renewal_deploy.TOML_FILE).write_text(example)
+    names = [target.name for target in certbot_renewal_deploy.read_targets(str(tmp_path))]
+    assert names == ["haproxy", "web/web1.example.com", "web/deploy@web2.example.com:2222", "vault", "mail"]
 
 
 def test_the_readmes_line_protocol_is_what_the_hook_writes() -> None:
@@ -84,6 +115,11 @@ def test_every_heading_of_the_troubleshooting_is_said_by_the_hook() -> None:
     for literal in re.findall(r"`([^`]*)`", " ".join(headings)):
         for piece in re.split(foreign, literal):
             assert piece.strip(" :") in source, literal
+    source, headings = DEPLOY_HOOK.read_text(), re.findall(r"(?m)^### (`.*)$", DELIVER)
+    assert len(headings) > 10
+    for literal in re.findall(r"`([^`]*)`", " ".join(headings)):
+        for piece in literal.split("…"):
+            assert piece.strip(" :") in source, literal
 
 
 def test_every_remedy_is_in_the_troubleshooting() -> None:
@@ -95,7 +131,8 @@ def test_every_remedy_is_in_the_troubleshooting() -> None:
 
 def test_the_readme_lists_the_vars_and_the_queries() -> None:
     scripts = (
-        (ROOT / "kapacitor" / "templates" / f"{name}.tick").read_text() for name in ("renewal_overdue", "renewal_failing", "host_silent")
+        (ROOT / "kapacitor" / "templates" / f"{name}.tick").read_text()
+        for name in ("renewal_overdue", "renewal_failing", "host_silent", "certificate_not_delivered", "certificate_not_served")
     )
     defaults = {name: value.strip("'") for script in scripts for name, value in re.findall(r"(?m)^var (\w+) = (.*)$", script)}
     assert {row[0]: row[1].replace("empty", "") for row in rows_of("Alerts", "| var | default | meaning |")} == defaults
@@ -121,6 +158,10 @@ def test_every_option_is_in_the_readme_and_every_file_it_names_is_there(hook: Ca
     assert all(f"`certbot_renewal_report.py {option}" in README or f"`{option}`" in README for option in options)
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
+    for path in re.findall(r"`((?:systemd|compose|flux|kapacitor|telegraf)/[\w./]*)`", README + DELIVER):
+        assert (ROOT / path).exists(), path
+    for option in ("--all", "--check", "restore"):
+        assert f"certbot_renewal_deploy.py {option}" in DELIVER
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"(?m)(?:^|`)make ([a-z]+)", README):
         assert f"\n{target}:" in makefile

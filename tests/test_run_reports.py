@@ -34,7 +34,7 @@ def run_points(points: Points) -> list[dict[str, str]]:
 
 def state_of(points: Points, lineage: str) -> dict[str, int]:
     """The newest state of a lineage."""
-    mine = {p for p in points if f"lineage={lineage}" in p and p[1] != "renewed_count"}
+    mine = {p for p in points if f"lineage={lineage}" in p and "domain=all" in p and p[1] not in ("renewed_count", "not_served")}
     newest = max(int(p[0]) for p in mine)
     return {p[1]: int(p[2]) for p in mine if int(p[0]) == newest}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -151,13 +152,33 @@ def test_a_configuration_that_changed_is_written_and_what_each_run_writes_is_not
     assert vault.version(CERTIFICATE) == 2
 
 
+def test_a_restore_that_was_killed_is_done_again(vault: Vault, tmp_path: Path) -> None:
+    full, empty = tmp_path / "full", tmp_path / "empty"
+    make_lineage(full, "example.com", ["example.com"], NOW - 1000, 90 * DAY)
+    assert deploy(put_deploy_hook(full, target(vault, full)), "--all").returncode == 0
+    empty.mkdir()
+    hook = put_deploy_hook(empty, target(vault, empty))
+    for piece in ("live/example.com/privkey.pem", "live/example.com/fullchain.pem", "live", "archive"):
+        assert deploy(hook, "restore").returncode == 0
+        assert (empty / "renewal" / "example.com.conf").exists() and (empty / "live" / "example.com" / "privkey.pem").exists()
+        path = empty / piece
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    done = deploy(hook, "restore")
+    assert (done.returncode, "example.com" in done.stdout) == (0, True)
+    vault.api("POST", f"secret/data/{CERTIFICATE}", data={"fullchain": "rubbish"})
+    done = deploy(put_deploy_hook(tmp_path, target(vault, tmp_path)), "restore")
+    assert "example.com in Vault is no certificate of this script: remove it there" in done.stderr
+    assert deploy(hook, "--all").returncode == 0  # what is no certificate is written over
+    assert deploy(hook, "--all").stdout == "nothing to do: 1 had it\n"
+
+
 def test_what_vault_refuses_is_named(vault: Vault, tmp_path: Path) -> None:
     make_lineage(tmp_path, "example.com", ["example.com"], NOW - 1000, 90 * DAY)
     url = f"http://127.0.0.1:{free_port()}"
     for toml, says in {
         target(vault, tmp_path, token="fake-wrong"): "permission denied",
-        target(vault, tmp_path, 'mount = "nowhere"'): "is mount a KV engine?",
-        target(vault, tmp_path, 'mount = "nowhere"\nname = "restore"'): "is mount a KV engine?",
+        target(vault, tmp_path, 'mount = "nowhere"'): "is mount a KV engine, and AppRole enabled?",
+        target(vault, tmp_path, 'mount = "nowhere"\nname = "restore"'): "is mount a KV engine, and AppRole enabled?",
         target(vault, tmp_path).replace(vault.url, url): f"{url}: Connection refused: does Vault run, and is url its address?",
         target(vault, tmp_path).replace(vault.url, ""): "url is empty, and so is VAULT_ADDR",
         target(vault, tmp_path).replace("/token", "/no-token"): f"token_file: {tmp_path}/no-token: No such file or directory",
