@@ -6,13 +6,15 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 import start_neighbours
 import start_servers
 from conftest import House, missing, require
-from start_certbot import DAY, make_lineage
+from start_certbot import DAY, KEY, make_lineage
 from start_servers import ORG, InfluxDB, free_port, wait_for
 from test_flux import run, seconds
-from test_kapacitor import QUICK, evaluated, load_folder, state, write
+from test_kapacitor import evaluated, load_folder, state, write
 from test_run_reports import next_second
 
 ALERTS = ("certificate_not_delivered", "certificate_not_served")
@@ -115,7 +117,7 @@ def test_what_telegraf_sees_is_compared_with_the_renewals(influxdb: InfluxDB, tm
         tmp_path / "letsencrypt",
         "server {{ listen {0}:{1} ssl; ssl_certificate {2}/fullchain.pem; ssl_certificate_key {2}/privkey.pem; }}",
     )
-    live = make_lineage(folder, "a", ["localhost"], now - 62 * DAY, 90 * DAY)
+    live = make_lineage(folder, "a", ["localhost"], now - 62 * DAY, 90 * DAY, key=KEY)
     assert run(influxdb, "not_served_x509", bucket) == []
     renewal = "certbot_renewal,domain=localhost,host=web1 renewed_count=1 {}"
     write(
@@ -156,7 +158,7 @@ def look_with_telegraf(influxdb: InfluxDB, bucket: str, folder: Path, source: st
     next_second()  # it rounds the time to a second, up or down
 
 
-@QUICK
+@pytest.mark.parametrize("house", ["influxd-2"], indirect=True)
 def test_a_delivery_that_fails_is_one_mail_and_the_recovery_another(house: House, tmp_path: Path) -> None:
     influxdb, box = house.start_influxdb(), house.box
     bucket, now = influxdb.new_bucket(), int(time.time())

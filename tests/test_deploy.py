@@ -27,7 +27,7 @@ import start_certbot
 import start_neighbours
 import start_servers
 from conftest import House, missing, run_hook
-from start_certbot import DAY, Authority, Certbot, make_lineage
+from start_certbot import DAY, KEY, Authority, Certbot, make_lineage
 from start_neighbours import HAProxy, Sshd, deploy, put_deploy_hook
 from start_servers import InfluxDB, free_port, wait_for
 from test_kapacitor import load_folder
@@ -64,7 +64,7 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 
 def renew(folder: Path, lineage: str = "example.com", names: tuple[str, ...] = ("example.com",), days_ago: int = 0) -> bytes:
     """A new certificate in a lineage, as certbot would write it; its DER."""
-    live = make_lineage(folder, lineage, list(names), NOW - 60 - days_ago * DAY, 90 * DAY)
+    live = make_lineage(folder, lineage, list(names), NOW - 60 - days_ago * DAY, 90 * DAY, key=KEY)
     return ssl.PEM_cert_to_DER_cert((live / "cert.pem").read_text())
 
 
@@ -121,6 +121,7 @@ class Load:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         while not self.ending:
+            time.sleep(0 if RENEWALS > 10 else 0.02)  # in the short form other tests want the processor, too
             begin = time.time()
             try:
                 with (
@@ -369,6 +370,19 @@ def test_a_full_disk_leaves_the_old_file_and_haproxy_serves_the_new_certificate(
         subprocess.run(["umount", certs], check=True)
 
 
+def test_a_folder_that_certbots_user_may_not_write_to_is_named(haproxy: HAProxy, certbot_folder: Path) -> None:
+    hook, new = put_deploy_hook(certbot_folder, haproxy.target()), renew(certbot_folder)
+    apart = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []  # root may write everywhere
+    haproxy.certs.chmod(0o555)
+    done = subprocess.run([*apart, sys.executable, str(hook), "--all"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    said = f"HAProxy serves it, but {haproxy.certs}/.example.com.pem.new.key: Permission denied: the next start would serve the old one"
+    assert said in done.stderr
+    assert haproxy.serves("example.com") == new
+    haproxy.certs.chmod(0o755)
+    assert_well(deploy(hook, "--all"), "example.com.pem written")
+
+
 # ---- OpenSSH ---------------------------------------------------------------------------------------------------------
 def test_other_servers_get_certificate_and_key_and_reload_once(sshd: Sshd, tmp_path: Path, certbot_folder: Path) -> None:
     there = tmp_path / "there"
@@ -422,7 +436,7 @@ def test_hosts_are_each_on_their_own(sshd: Sshd, tmp_path: Path, certbot_folder:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         hanging = silent.getsockname()[1]
         hosts = f'"{sshd.host}", "127.0.0.1:{closed}", "127.0.0.1:{hanging}", "nobody@{sshd.host}"'
-        hook, _ = put_deploy_hook(certbot_folder, ssh_target(sshd, there, "timeout = 3", hosts)), renew_live(certbot_folder)
+        hook, _ = put_deploy_hook(certbot_folder, ssh_target(sshd, there, "timeout = 10", hosts)), renew_live(certbot_folder)
         done = deploy(hook, "--all")
     assert done.returncode == 1
     assert f"to ssh/{sshd.host}: " in done.stdout
@@ -528,18 +542,15 @@ def test_whoever_starts_certbot_the_targets_get_the_certificate(authority: Autho
     proof = "--manual --manual-auth-hook /bin/true --preferred-challenges dns"
     ways = {
         "a timer": "env -i PATH=$PATH HOME=$HOME REQUESTS_CA_BUNDLE=$REQUESTS_CA_BUNDLE certbot -q renew --force-renewal",
-        "by hand": "certbot renew --force-renewal --cert-name example.com",
         "a script": f"certbot certonly --force-renewal {proof} -d example.com --deploy-hook 'touch {tmp_path}/its-own'",
         "past the hooks": f"certbot renew --force-renewal --no-directory-hooks && {hook} --all",
-        "a dry run": "certbot renew --dry-run --run-deploy-hooks",
     }
     for way, line in ways.items():
         count, before = len(lines_of(log)), pem.read_bytes()
         done = certbot.shell(line)
         assert done.returncode == 0, done.stdout
-        renewed = pem.read_bytes() != before
-        assert renewed == (way != "a dry run")
-        assert len(lines_of(log)) == count + renewed, way
+        assert pem.read_bytes() != before
+        assert len(lines_of(log)) == count + 1, way
     assert (tmp_path / "its-own").exists()
 
 

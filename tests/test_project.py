@@ -15,7 +15,7 @@ import certbot_renewal_deploy
 import certbot_renewal_report
 import pythons
 from conftest import Ran
-from start_certbot import DAY, HOOK, make_lineage, put_hook
+from start_certbot import DAY, HOOK, KEY, make_lineage, put_hook
 from start_neighbours import put_deploy_hook
 from start_servers import InfluxDB
 
@@ -46,7 +46,7 @@ def test_the_hook_runs_on_every_python(server: Callable[[str], InfluxDB], certbo
         pytest.skip(f"no Python 3.{minor} on this machine")  # in CI too: not every Python can be had
     influxdb = server("influxd-1.8")
     bucket, names, begin = influxdb.new_bucket(), ["example.com", "*.example.com", "2001:db8::1"], int(time.time()) - DAY
-    live = make_lineage(certbot_folder, "example.com", names, begin, 90 * DAY, "renew_before_expiry = 3 weeks\n")
+    live = make_lineage(certbot_folder, "example.com", names, begin, 90 * DAY, "renew_before_expiry = 3 weeks\n", KEY)
     environ = {"RENEWED_LINEAGE": str(live), "RENEWED_DOMAINS": " ".join(names), "HOSTNAME": "web1", **influxdb.settings(bucket)}
     for arguments, extra in ((), environ), (("--check",), influxdb.settings(bucket)), (("--help",), {}):
         command = [str(python), "-W", "error", str(put_hook(certbot_folder)), *arguments]

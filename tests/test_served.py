@@ -21,7 +21,7 @@ import faulty_servers
 import start_neighbours
 import start_servers
 from conftest import House, Ran, missing, run_hook
-from start_certbot import DAY, certificate_of, make_lineage
+from start_certbot import DAY, KEY, certificate_of, make_lineage
 from start_servers import InfluxDB, free_port, wait_for
 from test_kapacitor import load_folder
 from test_run_reports import next_second
@@ -61,7 +61,7 @@ def nginx(folder: Path, certbot_folder: Path, *lineages: str) -> Iterator[Nginx]
 
 def renew(folder: Path, lineage: str, *names: str, days_ago: int = 0) -> None:
     """A new certificate, as certbot would write it."""
-    make_lineage(folder, lineage, list(names or [f"{lineage}.example.com"]), NOW - 60 - days_ago * DAY, 90 * DAY)
+    make_lineage(folder, lineage, list(names or [f"{lineage}.example.com"]), NOW - 60 - days_ago * DAY, 90 * DAY, key=KEY)
 
 
 def seen_of(influxdb: InfluxDB, bucket: str, lineage: str) -> list[str | None]:

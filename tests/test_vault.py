@@ -14,7 +14,7 @@ import pytest
 
 import start_neighbours
 from conftest import require
-from start_certbot import DAY, Authority, Certbot, make_lineage
+from start_certbot import DAY, KEY, Authority, Certbot, make_lineage
 from start_neighbours import Vault, deploy, put_deploy_hook
 from start_servers import TOKEN, free_port
 
@@ -100,8 +100,23 @@ def test_an_empty_container_restores_and_renews_and_vault_holds_the_new_certific
         assert files_of(first.folder)["live/example.com/cert.pem"] == ("link", "../../archive/example.com/cert2.pem")
     assert deploy(hooks[0], "--all").stdout == "nothing to do: 1 had it\n"
     assert (vault.version(CERTIFICATE), vault.version(ACCOUNTS)) == (2, 1)
-    assert first.renew("--force-renewal").returncode == 0
-    assert (vault.secret(CERTIFICATE)["number"], vault.version(CERTIFICATE)) == ("3", 3)
+    # Both renew at once: both certificates are good, and Vault holds the newer one.
+    ended = list[int]()
+    threads = [threading.Thread(target=lambda it=it: ended.append(it.renew("--force-renewal").returncode)) for it in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ended == [0, 0]
+    newest = max(first.not_before("example.com"), second.not_before("example.com"))
+    assert vault.secret(CERTIFICATE)["fullchain"] in [
+        (it.folder / "live" / "example.com" / "fullchain.pem").read_text()
+        for it in (first, second)
+        if it.not_before("example.com") == newest
+    ]
+    assert [deploy(hook, argument).returncode for hook in hooks for argument in ("restore", "--all")] == [0] * 4
+    assert {it.not_before("example.com") for it in (first, second)} == {newest}
+    assert len(vault.secret(ACCOUNTS)) == 3
 
 
 def test_of_many_at_once_the_newest_certificate_and_every_account_stay(vault: Vault, tmp_path: Path) -> None:
@@ -109,7 +124,7 @@ def test_of_many_at_once_the_newest_certificate_and_every_account_stay(vault: Va
     for number in range(4):
         folder = tmp_path / str(number)
         folder.mkdir()
-        make_lineage(folder, "example.com", ["example.com"], NOW - 1000 * (number + 1), 90 * DAY)
+        make_lineage(folder, "example.com", ["example.com"], NOW - 1000 * (number + 1), 90 * DAY, key=KEY)
         account = folder / "accounts" / "ca.example.com" / "directory" / str(number) / "private_key.json"
         account.parent.mkdir(parents=True)
         account.write_text(f'{{"fake": {number}}}')
@@ -132,9 +147,9 @@ def test_of_many_at_once_the_newest_certificate_and_every_account_stay(vault: Va
 
 def test_what_is_newer_on_disk_is_not_restored_over(vault: Vault, tmp_path: Path) -> None:
     hook = put_deploy_hook(tmp_path, target(vault, tmp_path))
-    make_lineage(tmp_path, "example.com", ["example.com"], NOW - 5000, 90 * DAY)
+    make_lineage(tmp_path, "example.com", ["example.com"], NOW - 5000, 90 * DAY, key=KEY)
     assert deploy(hook, "--all").returncode == 0
-    make_lineage(tmp_path, "example.com", ["example.com"], NOW - 1000, 90 * DAY)
+    make_lineage(tmp_path, "example.com", ["example.com"], NOW - 1000, 90 * DAY, key=KEY)
     before = files_of(tmp_path)
     assert "nothing, all of it is there" in deploy(hook, "restore").stdout
     assert files_of(tmp_path) == before
@@ -142,7 +157,7 @@ def test_what_is_newer_on_disk_is_not_restored_over(vault: Vault, tmp_path: Path
 
 def test_a_configuration_that_changed_is_written_and_what_each_run_writes_is_not(vault: Vault, tmp_path: Path) -> None:
     hook, conf = put_deploy_hook(tmp_path, target(vault, tmp_path)), tmp_path / "renewal" / "example.com.conf"
-    make_lineage(tmp_path, "example.com", ["example.com"], NOW - 1000, 90 * DAY)
+    make_lineage(tmp_path, "example.com", ["example.com"], NOW - 1000, 90 * DAY, key=KEY)
     assert deploy(hook, "--all").returncode == 0
     conf.write_text(conf.read_text().replace("version = 5.8.0", "version = 5.9.0") + "[acme_renewal_info]\nari_retry_after = now\n")
     assert "would get it" in deploy(hook, "--dry-run").stdout  # a section of its own
@@ -154,7 +169,7 @@ def test_a_configuration_that_changed_is_written_and_what_each_run_writes_is_not
 
 def test_a_restore_that_was_killed_is_done_again(vault: Vault, tmp_path: Path) -> None:
     full, empty = tmp_path / "full", tmp_path / "empty"
-    make_lineage(full, "example.com", ["example.com"], NOW - 1000, 90 * DAY)
+    make_lineage(full, "example.com", ["example.com"], NOW - 1000, 90 * DAY, key=KEY)
     assert deploy(put_deploy_hook(full, target(vault, full)), "--all").returncode == 0
     empty.mkdir()
     hook = put_deploy_hook(empty, target(vault, empty))
@@ -173,7 +188,7 @@ def test_a_restore_that_was_killed_is_done_again(vault: Vault, tmp_path: Path) -
 
 
 def test_what_vault_refuses_is_named(vault: Vault, tmp_path: Path) -> None:
-    make_lineage(tmp_path, "example.com", ["example.com"], NOW - 1000, 90 * DAY)
+    make_lineage(tmp_path, "example.com", ["example.com"], NOW - 1000, 90 * DAY, key=KEY)
     url = f"http://127.0.0.1:{free_port()}"
     for toml, says in {
         target(vault, tmp_path, token="fake-wrong"): "permission denied",
@@ -197,7 +212,7 @@ def test_what_vault_refuses_is_named(vault: Vault, tmp_path: Path) -> None:
 
 
 def test_without_hvac_the_other_targets_get_the_certificate(tmp_path: Path) -> None:
-    make_lineage(tmp_path, "example.com", ["example.com"], NOW - 1000, 90 * DAY)
+    make_lineage(tmp_path, "example.com", ["example.com"], NOW - 1000, 90 * DAY, key=KEY)
     toml = f'[[vault]]\nurl = "http://127.0.0.1:1"\n[[command]]\ncommand = ["touch", "{tmp_path}/done"]\n'
     hook = put_deploy_hook(tmp_path, toml)
     (hook.parent / "hvac.py").write_text("raise ImportError\n")

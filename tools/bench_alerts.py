@@ -35,9 +35,8 @@ READING = """from(bucket: "telegraf")
 
 def queries(name: str, folder: Path) -> None:
     """Prints a line of seconds and ratios for one InfluxDB."""
-    overdue, published, silent, failing = (
-        (ROOT / "flux" / f"{query}.flux").read_text() for query in ("overdue", "overdue_domains", "silent_hosts", "failing")
-    )
+    names = ("overdue", "overdue_domains", "silent_hosts", "failing", "not_delivered", "not_served")
+    overdue, published, silent, failing, *others = ((ROOT / "flux" / f"{query}.flux").read_text() for query in names)
     with start_servers.influxdb(name, folder / name, config="max-body-size = 0") as influxdb:
         bucket, now = influxdb.new_bucket(), int(time.time())
         load(influxdb, bucket, FLEET.renewals(now))
@@ -49,7 +48,9 @@ def queries(name: str, folder: Path) -> None:
         for report in (FLEET.states, FLEET.runs):
             load(influxdb, bucket, report(now, 400, 60))
         longer = "".join(f"{seconds(influxdb, bucket, query, RUNS):9.1f}" for query in (overdue, silent, failing))
-        print(f"{name:13} {ours:9.1f} {theirs:12.1f} {ours / theirs:7.2f} {ours / reading:9.2f} {of_hosts} {longer}", flush=True)
+        load(influxdb, bucket, FLEET.looks(now, 60, 0))
+        last = "".join(f"{seconds(influxdb, bucket, query, RUNS):9.1f}" for query in others)
+        print(f"{name:13} {ours:9.1f} {theirs:12.1f} {ours / theirs:7.2f} {ours / reading:9.2f} {of_hosts} {longer} {last}", flush=True)
 
 
 def mails(box: start_kapacitor.Inbox, number: int) -> bool:
@@ -85,8 +86,8 @@ def kapacitor(folder: Path) -> None:
 def main() -> int:
     """Prints all figures. Exit status 1 where a server is missing or a query fails."""
     print(f"{CERTIFICATES} certificates, ten on a host, 60 days of reports, then 400; seconds of the queries, and ratios")
-    hosts = f"{'silent':>9}{'failing':>9}"
-    print(f"{'':13} {'overdue':>9} {'published':>12} {'ratio':>7} {'/reading':>9} {hosts} {'400 days':>9}{hosts}", flush=True)
+    hosts, more = f"{'silent':>9}{'failing':>9}", f"{'delivered':>9}{'served':>9}"
+    print(f"{'':13} {'overdue':>9} {'published':>12} {'ratio':>7} {'/reading':>9} {hosts} {'400 days':>9}{hosts} {more}", flush=True)
     try:
         with tempfile.TemporaryDirectory() as folder:
             for name in ("influxd-1.8", "influxd-1.12", "influxd-2"):

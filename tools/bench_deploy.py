@@ -18,7 +18,7 @@ from pathlib import Path
 import start_neighbours
 import start_servers
 from bench import measure
-from start_certbot import DAY, make_lineage
+from start_certbot import DAY, KEY, make_lineage
 from start_neighbours import deploy, put_deploy_hook
 
 RUNS = 21
@@ -30,7 +30,7 @@ def against_a_bare_start(folder: Path, targets: dict[str, str]) -> None:
     print(f"{'nothing to do for':32} {'hook ms':>8} {'bare ms':>8} {'ratio':>6}")
     for name, toml in targets.items():
         certbot = folder / re.sub(r"\W", "", name)
-        make_lineage(certbot, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY)
+        make_lineage(certbot, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY, key=KEY)
         hook, bare = put_deploy_hook(certbot, toml), certbot / "bare.py"
         imports = re.findall(r"(?m)^(?:import|from) .*$", hook.read_text())
         bare.write_text("\n".join([*imports, "import tomllib", "import hvac" if "[[vault]]" in toml else ""]))
@@ -56,7 +56,7 @@ def hosts_that_hang(folder: Path) -> None:
         servers = [stack.enter_context(start_neighbours.sshd(folder / f"sshd{number}", there)) for number in range(15)]
         silent = stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
         for hanging in (0, 5):
-            make_lineage(certbot, "example.com", ["example.com"], int(time.time()) - DAY + hanging, 90 * DAY)
+            make_lineage(certbot, "example.com", ["example.com"], int(time.time()) - DAY + hanging, 90 * DAY, key=KEY)
             known = {f"host{number}": (server.port, server.config.read_text()) for number, server in enumerate(servers)}
             known.update({f"silent{number}": (silent, "") for number in range(hanging)})
             config.write_text("".join(f"Host {name}\nHostName 127.0.0.1\nPort {port}\n{more}" for name, (port, more) in known.items()))

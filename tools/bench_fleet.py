@@ -52,6 +52,15 @@ class Fleet:
             times = f"not_before={begin}i,renewal_due={begin + LIFE * 2 // 3}i,not_after={begin + LIFE}i,run_at={moment}i"
             yield f"certbot_renewal,{tags[number]} {times} {moment}"
 
+    def looks(self, now: int, first_day: int, last_day: int) -> Iterator[str]:
+        """With each of those reports, what is served of every certificate, and what its one target has."""
+        tags = [f"host={self.host(number)},lineage=c{number}.example.com" for number in range(self.certificates)]
+        for at, number in itertools.product(range(now - first_day * DAY, now - last_day * DAY, DAY // 2), range(self.certificates)):
+            begin, moment = began(number, now), at + number % 3600
+            yield f'certbot_renewal,domain=all,{tags[number]} served=2i,served_expiry=0i,not_served="none" {moment}'
+            has = f'deployed={begin}i,deployed_expiry={begin + LIFE}i,renewed={begin}i,run_at={moment}i,deploy_error="none"'
+            yield f"certbot_renewal,{tags[number]},target=edge {has} {moment}"
+
     def runs(self, now: int, first_day: int, last_day: int) -> Iterator[str]:
         """Two runs of certbot a day on every host, from so many days ago to so many days ago."""
         counts = f"certificates={self.certificates // self.hosts}i,failed_count=0i,unreadable_count=0i,exit_status=0i"

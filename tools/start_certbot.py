@@ -51,14 +51,17 @@ def certificate_of(names: Sequence[str], not_before: int, lifetime: int, key: Ke
     return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
-def make_lineage(folder: Path, lineage: str, names: list[str], not_before: int, lifetime: int, conf: str = "", key: Key = KEY) -> Path:
-    """A lineage as certbot lays it out; returns its folder in live/."""
+def make_lineage(
+    folder: Path, lineage: str, names: list[str], not_before: int, lifetime: int, conf: str = "", key: Key | None = None
+) -> Path:
+    """A lineage as certbot lays it out, without its key and chain where no key is given; returns its folder in live/."""
     archive, live, renewal = folder / "archive" / lineage, folder / "live" / lineage, folder / "renewal"
     for path in (archive, live, renewal):
         path.mkdir(parents=True, exist_ok=True)
     number = len(list(archive.glob("cert*.pem"))) + 1
-    pem = certificate_of(names, not_before, lifetime, key)
-    for kind, text in {"cert": pem, "chain": pem, "fullchain": pem, "privkey": key_as_pem(key)}.items():
+    pem = certificate_of(names, not_before, lifetime, key or KEY)
+    more = {"chain": pem, "fullchain": pem, "privkey": key_as_pem(key)} if key else {}
+    for kind, text in {"cert": pem, **more}.items():
         file, link = archive / f"{kind}{number}.pem", live / f"{kind}.pem"
         file.touch(0o600 if kind == "privkey" else 0o644)
         file.write_bytes(text)
