@@ -46,7 +46,6 @@ def served(lineage: str, begin: int, served: int | None, not_served: str = "", e
 def test_what_a_target_lacks_and_since_when(influxdb: InfluxDB) -> None:
     bucket, now = influxdb.new_bucket(), int(time.time())
     old, new = now - 62 * DAY, now - 2 * DAY
-    assert run(influxdb, "not_delivered", bucket) == []
     write(influxdb, bucket, state("a", new + 60 * DAY), state("b", 0), state("c", new + 60 * DAY))
     assert run(influxdb, "not_delivered", bucket) == []
     write(
@@ -78,7 +77,6 @@ def test_what_a_target_lacks_and_since_when(influxdb: InfluxDB) -> None:
 def test_what_is_served_instead_and_since_when(influxdb: InfluxDB) -> None:
     bucket, now = influxdb.new_bucket(), int(time.time())
     new, expiry = now - 2 * DAY, now + 28 * DAY
-    assert run(influxdb, "not_served", bucket) == []
     write(influxdb, bucket, state("never-looked", new + 60 * DAY))
     assert run(influxdb, "not_served", bucket) == []
     write(
@@ -118,7 +116,6 @@ def test_what_telegraf_sees_is_compared_with_the_renewals(influxdb: InfluxDB, tm
         "server {{ listen {0}:{1} ssl; ssl_certificate {2}/fullchain.pem; ssl_certificate_key {2}/privkey.pem; }}",
     )
     live = make_lineage(folder, "a", ["localhost"], now - 62 * DAY, 90 * DAY, key=KEY)
-    assert run(influxdb, "not_served_x509", bucket) == []
     renewal = "certbot_renewal,domain=localhost,host=web1 renewed_count=1 {}"
     write(
         influxdb,

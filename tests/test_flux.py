@@ -192,8 +192,16 @@ def test_an_empty_bucket_gives_no_rows_and_no_error(influxdb: InfluxDB, path: Pa
     assert run(influxdb, path.stem, influxdb.new_bucket()) == []
 
 
-@pytest.mark.parametrize("tags", [",domain=all,host=web1", ",domain=all", ",domain=all,host=web1,lineage=half"])
-@pytest.mark.parametrize("fields", ["not_after=5i", "renewal_due=5i,run_at=0i", "certificates=3i"])
+@pytest.mark.parametrize(
+    ("tags", "fields"),
+    [
+        (",domain=all,host=web1,lineage=half", "not_after=5i"),
+        (",domain=all,host=web1,lineage=half", "renewal_due=5i,run_at=0i"),
+        (",domain=all,host=web1,lineage=half", "deployed=5i,served=1i"),
+        (",domain=all,host=web1", "renewal_due=5i,run_at=0i"),
+        (",domain=all", "certificates=3i"),
+    ],
+)
 def test_what_others_write_into_the_measurement_is_left_alone(influxdb: InfluxDB, tags: str, fields: str) -> None:
     bucket = influxdb.new_bucket()
     write(influxdb, bucket, f"certbot_renewal{tags} {fields} {int(time.time())}")

@@ -170,7 +170,7 @@ def test_each_overdue_certificate_is_one_mail_and_its_recovery_another(house: Ho
     assert critical(box) == everything
 
 
-@EVERY
+@QUICK
 def test_restarts_and_outages_make_no_mail(house: House, tmp_path: Path) -> None:
     influxdb, box = house.start_influxdb(), house.box
     bucket, now = influxdb.new_bucket("604800"), int(time.time())  # seven days' retention: the state is enough
