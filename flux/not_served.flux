@@ -62,7 +62,7 @@ from(bucket: bucket)
                 not_served: if r._field == "not_served" then r._value else accumulator.not_served,
             }),
     )
-    |> filter(fn: (r) => r.looked > 0)
+    |> filter(fn: (r) => r.looked > 0 and r.at > 0)
     |> map(
         fn: (r) =>
             ({r with other: r.due > 0 and r.not_served != "none" and r.looked >= r.at - given_up}),
