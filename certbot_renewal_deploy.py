@@ -168,7 +168,7 @@ def targets_of(kind: str, table: dict[str, Any], group: int, faults: list[str]) 
     if kind == "ssh":
         wrong = [host for host in options["hosts"] if not re.fullmatch(HOST, host)]
         faults += [f"{name}: {host!a} in hosts is wrong: it must be [user@]host[:port]" for host in wrong]
-        return [Target(kind, f"{name}/{host}", group, {**options, "host": host}) for host in options["hosts"]]
+        return [Target(kind, f"{name}/{host}", group, {**options, "host": host}) for host in options["hosts"] if not wrong]
     return [Target(kind, name, group, options)]
 
 
@@ -750,7 +750,10 @@ def in_time(seconds: float, work: Callable[[], str]) -> str:
 
 def deliver(targets: Sequence[Target], lineages: Sequence[Lineage], state: State, change: bool) -> list[Outcome]:
     """Delivers each lineage to each target that wants it. Each target is on its own: none waits for another one."""
-    outcomes, groups = list[Outcome](), {target.group: threading.Semaphore(int(target.options.get("parallel", 1))) for target in targets}
+    outcomes, groups = (
+        list[Outcome](),
+        {target.group: threading.Semaphore(max(1, int(target.options.get("parallel", 1)))) for target in targets},
+    )
 
     def serve(target: Target) -> None:
         down = ""

@@ -21,6 +21,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from hypothesis import given
+from hypothesis import strategies as st
 
 import certbot_renewal_deploy
 import start_certbot
@@ -741,3 +743,26 @@ def test_the_state_can_be_unreadable_or_lost(tmp_path: Path, certbot_folder: Pat
     state.write_text("rubbish\n\x00\n")
     assert_well(deploy(hook, "--all"), "ran")
     assert certbot_renewal_deploy.State(str(certbot_folder)).rows["example.com", "log"].not_before == NOW - 60
+
+
+VALUES = st.recursive(
+    st.one_of(
+        st.booleans(), st.integers(), st.floats(), st.text(), st.sampled_from(["{lineage}", "/x/{lineage}.pem", "web1", "-x", "a:b"])
+    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(), inner, max_size=2)),
+    max_leaves=4,
+)
+OPTIONS = sorted({*certbot_renewal_deploy.COMMON, *(option for table in certbot_renewal_deploy.KINDS.values() for option in table)})
+
+
+@given(st.sampled_from(sorted(certbot_renewal_deploy.KINDS)), st.dictionaries(st.one_of(st.sampled_from(OPTIONS), st.text()), VALUES))
+def test_whatever_stands_in_a_table_it_is_a_target_or_a_fault(kind: str, table: dict[str, object]) -> None:
+    faults = list[str]()
+    targets = certbot_renewal_deploy.targets_of(kind, table, 0, faults)
+    assert bool(targets) != bool(faults)
+    lineage = certbot_renewal_deploy.Lineage("example.com", "/live", ["www.example.com"], 0, 0, b"", {})
+    for target in targets:
+        target.wants(lineage)
+        for option in ("certificate", "file", "fullchain", "key"):
+            with contextlib.suppress(certbot_renewal_deploy.DeployError, KeyError):
+                target.path(option, lineage)
