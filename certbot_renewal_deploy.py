@@ -23,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Callable, NamedTuple, TextIO
 
@@ -78,7 +78,6 @@ FILE = r"[\w./@%+=:,~-]+"  # paths go through HAProxy's and sftp's command lines
 HOST = r"(?!-)([\w.+-]+@)?(\[[\da-fA-F:.]+\]|[\w.-]+)(:\d{1,5})?"  # with a - in front it would be an option of ssh
 PEM = ("cert", "chain", "fullchain", "privkey")
 CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # and what stands for bytes that are no UTF-8
-Environ = MutableMapping[str, str]
 
 
 class DeployError(Exception):
@@ -703,8 +702,8 @@ def deliver_command(target: Target, lineage: Lineage, row: Row, deadline: float,
         return ""
     if not change:
         return f"would run {target.options['command'][0]}"
-    environ = {**os.environ, "RENEWED_LINEAGE": lineage.live, "RENEWED_DOMAINS": " ".join(lineage.names)}
-    run(target.options["command"], "", deadline, environ)
+    renewed = {"RENEWED_LINEAGE": lineage.live, "RENEWED_DOMAINS": " ".join(lineage.names)}
+    run(target.options["command"], "", deadline, {**os.environ, **renewed})
     return "ran"
 
 
@@ -818,11 +817,8 @@ def lineages_on_disk(folder: str, faults: list[str]) -> list[Lineage]:
 def table_of_options() -> str:
     """The options of all kinds of targets, for --help."""
     tables = {"every kind": COMMON, **KINDS}
-    lines = [
-        f"\n{kind}:\n" + "".join(f"  {name:15} {said(default):9} {meaning}\n" for name, (default, meaning) in table.items())
-        for kind, table in tables.items()
-    ]
-    return "".join(lines)
+    rows = {kind: [f"  {name:15} {said(found):9} {what}\n" for name, (found, what) in table.items()] for kind, table in tables.items()}
+    return "".join("".join([f"\n{kind}:\n", *lines]) for kind, lines in rows.items())
 
 
 def said(default: Any) -> str:
@@ -845,7 +841,7 @@ def command_line() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str], environ: Environ, script: str = __file__) -> int:
+def main(arguments: Sequence[str], environ: Mapping[str, str], script: str = __file__) -> int:
     """Runs the hook and returns the exit status: 0 every target has what it should have, 1 something is to be mended, 2 wrong usage."""
     parser, script, faults = command_line(), os.path.abspath(script), list[str]()
     given = parser.parse_args(arguments)
@@ -872,11 +868,11 @@ def main(arguments: Sequence[str], environ: Environ, script: str = __file__) -> 
 
 def restore_all(targets: Sequence[Target], folder: str) -> None:
     """Restores from the first Vault of the targets, and says what."""
-    vaults = [target for target in targets if target.kind == "vault"]
-    if not vaults:
+    found = next((target for target in targets if target.kind == "vault"), None)
+    if found is None:
         raise DeployError(f"{TOML_FILE} has no [[vault]] to restore from")
     with alone(folder):
-        done = restore(vaults[0], folder)
+        done = restore(found, folder)
     say(f"restored into {folder}: {', '.join(done) or 'nothing, all of it is there, or Vault holds nothing yet'}")
 
 
