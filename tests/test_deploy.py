@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import socket
+import socketserver
 import ssl
 import subprocess
 import sys
@@ -203,13 +204,16 @@ def test_a_certificate_that_haproxy_does_not_know_is_added(haproxy: HAProxy, cer
     assert haproxy.serves("example.com") != first
     assert_well(deploy(hook, "--all"), "serves it")
     assert haproxy.serves("example.com") == first
-    second = renew(certbot_folder)
+    second, pem = renew(certbot_folder), haproxy.certs / "example.com.pem"
+    assert pem.stat().st_mode & 0o777 == 0o600
+    pem.chmod(0o640)
     assert_well(deploy(hook, "--check"), "would get it")
     assert haproxy.serves("example.com") == first
     assert_well(deploy(hook, RENEWED_LINEAGE=str(certbot_folder / "live" / "example.com")))
     assert haproxy.serves("example.com") == second
     assert_well(deploy(hook, "--all"), "nothing to do: 1 had it")
     assert haproxy.serves("other.example.com") not in (first, second)
+    assert pem.stat().st_mode & 0o777 == 0o640
 
 
 def test_a_crt_list_gets_the_new_certificate_for_the_next_start_too(tmp_path: Path, certbot_folder: Path) -> None:
@@ -276,6 +280,33 @@ def test_what_haproxy_refuses_changes_nothing(tmp_path: Path, haproxy: HAProxy, 
     new = renew(certbot_folder)  # no transaction was left open
     assert_well(deploy(hook, "--all"))
     assert haproxy.serves("example.com") == new
+
+
+def test_what_haproxy_refuses_at_last_is_taken_back(tmp_path: Path, certbot_folder: Path) -> None:
+    """The real one refuses a good certificate at no time; here one does, to see what it is told then."""
+    said, answers = list[str](), {"show": "Not found", "new": "New empty certificate store", "set": "Transaction created for certificate"}
+
+    class Refusing(socketserver.StreamRequestHandler):
+        """Refuses to commit."""
+
+        def handle(self) -> None:
+            """One command."""
+            command = self.rfile.readline().decode()
+            said.append(command.strip().removesuffix(" <<"))
+            while command.endswith("<<\n") and self.rfile.readline().strip():
+                pass
+            self.wfile.write((answers.get(command.split()[0], "Committing.\nunable to load.") + "\n").encode())
+
+    renew(certbot_folder)
+    path = tmp_path / "admin.sock"
+    toml = f'[[haproxy]]\nsocket = "{path}"\ncertificate = "{tmp_path}/{{lineage}}.pem"\ncrt_list = "{tmp_path}/"\n'
+    with socketserver.ThreadingUnixStreamServer(str(path), Refusing) as server:
+        threading.Thread(target=server.serve_forever, args=[0.05]).start()
+        done = deploy(put_deploy_hook(certbot_folder, toml), "--all")
+        server.shutdown()
+    assert "example.com not delivered to haproxy: HAProxy refused: unable to load.: look at its log" in done.stderr
+    assert [command.split()[0] for command in said] == ["show", "new", "set", "commit", "abort", "del"]
+    assert not (tmp_path / "example.com.pem").exists()
 
 
 def test_a_stats_socket_without_level_admin_is_named(tmp_path: Path, certbot_folder: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import certbot_renewal_deploy
 import start_neighbours
 from conftest import require
 from start_certbot import DAY, KEY, Authority, Certbot, make_lineage
@@ -143,6 +144,23 @@ def test_of_many_at_once_the_newest_certificate_and_every_account_stay(vault: Va
     done = deploy(put_deploy_hook(empty, target(vault, empty)), "restore")
     assert done.returncode == 0, done.stderr
     assert len(list((empty / "accounts").rglob("private_key.json"))) == 4
+
+
+def test_what_another_writes_in_between_is_not_lost(vault: Vault, tmp_path: Path) -> None:
+    (tmp_path / certbot_renewal_deploy.TOML_FILE).write_text(target(vault, tmp_path))
+    (found,) = certbot_renewal_deploy.read_targets(str(tmp_path))
+    seen = list[dict[str, str]]()
+
+    def new(present: dict[str, str]) -> dict[str, str]:
+        seen.append(present)
+        if len(seen) == 1:
+            vault.api("POST", f"secret/data/{ACCOUNTS}", data={"theirs": "x"})
+        return {**present, "ours": "y"}
+
+    with certbot_renewal_deploy.vault(found, time.monotonic() + 30) as client:
+        assert certbot_renewal_deploy.update_secret(client, found, "accounts", new, True)
+    assert seen == [{}, {"theirs": "x"}]
+    assert vault.secret(ACCOUNTS) == {"ours": "y", "theirs": "x"}
 
 
 def test_what_is_newer_on_disk_is_not_restored_over(vault: Vault, tmp_path: Path) -> None:
