@@ -698,7 +698,7 @@ def run(command: Sequence[str], text: str, deadline: float, environ: Mapping[str
 # ---- Command ---------------------------------------------------------------------------------------------------------
 def deliver_command(target: Target, lineage: Lineage, row: Row, deadline: float, change: bool) -> str:
     """Runs a program. What it did is not to be seen: that it ended with 0 for this certificate is all that is known."""
-    if row.fingerprint == lineage.fingerprint and not row.error:
+    if row.fingerprint == lineage.fingerprint:  # which is noted only when it succeeded
         return ""
     if not change:
         return f"would run {target.options['command'][0]}"

@@ -24,40 +24,57 @@ last_of = (fields) =>
         |> filter(fn: (r) => r._measurement == measurement)
         |> filter(fn: fields)
         |> last()
-        |> toString()
         |> filter(fn: (r) => exists r.host and exists r.lineage)
+        |> group()
+
+// When each certificate is due, or 0: it ended. It stands before the certificate's targets and is summed up: a join takes minutes.
 ends =
     last_of(fields: (r) => r.domain == "all" and r._field == "renewal_due")
-        |> group()
-        |> sort(columns: ["_time"], desc: true)
-        |> map(
-            fn: (r) =>
-                ({host: r.host, lineage: r.lineage, key: r.host + "/" + r.lineage, due: r._value}),
-        )
-        |> unique(column: "key")
-deliveries =
-    last_of(
-        fields: (r) =>
-            r._field == "deployed" or r._field == "deployed_expiry" or r._field == "renewed"
-                or
-                r._field == "run_at" or r._field == "deploy_error",
-    )
-        |> filter(fn: (r) => exists r.target)
-        |> group()
-        |> pivot(
-            rowKey: ["_time", "host", "lineage", "target"],
-            columnKey: ["_field"],
-            valueColumn: "_value",
-        )
         |> sort(columns: ["_time"], desc: true)
         |> map(
             fn: (r) =>
                 ({
                     key: r.host + "/" + r.lineage,
-                    at: r.host + "/" + r.lineage + "/" + r.target,
+                    host: r.host,
+                    lineage: r.lineage,
+                    target: "none",
+                    number: 0,
+                    due: r._value,
+                    deployed: 0,
+                    expiry: 0,
+                    renewed: 0,
+                    run_at: 0,
+                    deploy_error: "none",
+                }),
+        )
+        |> unique(column: "key")
+moments =
+    last_of(
+        fields: (r) =>
+            r.target != "" and (r._field == "deployed" or r._field == "deployed_expiry" or r._field
+                    ==
+                    "renewed" or r._field == "run_at"),
+    )
+errors = last_of(fields: (r) => r.target != "" and r._field == "deploy_error")
+deliveries =
+    union(tables: [moments |> toString(), errors])
+        |> filter(fn: (r) => exists r.target)
+        |> pivot(
+            rowKey: ["_time", "host", "lineage", "target"],
+            columnKey: ["_field"],
+            valueColumn: "_value",
+        )
+        |> filter(fn: (r) => exists r.deployed and exists r.renewed and exists r.deploy_error)
+        |> sort(columns: ["_time"], desc: true)
+        |> map(
+            fn: (r) =>
+                ({
+                    key: r.host + "/" + r.lineage + "/" + r.target,
                     host: r.host,
                     lineage: r.lineage,
                     target: r.target,
+                    number: 1,
+                    due: 0,
                     deployed: int(v: r.deployed),
                     expiry: int(v: r.deployed_expiry),
                     renewed: int(v: r.renewed),
@@ -65,25 +82,20 @@ deliveries =
                     deploy_error: r.deploy_error,
                 }),
         )
-        |> unique(column: "at")
+        |> unique(column: "key")
 
-join(tables: {target: deliveries, end: ends}, on: ["key"])
+union(tables: [ends, deliveries])
+    |> group(columns: ["host", "lineage"])
+    |> sort(columns: ["number"])
+    |> cumulativeSum(columns: ["due"])
+    |> filter(fn: (r) => r.number == 1)
+    |> group()
     |> map(
         fn: (r) =>
-            ({
-                host: r.host_target,
-                lineage: r.lineage_target,
-                target: r.target,
-                deployed: r.deployed,
-                expiry: r.expiry,
-                renewed: r.renewed,
-                deploy_error: r.deploy_error,
-                seen: if r.run_at > 0 then r.run_at else int(v: now()) / second,
-                ended: r.renewed == 0 or int(v: r.due) == 0,
-                missing: r.renewed > 0 and int(v: r.due) > 0 and r.deployed < r.renewed,
+            ({r with seen: if r.run_at > 0 then r.run_at else int(v: now()) / second,
+                missing: r.renewed > 0 and r.due > 0 and r.deployed < r.renewed,
             }),
     )
-    |> group(columns: ["host", "lineage", "target"])
     |> map(
         fn: (r) =>
             ({
@@ -101,6 +113,7 @@ join(tables: {target: deliveries, end: ends}, on: ["key"])
                 expiry: time(v: r.expiry * second),
                 never: r.deployed == 0,
                 deploy_error: r.deploy_error,
-                ended: r.ended,
+                ended: r.renewed == 0 or r.due == 0,
             }),
     )
+    |> group(columns: ["host", "lineage", "target"])

@@ -22,22 +22,26 @@ second = 1000000000
 // A report that came so much later than the last look says that VERIFY was taken out of the settings: two days, in ns.
 given_up = 172800000000000
 
-from(bucket: bucket)
-    |> range(start: since)
-    |> filter(fn: (r) => r._measurement == measurement and r.domain == "all")
-    |> filter(
-        fn: (r) =>
+last_of = (fields) =>
+    from(bucket: bucket)
+        |> range(start: since)
+        |> filter(fn: (r) => r._measurement == measurement and r.domain == "all")
+        |> filter(fn: fields)
+        |> last()
+        |> filter(fn: (r) => exists r.host and exists r.lineage)
+        |> group()
+numbers =
+    last_of(
+        fields: (r) =>
             r._field == "not_before" or r._field == "renewal_due" or r._field == "served"
                 or
-                r._field == "served_expiry" or r._field == "not_served",
+                r._field == "served_expiry",
     )
-    |> last()
-    |> toString()
-    |> filter(fn: (r) => exists r.host and exists r.lineage)
-    |> group(columns: ["host", "lineage", "_field"])
-    |> sort(columns: ["_time"])
-    |> last()
+names = last_of(fields: (r) => r._field == "not_served")
+
+union(tables: [numbers |> toString(), names])
     |> group(columns: ["host", "lineage"])
+    |> sort(columns: ["_time"])
     |> reduce(
         identity: {
             at: 0,

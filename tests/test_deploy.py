@@ -343,10 +343,10 @@ def test_a_haproxy_that_is_down_gets_the_file_and_serves_it_when_it_starts(tmp_p
     done = deploy(hook, "--all")
     assert done.returncode == 1
     assert f"example.com not delivered to haproxy: {haproxy.socket}: Connection refused: does HAProxy run, and is socket" in done.stderr
-    renew(certbot_folder, "other", days_ago=1)
+    renew(certbot_folder, "another", days_ago=1)
     checked = deploy(hook, "--check")
-    assert "not ready: example.com not delivered to haproxy: " in checked.stderr and "other not delivered" in checked.stderr
-    shutil.rmtree(certbot_folder / "live" / "other")
+    assert "not ready: another not delivered to haproxy: " in checked.stderr
+    shutil.rmtree(certbot_folder / "live" / "another")
     with start_neighbours.haproxy(folder) as haproxy:
         assert haproxy.serves("example.com") == new
         assert_well(deploy(hook, "--all"), "nothing to do")
