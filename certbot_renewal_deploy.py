@@ -15,6 +15,7 @@ import hashlib
 import importlib
 import os
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -73,9 +74,10 @@ KINDS: dict[str, dict[str, tuple[Any, str]]] = {
 NAME = "certbot_renewal_deploy"
 TOML_FILE = f"{NAME}.toml"
 STATE_FILE = f"{NAME}.state"  # what which target has, for the next run and for the reports of certbot_renewal_report.py
+PATIENCE = 300  # seconds that a run waits for another one to end; certbot waits as long
 KEEP = 30 * 86400  # seconds: so long the state tells that a target ended, until a report told it
 FILE = r"[\w./@%+=:,~-]+"  # paths go through HAProxy's and sftp's command lines; neither quotes all characters alike
-HOST = r"(?!-)([\w.+-]+@)?(\[[\da-fA-F:.]+\]|[\w.-]+)(:\d{1,5})?"  # with a - in front it would be an option of ssh
+HOST = r"(?!-)([\w.+-]+@)?(\[[\da-fA-F:.]+\]|(?!-)[\w.-]+)(:\d{1,5})?"  # with a - in front it would be an option of ssh
 PEM = ("cert", "chain", "fullchain", "privkey")
 CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # and what stands for bytes that are no UTF-8
 
@@ -117,8 +119,9 @@ def read_targets(folder: str) -> list[Target]:
         with open(path, "rb") as file:
             tables = toml_library().load(file)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or f"{error}"
-        raise DeployError(f"{path}: {reason}: write it, as the README says, and let certbot's user read it") from None
+        if isinstance(error, OSError):
+            raise DeployError(f"{path}: {error.strerror}: write it, as docs/deliver.md says, and let certbot's user read it") from None
+        raise DeployError(f"{path}: {error}: it must be TOML, as in docs/deliver.md") from None
     for kind, found in tables.items():
         if kind not in KINDS or not isinstance(found, list) or not all(isinstance(table, dict) for table in found):
             faults.append(f"{kind} is no kind of target: each begins with [[{']], [['.join(KINDS)}]]")
@@ -330,12 +333,19 @@ class State:
 
 @contextlib.contextmanager
 def alone(folder: str) -> Iterator[None]:
-    """Waits for another run of this script to end: two would deliver the same to the same targets. Each has its timeouts."""
+    """Waits for another run of this script to end: two would deliver the same to the same targets. DeployError when it hangs."""
+    path, until, file = os.path.join(folder, f".{NAME}.lock"), time.monotonic() + PATIENCE, None
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # a folder that cannot be written to: at worst both deliver
-            # For its owner alone: whoever can open it could lock it, and certbot would wait for ever.
-            file = stack.enter_context(open(os.open(os.path.join(folder, f".{NAME}.lock"), os.O_WRONLY | os.O_CREAT, 0o600), "w"))
-            fcntl.flock(file, fcntl.LOCK_EX)
+            # For its owner alone: whoever can open it could lock it.
+            file = stack.enter_context(open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w"))
+        while file is not None:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            if time.monotonic() > until:
+                raise DeployError(f"{path}: another run has held it for {PATIENCE} s: look what it hangs at, and end it")
+            time.sleep(0.1)
         yield
 
 
@@ -370,6 +380,18 @@ def left(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0.05)
 
 
+def end_of_another_transaction(target: Target, name: str, deadline: float) -> None:
+    """Waits until nobody has begun to set another certificate. HAProxy 2.6 would take ours for that one. After two seconds it is aborted:
+    nobody takes so long, whoever began it was killed, and it would be in the way for ever."""
+    begin = time.monotonic()
+    while other := re.search(r"(?m)^\*(.+)$", ask_haproxy(target, "show ssl cert", deadline)):
+        if other[1] == name or time.monotonic() > deadline:
+            return
+        if time.monotonic() > begin + 2:
+            ask_haproxy(target, f"abort ssl cert {other[1]}", deadline)
+        time.sleep(0.1)
+
+
 def deliver_haproxy(target: Target, lineage: Lineage, row: Row, deadline: float, change: bool) -> str:
     """Puts the certificate into the running HAProxy, without a restart, then into the file that the next start reads."""
     name, crt_list = target.path("certificate", lineage), target.path("crt_list", lineage)
@@ -385,16 +407,19 @@ def deliver_haproxy(target: Target, lineage: Lineage, row: Row, deadline: float,
 
     try:
         shown = ask_haproxy(target, f"show ssl cert {name}", deadline)
+        if not change:
+            ask_haproxy(target, f"abort ssl cert {name}.check", deadline)  # there is none, but it takes level admin to be told so
         if hashlib.sha1(lineage.der).hexdigest().upper() not in shown:
             new = "Filename:" not in shown
             if new and not crt_list:
                 raise DeployError(f"HAProxy has no certificate {name}: correct certificate, or set crt_list to where a new one is added")
             if not change:
                 return "would get it, as a new one" if new else "would get it"
+            end_of_another_transaction(target, name, deadline)
             try:
                 if new:
                     says(f"new ssl cert {name}", "New empty certificate store")
-                says(f"set ssl cert {name} <<\n{pem}", "Transaction (created|updated) for certificate")
+                says(f"set ssl cert {name} <<\n{pem}", f"Transaction (created|updated) for certificate {re.escape(name)}!")
                 says(f"commit ssl cert {name}", "Success!")
             except DeployError:
                 with contextlib.suppress(DeployError):
@@ -433,7 +458,7 @@ def deliver_haproxy(target: Target, lineage: Lineage, row: Row, deadline: float,
             f"{unreached or 'HAProxy serves it'}, but {error.filename or file}: {error.strerror}: the next start would serve the old one"
         ) from None
     if unreached:
-        raise DeployError(unreached, down=True)
+        raise DeployError(f"{unreached} Its next start serves {file}", down=True)
     return ", ".join(done)
 
 
@@ -457,9 +482,9 @@ def vault(target: Target, deadline: float) -> Iterator[Any]:
     if not url:
         raise DeployError("url is empty, and so is VAULT_ADDR: set one to Vault's address", down=True)
     remedies = {
-        "Forbidden": "give the token's policy the right to it",
+        "Forbidden": "is the token still valid, and does its policy give the right to it?",
         "VaultDown": "unseal it",
-        "InvalidPath": "is mount a KV engine, and AppRole enabled?",
+        "InvalidPath": "is mount a KV engine?",
     }
     try:
         client = hvac.Client(
@@ -470,7 +495,11 @@ def vault(target: Target, deadline: float) -> Iterator[Any]:
             **({"verify": options["ca_file"]} if options["ca_file"] else {}),
         )
         if secrets["role_id_file"]:
-            client.auth.approle.login(secrets["role_id_file"], secrets["secret_id_file"])
+            try:
+                client.auth.approle.login(secrets["role_id_file"], secrets["secret_id_file"])
+            except (hvac.exceptions.InvalidRequest, hvac.exceptions.Forbidden, hvac.exceptions.InvalidPath) as error:
+                remedy = "correct role_id_file and secret_id_file; after five wrong tries Vault locks a role for 15 minutes"
+                raise DeployError(f"{url}: {shortened(str(error))}: {remedy}", down=True) from None
         elif not client.token:
             raise DeployError("no token for Vault: set token_file, role_id_file, or VAULT_TOKEN", down=True)
         try:
@@ -516,6 +545,10 @@ def update_secret(client: Any, target: Target, path: str, new: Callable[[dict[st
     for _ in range(10):
         found, version = read_secret(client, target, path)
         wanted = new(found)
+        if wanted != found and not change:
+            full, right = f"{target.options['mount']}/data/{target.options['path']}/{path}", "update" if version else "create"
+            if not {"root", right}.intersection(client.sys.get_capabilities([full])["data"][full]):
+                raise DeployError(f"the token may not {right} {full}: give its policy the right to it")
         if wanted == found or not change:
             return wanted != found
         try:
@@ -566,9 +599,10 @@ def what_counts(conf: str) -> str:
     return re.sub(r"(?m)^\s*(version|ari_retry_after)\s*=.*\n?", "", conf)
 
 
-def restore(target: Target, folder: str) -> list[str]:
-    """Rebuilds certbot's configuration folder out of Vault; returns in words what it did. What is as new on disk stays."""
-    done, os_umask = list[str](), os.umask(0o077)
+def restore(target: Target, folder: str) -> tuple[list[str], list[str]]:
+    """Rebuilds certbot's configuration folder out of Vault; returns in words what it did, and what is wrong with single entries. What is
+    as new on disk stays."""
+    done, wrong, umask = list[str](), list[str](), os.umask(0o077)
     try:
         with vault(target, time.monotonic() + target.options["timeout"]) as client:
             accounts, _ = read_secret(client, target, "accounts")
@@ -581,30 +615,34 @@ def restore(target: Target, folder: str) -> list[str]:
             answer = asked(client.secrets.kv.v2.list_secrets, target, "certificates")
             for name in answer["data"]["keys"] if answer else ():
                 found, _ = read_secret(client, target, f"certificates/{name}")
-                if found and re.fullmatch(r"[^/.][^/]*", name) and name.isprintable() and put_back(folder, name, found):
-                    done.append(name)
+                try:
+                    if found and put_back(folder, name, found):
+                        done.append(name)
+                except (KeyError, ValueError):
+                    wrong.append(f"{name} in Vault is no certificate of this script: remove it there")
     except OSError as error:
         raise DeployError(f"{error.filename or folder}: {error.strerror}: make it writable") from None
-    except (KeyError, ValueError):
-        raise DeployError(f"{name} in Vault is no certificate of this script: remove it there") from None
     finally:
-        os.umask(os_umask)
-    return done
+        os.umask(umask)
+    return done, wrong
 
 
 def put_back(folder: str, name: str, found: dict[str, str]) -> bool:
-    """Writes a lineage as certbot lays it out, unless what is there is as new; returns whether."""
-    live, archive, conf = (os.path.join(folder, *parts) for parts in (("live", name), ("archive", name), ("renewal", f"{name}.conf")))
+    """Writes a lineage as certbot lays it out, unless what is there is as new; returns whether. KeyError, ValueError: it is none."""
+    number, begin, conf = int(found["number"]), decode(found["fullchain"])[1], moved(found["conf"], "/etc/letsencrypt", folder)
+    if not re.fullmatch(r"[^/.][^/]*", name) or not name.isprintable() or not all(found[kind] for kind in PEM):
+        raise ValueError(name)
+    live, archive, renewal = (os.path.join(folder, *parts) for parts in (("live", name), ("archive", name), ("renewal",)))
     with contextlib.suppress(DeployError):
-        if read_lineage(live).not_before >= decode(found["fullchain"])[1]:
+        if read_lineage(live).not_before >= begin:
             return False
-    for path in (live, archive, os.path.dirname(conf)):
+    for path in (live, archive, renewal):
         os.makedirs(path, exist_ok=True)
-    there = [int(number[1]) for number in (re.fullmatch(r"cert(\d+)\.pem", entry) for entry in os.listdir(archive)) if number]
-    number = max([int(found["number"]), *(number + 1 for number in there)])
+    there = [int(entry[1]) for entry in (re.fullmatch(r"cert(\d+)\.pem", entry) for entry in os.listdir(archive)) if entry]
+    number = max([number, *(entry + 1 for entry in there)])
     for kind in PEM:
         replace_file(os.path.join(archive, f"{kind}{number}.pem"), found[kind], 0o600 if kind == "privkey" else 0o644)
-    replace_file(conf, moved(found["conf"], "/etc/letsencrypt", folder), 0o644)
+    replace_file(os.path.join(renewal, f"{name}.conf"), conf, 0o644)
     for kind in PEM:  # last, as their being there says that all is; one after the other, as certbot does it
         link = os.path.join(live, f"{kind}.pem")
         with contextlib.suppress(FileNotFoundError):
@@ -616,29 +654,43 @@ def put_back(folder: str, name: str, found: dict[str, str]) -> bool:
 
 # ---- OpenSSH ---------------------------------------------------------------------------------------------------------
 PLACE = """
-place() {  # moved into place; an old file hands down its owner and mode
-    if [ -e "$1" ]; then
-        was=$(stat -c '%u:%g %a' "$1" 2>/dev/null || stat -f '%u:%g %Lp' "$1")
-        [ "$(stat -c '%u:%g' "$1.new" 2>/dev/null || stat -f '%u:%g' "$1.new")" = "${was% *}" ] || chown "${was% *}" "$1.new"
-        chmod "${was#* }" "$1.new"
+real() { readlink -f "$1" 2>/dev/null || echo "$1"; }  # where a link leads to
+stat_of() { stat -c '%u:%g %a' "$1" 2>/dev/null || stat -f '%u:%g %Lp' "$1"; }
+ready() {  # an old file hands down its owner and mode
+    to=$(real "$1")
+    [ "$to" = "$1" ] || mv -f "$1.new" "$to.new"
+    if [ -e "$to" ]; then
+        was=$(stat_of "$to")
+        is=$(stat_of "$to.new")
+        [ "${is% *}" = "${was% *}" ] || chown "${was% *}" "$to.new"
+        chmod "${was#* }" "$to.new"
     else
-        chmod "$2" "$1.new"
+        chmod "$2" "$to.new"
     fi
 }
+"""
+LOOK = """
+for file in {key} {fullchain}; do
+    folder=$(dirname "$file")
+    [ -w "$folder" ] || {{ echo "$folder is not there, or may not be written to" >&2; exit 1; }}
+done
+cat {fullchain} 2>/dev/null || :
 """
 
 
 def deliver_ssh(target: Target, lineage: Lineage, row: Row, deadline: float, change: bool) -> str:
     """Copies certificate and key to a host, moves them into place there, and runs the reload command."""
-    options, host = target.options, target.options["host"]
+    options, parts = target.options, re.fullmatch(HOST, target.options["host"])
+    user, host, port = parts.groups("") if parts else ("", "", "")
     fullchain, key = (target.path(option, lineage) for option in ("fullchain", "key"))
     given = ["-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ServerAliveInterval=5", "-o", "ForwardAgent=no"]
     given += ["-o", f"ConnectTimeout={max(1, int(options['timeout']))}", *(["-F", options["config"]] if options["config"] else [])]
+    given += ["-o", f"Port={port[1:]}"] if port else []
 
     def shell(script: str) -> str:  # by way of stdin: no login shell has to be quoted for. In braces: it is read to its end before it runs
-        return run(["ssh", "-T", *given, f"ssh://{host}", "exec sh -s"], f"{{ set -e\n{script}\nexit; }}\n", deadline)
+        return run(["ssh", "-T", *given, user + host.strip("[]"), "exec sh -s"], f"{{ set -e\n{script}\nexit; }}\n", deadline)
 
-    same = lineage.pem["fullchain"].strip() in shell(f"cat {fullchain} 2>/dev/null || :")
+    same = lineage.pem["fullchain"].strip() in shell(LOOK.format(fullchain=fullchain, key=key))
     if same and not row.error:
         return ""
     if not change:
@@ -648,7 +700,7 @@ def deliver_ssh(target: Target, lineage: Lineage, row: Row, deadline: float, cha
         live = {f"{key}.new": os.path.realpath(os.path.join(lineage.live, "privkey.pem"))}
         live[f"{fullchain}.new"] = os.path.realpath(os.path.join(lineage.live, "fullchain.pem"))
         batch = "".join(f'put "{here}" {there}\n' for there, here in live.items())  # the key's mode here is its first one there
-        sftp = ["sftp", "-q", *given, "-b", "-", f"sftp://{host}"]
+        sftp = ["sftp", "-q", *given, "-b", "-", user + host]
         try:
             run(sftp, batch, deadline)
         except DeployError as error:
@@ -656,9 +708,11 @@ def deliver_ssh(target: Target, lineage: Lineage, row: Row, deadline: float, cha
                 with contextlib.suppress(DeployError):
                     run(sftp, "".join(f"-rm {there}\n" for there in live), deadline)
             raise
-        moves = f"{PLACE}\nplace {key} 600; place {fullchain} 644; mv -f {key}.new {key}; mv -f {fullchain}.new {fullchain}"
-    shell(f"{moves}\n( {options['reload'] or ':'}\n) </dev/null")
-    return "has it" if not same else "reloaded"
+        moves = " && ".join(f'mv -f "$(real {path}).new" "$(real {path})"' for path in (key, fullchain))
+        moves = f"{PLACE}\nready {key} 600; ready {fullchain} 644; {moves}"
+    failed = f"status=$?; echo '(reload; the files are {'as they should be' if same else 'in place'})' >&2; exit $status"
+    shell(f"{moves}\n( {options['reload'] or ':'}\n) </dev/null || {{ {failed}; }}")
+    return "reload ran" if same else "copied, reload ran" if options["reload"] else "copied"
 
 
 def run(command: Sequence[str], text: str, deadline: float, environ: Mapping[str, str] | None = None) -> str:
@@ -687,10 +741,12 @@ def run(command: Sequence[str], text: str, deadline: float, environ: Mapping[str
         lines = [line for line in (errors.strip() or out.strip()).splitlines() if line.strip()]
         words = shortened(" ".join(lines[-3:])) or "no word"
         remedies = {
+            "HAS CHANGED": "find out why before you replace it in known_hosts",
             "Host key verification": "put the host's key into known_hosts of certbot's user",
             "Permission denied (": "put the key of certbot's user into authorized_keys there",
+            "connect to host": "does its sshd run, and is hosts right?",
         }
-        remedy = next((f": {remedy}" for sign, remedy in remedies.items() if sign in words), "")
+        remedy = next((f": {remedy}" for sign, remedy in remedies.items() if sign in errors), "")
         raise DeployError(f"{command[0]} ended with status {child.returncode}: {words}{remedy}", down=child.returncode == 255)
     return out
 
@@ -700,8 +756,10 @@ def deliver_command(target: Target, lineage: Lineage, row: Row, deadline: float,
     """Runs a program. What it did is not to be seen: that it ended with 0 for this certificate is all that is known."""
     if row.fingerprint == lineage.fingerprint:  # which is noted only when it succeeded
         return ""
+    if not change and not shutil.which(target.options["command"][0]):
+        raise DeployError(f"{target.options['command'][0]}: not found: is it installed, and executable?")
     if not change:
-        return f"would run {target.options['command'][0]}"
+        return f"would run {shortened(' '.join(target.options['command']))}"
     renewed = {"RENEWED_LINEAGE": lineage.live, "RENEWED_DOMAINS": " ".join(lineage.names)}
     run(target.options["command"], "", deadline, {**os.environ, **renewed})
     return "ran"
@@ -872,7 +930,8 @@ def restore_all(targets: Sequence[Target], folder: str) -> None:
     if found is None:
         raise DeployError(f"{TOML_FILE} has no [[vault]] to restore from")
     with alone(folder):
-        done = restore(found, folder)
+        done, wrong = restore(found, folder)
+    say(*(f"{NAME}: warning: {text}" for text in wrong), stream=sys.stderr)
     say(f"restored into {folder}: {', '.join(done) or 'nothing, all of it is there, or Vault holds nothing yet'}")
 
 
@@ -894,20 +953,31 @@ def deliver_all(targets: Sequence[Target], folder: str, live: str, given: argpar
         if not os.stat(script).st_mode & 0o111:
             faults.append(f"{script} is not executable, so certbot ignores it: chmod 755 {script}")
     faults += [state.fault] if state.fault else []
-    faults += [f"{found.lineage} not delivered to {found.target}: {found.error}" for found in outcomes if found.error]
+    if given.check:  # what cannot be tried without doing it
+        outcomes = [found._replace(error=last_error(state, found)) if found.done and not found.error else found for found in outcomes]
+    for target, error in dict.fromkeys((found.target, found.error) for found in outcomes if found.error):
+        names = [found.lineage for found in outcomes if (found.target, found.error) == (target, error)]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        faults.append(f"{', '.join(names[:3])}{more} not delivered to {target}: {error}")
     if looking:
         say(*(f"{found.target:25} {found.lineage:25} {found.error or found.done or 'has it'}" for found in outcomes))
-        idle = [target.name for target in targets if not any(map(target.wants, lineages))]
-        say(*(f"{name:25} no certificate here is for it" for name in idle))
+        idle = [target.name for target in targets if lineages and not any(map(target.wants, lineages))]
+        faults += [f"no certificate here is for {name}: correct its lineages and names" for name in idle]
         if not faults and given.check:
             say(f"ready: {len(lineages)} certificates for {len(targets)} targets of {os.path.join(folder, TOML_FILE)}")
         return faults
     done = [f"{found.lineage} to {found.target}: {found.done}" for found in outcomes if found.done and not found.error]
     had = sum(1 for found in outcomes if not found.done and not found.error)
     if had:
-        done.append(f"{had} had it" if done else f"nothing to do: {had} had it")
+        done.append(f"{had} had it" if done or faults else f"nothing to do: {had} had it")
     say("; ".join(done) or "nothing delivered")
     return faults
+
+
+def last_error(state: State, found: Outcome) -> str:
+    """Why the last try of a delivery failed, "" if it did not."""
+    error = state.rows.get((found.lineage, found.target), Row()).error
+    return f"the last try: {error}. --all tries again" if error else ""
 
 
 if __name__ == "__main__":

@@ -31,8 +31,7 @@ from urllib.parse import urlencode
 __version__ = "0.1.0"
 
 # ---- Settings --------------------------------------------------------------------------------------------------------
-# Name: (default, meaning). Set them in certbot_renewal_report.env in certbot's configuration folder or in the environment
-# (the file wins: it is there on purpose), or edit the defaults here. This table is also what --help and the README print.
+# Name: (default, meaning): from certbot_renewal_report.env, else the environment, or edited here. --help and the README print it too.
 SETTINGS: dict[str, tuple[str, str]] = {
     "INFLUXDB_URL": ("http://127.0.0.1:8086", "InfluxDB 1.x, 2.x (3 takes writes too), or a Telegraf listener"),
     "INFLUXDB_VERSION": ("2", "2: /api/v2/write, for InfluxDB 1.8 and later; 1: /write (before 1.8, and Telegraf's influxdb_listener)"),
@@ -45,7 +44,7 @@ SETTINGS: dict[str, tuple[str, str]] = {
     "HOSTNAME": ("", "host tag; empty: the host's name. A container must set it"),
     "VERIFY": ("", "where run reports look whether a certificate is served: 443, host:993; for one lineage NAME=host:443, NAME=none"),
 }
-PLACE = r"(?:([^\s=]+)=)?(?:(?:(\[[\da-fA-F:.]+\]|[^\s/:=\[\]]+):)?(\d{1,5})|none)"  # lineage, host, port
+PLACE = r"(?!none\b)(?:([^\s=]+)=)?(?:(?:(\[[\da-fA-F:.]+\]|[^\s/:=\[\]]+):)?(\d{1,5})|none)"  # lineage, host, port
 URL = r"https?://(\[[\da-fA-F:.]+\]|[^\s/:?#@\[\]]+)(:\d{1,5})?(/[^\s?#@]*)?"
 RULES = {  # what a value must look like, and that in words
     "INFLUXDB_URL": (URL, "http:// or https://, host and port, as in http://127.0.0.1:8086; user and password belong in INFLUXDB_TOKEN"),
@@ -172,6 +171,7 @@ class Certificate(NamedTuple):
     not_before: int
     not_after: int
     renewal_due: int
+    der: bytes = b""
 
 
 def read_certificate(path: str, lineage: str, conf: str = "") -> Certificate:
@@ -184,10 +184,11 @@ def read_certificate(path: str, lineage: str, conf: str = "") -> Certificate:
         # Certificates spell IPv6 out; certbot, and so the published hook, writes the short form.
         found = [(kind, name.strip().lower()) for kind, name in decoded.get("subjectAltName", ()) if kind in ("DNS", "IP Address")]
         names = [name if kind == "DNS" else str(ipaddress.ip_address(name)) for kind, name in found]
+        der = binascii.a2b_base64("".join(re.findall(r"(?s)-BEGIN CERTIFICATE-----(.*?)-----END", text_of(path, []))[:1]))
     except (OSError, ValueError) as error:  # SSLError is an OSError
         reason = "not a certificate" if isinstance(error, (ssl.SSLError, ValueError)) else error.strerror
         raise ReportError(f"{path}: {reason}: look at it as root, with: certbot certificates") from None
-    return Certificate(lineage, names, not_before, not_after, due(not_before, not_after, renew_before_expiry(conf)))
+    return Certificate(lineage, names, not_before, not_after, due(not_before, not_after, renew_before_expiry(conf)), der)
 
 
 class Disk(NamedTuple):
@@ -287,8 +288,7 @@ def places_of(settings: Settings, found: Certificate) -> list[Place]:
 def looked_at(places: set[Place]) -> dict[Place, Any]:
     """The certificate (DER) that is served at each place, or in words why none is, of 50 places at a time."""
     seen: dict[Place, Any] = dict.fromkeys(places, "no answer")
-    queue, context = iter(sorted(places)), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # which one it is counts, not whose
+    queue, context = iter(sorted(places)), ssl._create_unverified_context()  # which one it is counts, not whose
 
     def work() -> None:
         for place in queue:
@@ -303,22 +303,28 @@ def looked_at(places: set[Place]) -> dict[Place, Any]:
     return dict(seen)
 
 
-def served_fields(settings: Settings, folder: str, disk: Disk, faults: list[str]) -> dict[str, tuple[str, str]]:
+def served_fields(settings: Settings, disk: Disk, faults: list[str]) -> dict[str, tuple[str, str]]:
     """What is served of each lineage that VERIFY is about: fields of its state, and words. Where nobody answers, what was known stays. A
     certificate that lies on disk under another lineage is as good: a name may have two."""
     wanted = {found.lineage: places for found in disk.certificates if (places := places_of(settings, found))}
     seen, fields = looked_at({place for places in wanted.values() for place in places}), {}
-    pems = [text_of(os.path.join(folder, "live", found.lineage, "cert.pem"), faults) for found in disk.certificates if wanted]
-    present = {binascii.a2b_base64(body) for pem in pems for body in re.findall(r"(?s)-BEGIN CERTIFICATE-----(.*?)-----END", pem)}
-    for lineage, places in wanted.items():
-        answers = {place: seen[place] for place in places if isinstance(seen[place], bytes)}
-        others = {n if (h, p) == (n, 443) else f"{n}@{h}:{p}": der for (h, p, n), der in answers.items() if der not in present}
+    for lineage, at in wanted.items():
+        answers = {place: seen[place] for place in at if isinstance(seen[place], bytes)}
+        others = {n if (h, p) == (n, 443) else f"{n}@{h}:{p}": der for (h, p, n), der in answers.items() if not fits(disk, der, lineage, n)}
         known = f",served_expiry={min(map(end_of, others.values()), default=0)}i,not_served={quoted(sorted(others) or ['none'])}"
         well, other = len(answers) - len(others), f", another one for {' '.join(sorted(others))}" if others else ""
-        fields[lineage] = (f",served={well}i{known if answers else ''}", f", served at {well} of {len(places)}{other}")
+        fields[lineage] = (f",served={well}i{known if answers else ''}", f", served at {well} of {len(at)}{other}")
         if not answers:
-            faults.append(f"nobody answers for {lineage} at {places[0][0]} ({seen[places[0]]}): correct VERIFY, or add {lineage}=none")
+            faults.append(f"nobody answers for {lineage} at {at[0][0]}:{at[0][1]} ({seen[at[0]]}): correct VERIFY, or add {lineage}=none")
+    if strange := sorted({part.partition("=")[0] for part in settings.verify.split() if "=" in part} - disk.lineages):
+        faults.append(f"VERIFY speaks of {' '.join(strange)}, which is no lineage here: see certbot certificates")
     return fields
+
+
+def fits(disk: Disk, der: bytes, lineage: str, name: str) -> bool:
+    """Whether a certificate lies on disk, as the lineage's, or as another's that holds the name, perhaps by a wildcard."""
+    names = {name, f"*.{name.partition('.')[2]}"}
+    return any(found.der == der and (found.lineage == lineage or names.intersection(found.names)) for found in disk.certificates)
 
 
 def end_of(der: bytes) -> int:
@@ -373,8 +379,7 @@ def run_point(settings: Settings, disk: Disk, failed: Sequence[str] | None, exit
 def delivery_points(settings: Settings, folder: str, found: Sequence[Certificate], run_at: int, now: int, faults: list[str]) -> list[str]:
     """What certbot_renewal_deploy.py noted: which certificate each target has, beside the one on disk, and why it has no newer one."""
     renewed, points = {certificate.lineage: certificate.not_before for certificate in found}, []
-    noted = text_of(os.path.join(folder, DEPLOY_FILE), faults, may_be_missing=True)
-    for lineage, target, has, begin, end, error in re.findall(DELIVERY, noted):
+    for lineage, target, has, begin, end, error in re.findall(DELIVERY, text_of(os.path.join(folder, DEPLOY_FILE), faults, True)):
         if has == "ended" or lineage in renewed:
             fields = f"deployed={begin}i,deployed_expiry={end}i,renewed={0 if has == 'ended' else renewed[lineage]}i,run_at={run_at}i"
             points.append(point(settings, f"{fields},deploy_error={quoted([error or 'none'])}", now, lineage=lineage, target=target))
@@ -541,7 +546,7 @@ class Report(NamedTuple):
 def report_of(settings: Settings, disk: Disk, now: int, run_reports: bool, folder: str = "", verify: bool = False) -> Report:
     """Renewals and state of all certificates. The time of a state is now, but never before its certificate began: a clock may be off."""
     renewals, states, says, faults = list[str](), list[str](), list[str](), [*disk.faults, *disk.broken.values()]
-    served = served_fields(settings, folder, disk, faults) if verify else {}
+    served = served_fields(settings, disk, faults) if verify else {}
     for found in disk.certificates:
         moment = max(now, found.not_before)
         if moment != now:
@@ -549,8 +554,8 @@ def report_of(settings: Settings, disk: Disk, now: int, run_reports: bool, folde
         fields, words = served.get(found.lineage, ("", ""))
         renewals += renewal_points(settings, found.lineage, found.names, found.not_before)
         states.append(state_point(settings, found, moment if run_reports else 0, moment, fields))
-        begin, due = utc(found.not_before), utc(found.renewal_due)
-        says.append(f"{found.lineage} renewed {begin}, {len(found.names)} names, next renewal due {due}{words}")
+        due = f"next renewal due {utc(found.renewal_due)}{words}"
+        says.append(f"{found.lineage} renewed {utc(found.not_before)}, {len(found.names)} names, {due}")
     states += delivery_points(settings, folder, disk.certificates, now if run_reports else 0, now, faults) if folder else []
     return Report([*renewals, *states], says, len(renewals), faults)
 
@@ -590,10 +595,9 @@ def run_report(settings: Settings, environ: Environ, folder: str, now: int, in_p
     disk = on_disk(folder)
     known = known_lineages(folder, disk.faults)
     report = report_of(settings, disk, now, not in_post or known is not None, folder, verify=not in_post)  # servers restart after hooks
-    status = exit_status_of(environ, report.faults)
+    status, after = exit_status_of(environ, report.faults), {} if history else known
     last = (run_point(settings, disk, failed_lineages(disk, environ, status, now), status, now),)
-    after = {} if history else known  # a first run report starts with what there is
-    older = [] if after is None else older_certificates(folder, disk, after, report.faults)
+    older = [] if after is None else older_certificates(folder, disk, after, report.faults)  # a first one starts with what there is
     renewals = [line for found in older for line in renewal_points(settings, found.lineage, found.names, found.not_before)]
     report = report._replace(lines=renewals + report.lines, renewals=len(renewals) + report.renewals, last=last)
     if in_post or disk.faults:  # where not all is seen, nothing is missed
@@ -601,8 +605,7 @@ def run_report(settings: Settings, environ: Environ, folder: str, now: int, in_p
     ended = sorted(set(known or {}) - disk.lineages)
     report.lines.extend(end_points(settings, ended, now))
     begin = {**dict.fromkeys(disk.broken, 0), **{found.lineage: found.not_before for found in disk.certificates}}
-    lines = [f"{lineage} {moment}\n" for lineage, moment in sorted(begin.items())]
-    known_now = "".join([f"# run report of {utc(now)}\n", *lines])
+    known_now = "".join([f"# run report of {utc(now)}\n", *(f"{lineage} {moment}\n" for lineage, moment in sorted(begin.items()))])
     return report._replace(ended=[f"{lineage} ended" for lineage in ended], known=known_now)
 
 
@@ -639,9 +642,8 @@ def keep(folder: str, report: Report) -> None:
     path = os.path.join(folder, KNOWN_FILE)
     try:
         if report.known:
-            old = "" if report.last else text_of(path, [])  # a deploy hook adds to it
             with open(path + ".new", "w", encoding="utf-8", opener=opened) as file:
-                file.write(old + report.known)
+                file.write(("" if report.last else text_of(path, [])) + report.known)  # a deploy hook adds to it
             os.replace(path + ".new", path)
     except OSError as error:
         remedy = "make it writable, or a certificate that ends must be told with --retire"

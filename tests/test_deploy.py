@@ -280,11 +280,18 @@ def test_what_haproxy_refuses_changes_nothing(tmp_path: Path, haproxy: HAProxy, 
     new = renew(certbot_folder)  # no transaction was left open
     assert_well(deploy(hook, "--all"))
     assert haproxy.serves("example.com") == new
+    pem, placeholder = (haproxy.certs / "example.com.pem").read_text(), haproxy.certs / "placeholder.pem"
+    begun = start_neighbours.haproxy_says(haproxy, f"set ssl cert {placeholder} <<\n{pem}")  # and never ended, as somebody who was killed
+    assert "Transaction created" in begun
+    other, new = haproxy.serves("placeholder.example.com"), renew(certbot_folder)
+    assert_well(deploy(hook, "--all"), "example.com to haproxy: serves it")
+    assert (haproxy.serves("example.com"), haproxy.serves("placeholder.example.com")) == (new, other)
 
 
 def test_what_haproxy_refuses_at_last_is_taken_back(tmp_path: Path, certbot_folder: Path) -> None:
     """The real one refuses a good certificate at no time; here one does, to see what it is told then."""
-    said, answers = list[str](), {"show": "Not found", "new": "New empty certificate store", "set": "Transaction created for certificate"}
+    said, answers = list[str](), {"show": "Not found", "new": "New empty certificate store"}
+    answers["set"] = f"Transaction created for certificate {tmp_path}/example.com.pem!"
 
     class Refusing(socketserver.StreamRequestHandler):
         """Refuses to commit."""
@@ -305,7 +312,7 @@ def test_what_haproxy_refuses_at_last_is_taken_back(tmp_path: Path, certbot_fold
         done = deploy(put_deploy_hook(certbot_folder, toml), "--all")
         server.shutdown()
     assert "example.com not delivered to haproxy: HAProxy refused: unable to load.: look at its log" in done.stderr
-    assert [command.split()[0] for command in said] == ["show", "new", "set", "commit", "abort", "del"]
+    assert [command.split()[0] for command in said] == ["show", "show", "new", "set", "commit", "abort", "del"]
     assert not (tmp_path / "example.com.pem").exists()
 
 
@@ -314,9 +321,11 @@ def test_a_stats_socket_without_level_admin_is_named(tmp_path: Path, certbot_fol
     with contextlib.ExitStack() as stack:
         haproxy = started(start_neighbours.haproxy(tmp_path / "haproxy", level="operator"), stack)
         assert isinstance(haproxy, HAProxy)
-        done = deploy(put_deploy_hook(certbot_folder, haproxy.target()), "--all")
-    assert done.returncode == 1
-    assert f"{haproxy.socket}: HAProxy answered: permission denied: write level admin behind stats socket in haproxy.cfg" in done.stderr
+        hook = put_deploy_hook(certbot_folder, haproxy.target())
+        done = [deploy(hook, argument) for argument in ("--check", "--all")]
+    for status, stderr in ((it.returncode, it.stderr) for it in done):
+        assert status == 1
+        assert f"{haproxy.socket}: HAProxy answered: permission denied: write level admin behind stats socket in haproxy.cfg" in stderr
 
 
 def test_a_certificate_of_another_key_goes_nowhere(tmp_path: Path, certbot_folder: Path) -> None:
@@ -345,7 +354,7 @@ def test_a_haproxy_that_is_down_gets_the_file_and_serves_it_when_it_starts(tmp_p
     assert f"example.com not delivered to haproxy: {haproxy.socket}: Connection refused: does HAProxy run, and is socket" in done.stderr
     renew(certbot_folder, "another", days_ago=1)
     checked = deploy(hook, "--check")
-    assert "not ready: another not delivered to haproxy: " in checked.stderr
+    assert "not ready: another, example.com not delivered to haproxy: " in checked.stderr
     shutil.rmtree(certbot_folder / "live" / "another")
     with start_neighbours.haproxy(folder) as haproxy:
         assert haproxy.serves("example.com") == new
@@ -457,10 +466,13 @@ def test_a_reload_that_fails_is_tried_again_without_another_copy(sshd: Sshd, tmp
     hook, _ = put_deploy_hook(certbot_folder, toml), renew(certbot_folder)
     done = deploy(hook, "--all")
     assert done.returncode == 1
-    assert re.search(r"example.com not delivered to ssh/127.0.0.1:\d+: ssh ended with status 3: nginx is sad", done.stderr)
+    said = r"example.com not delivered to ssh/127.0.0.1:\d+: ssh ended with status 3: nginx is sad \(reload; the files are in place\)"
+    assert re.search(said, done.stderr)
+    checked = deploy(hook, "--check")
+    assert re.search(r"not ready: .*: the last try: ssh ended with status 3: nginx is sad .* --all tries again", checked.stderr)
     copied = (there / "example.com.crt").stat().st_ino
     (tmp_path / "well").touch()
-    assert_well(deploy(hook, "--all"), "reloaded")
+    assert_well(deploy(hook, "--all"), "reload ran")
     assert ((there / "example.com.crt").stat().st_ino, lines_of(there / "reloads")) == (copied, ["reloaded"])
 
 
@@ -472,7 +484,7 @@ def test_hosts_are_each_on_their_own(sshd: Sshd, tmp_path: Path, certbot_folder:
         hook, _ = put_deploy_hook(certbot_folder, ssh_target(sshd, there, "timeout = 10", hosts)), renew_live(certbot_folder)
         done = deploy(hook, "--all")
     assert done.returncode == 1
-    assert f"to ssh/{sshd.host}: " in done.stdout
+    assert f"to ssh/{sshd.host}: copied, reload ran" in done.stdout
     assert f"not delivered to ssh/127.0.0.1:{closed}: ssh ended with status 255: " in done.stderr and "Connection refused" in done.stderr
     assert re.search(
         rf"not delivered to ssh/127.0.0.1:{hanging}: ssh (did not end in time|ended with status 255: .*timed out)", done.stderr
@@ -490,6 +502,53 @@ def test_a_host_key_that_is_not_known_is_refused(sshd: Sshd, tmp_path: Path, cer
     assert done.returncode == 1
     assert "Host key verification failed." in done.stderr and "put the host's key into known_hosts of certbot's user" in done.stderr
     assert list(there.iterdir()) == []
+
+
+def test_a_host_key_that_changed_is_no_new_one(sshd: Sshd, tmp_path: Path, certbot_folder: Path) -> None:
+    there, config, known = tmp_path / "there", tmp_path / "ssh_config", tmp_path / "known_hosts"
+    config.write_text(sshd.config.read_text().replace(str(sshd.config.parent / "known_hosts"), str(known)))
+    known.write_text(f"[127.0.0.1]:{sshd.port} {(sshd.config.parent / 'user.pub').read_text()}")
+    hook, _ = put_deploy_hook(certbot_folder, ssh_target(sshd, there).replace(str(sshd.config), str(config))), renew(certbot_folder)
+    done = deploy(hook, "--all")
+    assert "find out why before you replace it in known_hosts" in done.stderr and list(there.iterdir()) == []
+
+
+def test_files_are_put_where_links_lead_to(sshd: Sshd, tmp_path: Path, certbot_folder: Path) -> None:
+    there, real = tmp_path / "there", tmp_path / "real"
+    real.mkdir()
+    hook, _ = put_deploy_hook(certbot_folder, ssh_target(sshd, there)), renew(certbot_folder)
+    for kind in ("crt", "key"):
+        (real / kind).write_text("old")
+        (real / kind).chmod(0o640)
+        (there / f"example.com.{kind}").symlink_to(Path("..") / "real" / kind)
+    assert_well(deploy(hook, "--all"))
+    assert pair_fits(real / "crt", real / "key")
+    assert {path.name: path.stat().st_mode & 0o777 for path in real.iterdir()} == {"crt": 0o640, "key": 0o640}
+    assert all((there / f"example.com.{kind}").is_symlink() for kind in ("crt", "key"))
+    assert_well(deploy(hook, "--all"), "nothing to do")
+
+
+def test_a_folder_that_is_not_there_is_told_before_anything_is_copied(sshd: Sshd, tmp_path: Path, certbot_folder: Path) -> None:
+    toml = ssh_target(sshd, tmp_path / "there").replace(f'key = "{tmp_path}/there/', f'key = "{tmp_path}/nowhere/')
+    hook, _ = put_deploy_hook(certbot_folder, toml), renew(certbot_folder)
+    for argument in ("--check", "--all"):
+        done = deploy(hook, argument)
+        assert done.returncode == 1
+        assert f"ssh ended with status 1: {tmp_path}/nowhere is not there, or may not be written to" in done.stderr
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_ipv6_and_users_are_given_to_ssh_as_it_wants_them(tmp_path: Path, certbot_folder: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "ssh").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/said\nexit 255\n')
+    (tmp_path / "bin" / "ssh").chmod(0o755)
+    toml = "[[ssh]]\nhosts = ['deploy@[::1]:2222', 'web1']\nfullchain = '/x/{lineage}.crt'\nkey = '/x/{lineage}.key'\n"
+    hook, _ = put_deploy_hook(certbot_folder, toml), renew(certbot_folder)
+    assert deploy(hook, "--all", PATH=f"{tmp_path}/bin:{os.environ['PATH']}").returncode == 1
+    assert sorted(line.partition("ForwardAgent=no -o ConnectTimeout=30 ")[2] for line in lines_of(tmp_path / "said")) == [
+        "-o Port=2222 deploy@::1 exec sh -s",
+        "web1 exec sh -s",
+    ]
 
 
 def test_a_full_disk_on_another_server_leaves_nothing_half(sshd: Sshd, tmp_path: Path, certbot_folder: Path) -> None:
@@ -559,6 +618,7 @@ def test_a_command_that_fails_is_told_with_its_last_words_and_runs_again(tmp_pat
     assert done.returncode == 1
     assert "example.com not delivered to command: /bin/sh ended with status 1: the disk is" in done.stderr
     assert "not delivered to lost: no-such-program: No such file or directory: is it installed, and executable?" in done.stderr
+    assert "not delivered to lost: no-such-program: not found: is it installed, and executable?" in deploy(hook, "--dry-run").stderr
     assert "example.com to behind: ran" in done.stdout  # what it left behind does not hold certbot
     assert done.stderr.count("\n") == 1
     (tmp_path / "well").touch()
@@ -738,6 +798,30 @@ def test_a_fault_in_the_file_is_named(certbot_folder: Path, toml: str, says: str
     assert says in done.stderr and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
 
 
+def test_a_target_that_no_certificate_is_for_is_not_ready(certbot_folder: Path) -> None:
+    hook, _ = put_deploy_hook(certbot_folder, "[[command]]\ncommand = ['true']\nlineages = ['exmaple.com']\n"), renew(certbot_folder)
+    assert "not ready: no certificate here is for command: correct its lineages and names" in deploy(hook, "--check").stderr
+    assert_well(deploy(hook, "--all"), "nothing delivered")
+
+
+def test_many_certificates_that_fail_alike_are_told_of_once(certbot_folder: Path) -> None:
+    hook = put_deploy_hook(certbot_folder, "[[command]]\ncommand = ['false']\n")
+    for number in range(5):
+        renew(certbot_folder, f"c{number}")
+    done = deploy(hook, "--all")
+    assert done.stderr == "certbot_renewal_deploy: c0, c1, c2 and 2 more not delivered to command: false ended with status 1: no word\n"
+
+
+def test_another_run_that_hangs_is_not_waited_for_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certbot_renewal_deploy, "PATIENCE", 0.3)
+    with (
+        certbot_renewal_deploy.alone(str(tmp_path)),
+        pytest.raises(certbot_renewal_deploy.DeployError, match=r"another run has held it for 0.3 s: look what it hangs at, and end it"),
+        certbot_renewal_deploy.alone(str(tmp_path)),
+    ):
+        pass
+
+
 def test_a_path_that_no_command_line_takes_is_named(haproxy: HAProxy, certbot_folder: Path) -> None:
     hook, _ = put_deploy_hook(certbot_folder, haproxy.target()), renew(certbot_folder, "with space")
     done = deploy(hook, "--all")
@@ -760,7 +844,7 @@ def test_started_without_anything_to_do_it_says_how(certbot_folder: Path) -> Non
     assert f"not ready: {certbot_folder}/live: no certificate: get one with certbot" in done.stderr
     (certbot_folder / "certbot_renewal_deploy.toml").unlink()
     done = deploy(hook, "--all")
-    assert "certbot_renewal_deploy.toml: No such file or directory: write it, as the README says" in done.stderr
+    assert "certbot_renewal_deploy.toml: No such file or directory: write it, as docs/deliver.md says" in done.stderr
 
 
 def test_the_state_can_be_unreadable_or_lost(tmp_path: Path, certbot_folder: Path) -> None:

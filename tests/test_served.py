@@ -103,7 +103,7 @@ def test_a_server_that_was_not_restarted_serves_another_one(
     next_second()
     done = run_hook(certbot_folder, "--all", **settings)
     assert done.returncode == 1
-    assert "nobody answers for a at 127.0.0.1 (Connection refused): correct VERIFY, or add a=none" in done.stderr
+    assert f"nobody answers for a at 127.0.0.1:{running.ports['a']} (Connection refused): correct VERIFY, or add a=none" in done.stderr
     assert seen_of(influxdb, bucket, "a") == ["0", None, None]  # what was known stays
 
 
@@ -120,11 +120,20 @@ def test_a_deploy_hook_never_looks(hook: Callable[..., Ran], certbot_folder: Pat
 
 
 def test_one_of_two_certificates_of_a_name_is_enough(hook: Callable[..., Ran], tmp_path: Path, certbot_folder: Path) -> None:
-    for lineage in ("ecdsa", "rsa"):
-        renew(certbot_folder, lineage, "www.example.com")
-    with nginx(tmp_path / "nginx", certbot_folder, "ecdsa") as running:
-        done = hook("--all", "--dry-run", VERIFY=f"127.0.0.1:{running.ports['ecdsa']}")
-    assert (done.status, done.out.count('served=1i,served_expiry=0i,not_served="none"')) == (0, 2)
+    for lineage, name in (
+        ("ecdsa", "www.example.com"),
+        ("rsa", "www.example.com"),
+        ("other", "mail.example.org"),
+        ("wild", "*.example.com"),
+    ):
+        renew(certbot_folder, lineage, name)
+    with nginx(tmp_path / "nginx", certbot_folder, "ecdsa", "wild") as running:
+        verify = f"127.0.0.1:{running.ports['ecdsa']}"
+        done = hook("--all", "--dry-run", VERIFY=f"{verify} wild=none")
+        assert (done.status, done.out.count('served=1i,served_expiry=0i,not_served="none"')) == (0, 2)
+        assert f'not_served="mail.example.org@{verify}"' in done.out  # one that does not hold the name is none
+        done = hook("--all", "--dry-run", VERIFY=f"127.0.0.1:{running.ports['wild']} other=none")
+        assert (done.status, done.out.count('not_served="none"')) == (0, 3)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +158,13 @@ def test_where_verify_looks(verify: str, names: list[str], places: list[str]) ->
     assert [(name if host == name else f"{name}@{host}") + f":{port}" for host, port, name in found] == places
 
 
-@pytest.mark.parametrize("verify", ["https://example.com", "443,993", "a=b=443", "example.com", ":443", "123456"])
+def test_a_lineage_of_verify_that_is_not_there_is_named(hook: Callable[..., Ran], certbot_folder: Path) -> None:
+    renew(certbot_folder, "a")
+    done = hook("--all", "--dry-run", VERIFY="a=none a.example.com=443 b=none")
+    assert done.err == "certbot_renewal_report: VERIFY speaks of a.example.com b, which is no lineage here: see certbot certificates\n"
+
+
+@pytest.mark.parametrize("verify", ["https://example.com", "443,993", "a=b=443", "example.com", ":443", "123456", "none"])
 def test_a_wrong_verify_is_named(hook: Callable[..., Ran], certbot_folder: Path, verify: str) -> None:
     renew(certbot_folder, "a")
     done = hook("--all", "--dry-run", VERIFY=verify)
@@ -188,7 +203,7 @@ def test_from_a_server_that_was_not_restarted_to_the_mail_and_back(house: House,
         settings = {**influxdb.settings(bucket), "VERIFY": f"127.0.0.1:{running.ports['a']}"}
         assert run_hook(certbot_folder, "--all", **settings).returncode == 0
         subject = box.read()
-        assert subject.startswith("a on web1: renewed 20") and "but another one is served for a.example.com@127.0.0.1:" in subject
+        assert subject.startswith("a on web1: urgent, renewed 20") and "but another one is served for a.example.com@127.0.0.1:" in subject
         events = kapacitor.api("GET", "/alerts/topics/certbot_renewal/events").json()["events"]
         assert [event["state"]["level"] for event in events if "served" in event["id"]] == ["CRITICAL"]  # it expires in five days
         running.reload()

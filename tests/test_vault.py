@@ -200,7 +200,8 @@ def test_a_restore_that_was_killed_is_done_again(vault: Vault, tmp_path: Path) -
     assert (done.returncode, "example.com" in done.stdout) == (0, True)
     vault.api("POST", f"secret/data/{CERTIFICATE}", data={"fullchain": "rubbish"})
     done = deploy(put_deploy_hook(tmp_path, target(vault, tmp_path)), "restore")
-    assert "example.com in Vault is no certificate of this script: remove it there" in done.stderr
+    assert done.stderr == "certbot_renewal_deploy: warning: example.com in Vault is no certificate of this script: remove it there\n"
+    assert (done.returncode, list((tmp_path / "live").iterdir()) if (tmp_path / "live").exists() else []) == (0, [])
     assert deploy(hook, "--all").returncode == 0  # what is no certificate is written over
     assert deploy(hook, "--all").stdout == "nothing to do: 1 had it\n"
 
@@ -210,17 +211,21 @@ def test_what_vault_refuses_is_named(vault: Vault, tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     for toml, says in {
         target(vault, tmp_path, token="fake-wrong"): "permission denied",
-        target(vault, tmp_path, 'mount = "nowhere"'): "is mount a KV engine, and AppRole enabled?",
-        target(vault, tmp_path, 'mount = "nowhere"\nname = "restore"'): "is mount a KV engine, and AppRole enabled?",
+        target(vault, tmp_path, 'mount = "nowhere"'): "is mount a KV engine?",
+        target(vault, tmp_path, 'mount = "nowhere"\nname = "restore"'): "is mount a KV engine?",
         target(vault, tmp_path).replace(vault.url, url): f"{url}: Connection refused: does Vault run, and is url its address?",
         target(vault, tmp_path).replace(vault.url, ""): "url is empty, and so is VAULT_ADDR",
         target(vault, tmp_path).replace("/token", "/no-token"): f"token_file: {tmp_path}/no-token: No such file or directory",
         f'[[vault]]\nurl = "{vault.url}"\n': "no token for Vault: set token_file, role_id_file, or VAULT_TOKEN",
-        approle(vault, tmp_path, "renewing"): "give the token's policy the right to it",  # not the right to create
+        approle(vault, tmp_path, "renewing"): "does its policy give the right to it?",  # not the right to create
+        approle(vault, tmp_path, "renewing")
+        + "\n": "the token may not create secret/data/certbot/certificates/example.com: give its policy",
+        approle(vault, tmp_path, "renewing").replace("/secret_id", "/token"): "correct role_id_file and secret_id_file; after five wrong",
     }.items():
         hook = put_deploy_hook(tmp_path, toml)
         (tmp_path / "token").write_text("fake-wrong" if "permission" in says else TOKEN)
-        done = deploy(hook, "restore" if '"restore"' in toml else "--all", HOME=str(tmp_path))
+        argument = "restore" if '"restore"' in toml else "--check" if "may not" in says else "--all"
+        done = deploy(hook, argument, HOME=str(tmp_path))
         assert done.returncode == 1, toml
         assert says in done.stderr and done.stderr.count("\n") == 1 and "Traceback" not in done.stderr, done.stderr
         assert TOKEN not in done.stderr + done.stdout
