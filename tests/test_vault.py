@@ -14,10 +14,10 @@ import pytest
 
 import certbot_renewal_deploy
 import start_neighbours
-from conftest import require
-from start_certbot import DAY, KEY, Authority, Certbot, make_lineage
+from conftest import missing, require
+from start_certbot import DAY, KEY, Authority, Certbot, make_lineage, self_signed
 from start_neighbours import Vault, deploy, put_deploy_hook
-from start_servers import TOKEN, free_port
+from start_servers import TOKEN, MissingServer, free_port
 
 NOW = int(time.time())
 CERTIFICATE, ACCOUNTS = "certbot/certificates/example.com", "certbot/accounts"
@@ -232,6 +232,22 @@ def test_what_vault_refuses_is_named(vault: Vault, tmp_path: Path) -> None:
     environ = {"VAULT_ADDR": vault.url, "VAULT_TOKEN": TOKEN}
     done = deploy(put_deploy_hook(tmp_path, "[[vault]]\n"), "--all", **environ)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_over_https_the_ca_of_vaults_certificate_counts(vault: Vault, tmp_path: Path) -> None:
+    make_lineage(tmp_path, "example.com", ["example.com"], NOW - 1000, 90 * DAY, key=KEY)
+    port, pem = free_port(), self_signed(tmp_path / "vault.pem", "127.0.0.1")
+    https = f"listen 127.0.0.1:{port} ssl; ssl_certificate {pem}; ssl_certificate_key {pem};"
+    block = f"server {{ {https} location / {{ proxy_pass {vault.url}; }} }}"
+    toml = target(vault, tmp_path).replace(vault.url, f"https://127.0.0.1:{port}")
+    try:
+        with start_neighbours.nginx(tmp_path / "nginx", block):
+            done = deploy(put_deploy_hook(tmp_path, toml), "--all")
+            assert "certificate verify failed" in done.stderr and "does Vault run, and is url its address?" in done.stderr
+            done = deploy(put_deploy_hook(tmp_path, f'{toml}ca_file = "{pem}"\n'), "--all")
+            assert (done.returncode, done.stderr) == (0, "")
+    except MissingServer as error:
+        missing(error)
 
 
 def test_without_hvac_the_other_targets_get_the_certificate(tmp_path: Path) -> None:
