@@ -262,7 +262,7 @@ def test_what_is_overdue_on_a_host_is_one_mail_and_one_more_when_another_is(hous
     assert look() == ["web1: 1 not renewed, due: many01"]
 
 
-@EVERY
+@QUICK
 def test_a_host_that_fails_or_is_silent_is_one_mail_and_its_recovery_another(house: House, tmp_path: Path) -> None:
     influxdb, box = house.start_influxdb(), house.box
     bucket, now = influxdb.new_bucket(), int(time.time())
