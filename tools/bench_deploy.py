@@ -73,7 +73,7 @@ timeout = {TIMEOUT}
             begin = time.monotonic()
             done = deploy(hook, "--all")
             seconds = time.monotonic() - begin
-            print(f"{len(known)} hosts, {hanging} of them hang: {done.stdout.count('has it')} have it after {seconds:.1f} s", flush=True)
+            print(f"{len(known)} hosts, {hanging} of them hang: {done.stdout.count('copied')} have it after {seconds:.1f} s", flush=True)
     print(f"wanted: at most one timeout, {TIMEOUT} s, and 1 s")
 
 
