@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import functools
 import gc
 import hashlib
 import importlib
@@ -26,7 +27,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, Callable, NamedTuple, TextIO
+from typing import Any, Callable, NamedTuple, Optional, TextIO
 
 __version__ = "0.1.0"
 
@@ -78,6 +79,7 @@ PATIENCE = 300  # seconds that a run waits for another one to end; certbot waits
 KEEP = 30 * 86400  # seconds: so long the state tells that a target ended, until a report told it
 FILE = r"[\w./@%+=:,~-]+"  # paths go through HAProxy's and sftp's command lines; neither quotes all characters alike
 HOST = r"(?!-)([\w.+-]+@)?(\[[\da-fA-F:.]+\]|(?!-)[\w.-]+)(:\d{1,5})?"  # with a - in front it would be an option of ssh
+Change = Optional[Callable[[], None]]  # what notes that a change begins; None: only look
 PEM = ("cert", "chain", "fullchain", "privkey")
 CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # and what stands for bytes that are no UTF-8
 
@@ -392,7 +394,7 @@ def end_of_another_transaction(target: Target, name: str, deadline: float) -> No
         time.sleep(0.1)
 
 
-def deliver_haproxy(target: Target, lineage: Lineage, row: Row, deadline: float, change: bool) -> str:
+def deliver_haproxy(target: Target, lineage: Lineage, row: Row, deadline: float, change: Change) -> str:
     """Puts the certificate into the running HAProxy, without a restart, then into the file that the next start reads."""
     name, crt_list = target.path("certificate", lineage), target.path("crt_list", lineage)
     file, done, unreached = target.path("file", lineage) or name, list[str](), ""
@@ -560,7 +562,7 @@ def update_secret(client: Any, target: Target, path: str, new: Callable[[dict[st
     raise DeployError(f"{path}: somebody else writes it all the time")
 
 
-def deliver_vault(target: Target, lineage: Lineage, row: Row, deadline: float, change: bool) -> str:
+def deliver_vault(target: Target, lineage: Lineage, row: Row, deadline: float, change: Change) -> str:
     """Writes the certificate, its key and what certbot needs to renew it elsewhere."""
     folder = os.path.dirname(os.path.dirname(lineage.live))
     number = re.search(r"(\d+)\.pem$", os.path.realpath(os.path.join(lineage.live, "cert.pem")))
@@ -584,8 +586,8 @@ def deliver_vault(target: Target, lineage: Lineage, row: Row, deadline: float, c
 
     newer = list[bool]()
     with vault(target, deadline) as client:
-        changed = update_secret(client, target, "accounts", lambda found: {**found, **accounts}, change)
-        changed = update_secret(client, target, f"certificates/{lineage.name}", newest, change) or changed
+        changed = update_secret(client, target, "accounts", lambda found: {**found, **accounts}, bool(change))
+        changed = update_secret(client, target, f"certificates/{lineage.name}", newest, bool(change)) or changed
     return "has a newer one" if newer else "" if not changed else "holds it" if change else "would get it"
 
 
@@ -678,7 +680,7 @@ cat {fullchain} 2>/dev/null || :
 """
 
 
-def deliver_ssh(target: Target, lineage: Lineage, row: Row, deadline: float, change: bool) -> str:
+def deliver_ssh(target: Target, lineage: Lineage, row: Row, deadline: float, change: Change) -> str:
     """Copies certificate and key to a host, moves them into place there, and runs the reload command."""
     options, parts = target.options, re.fullmatch(HOST, target.options["host"])
     user, host, port = parts.groups("") if parts else ("", "", "")
@@ -710,6 +712,7 @@ def deliver_ssh(target: Target, lineage: Lineage, row: Row, deadline: float, cha
             raise
         moves = " && ".join(f'mv -f "$(real {path}).new" "$(real {path})"' for path in (key, fullchain))
         moves = f"{PLACE}\nready {key} 600; ready {fullchain} 644; {moves}"
+        change()  # should this run be stopped between moves and reload, the next one must know
     failed = f"status=$?; echo '(reload; the files are {'as they should be' if same else 'in place'})' >&2; exit $status"
     shell(f"{moves}\n( {options['reload'] or ':'}\n) </dev/null || {{ {failed}; }}")
     return "reload ran" if same else "copied, reload ran" if options["reload"] else "copied"
@@ -752,7 +755,7 @@ def run(command: Sequence[str], text: str, deadline: float, environ: Mapping[str
 
 
 # ---- Command ---------------------------------------------------------------------------------------------------------
-def deliver_command(target: Target, lineage: Lineage, row: Row, deadline: float, change: bool) -> str:
+def deliver_command(target: Target, lineage: Lineage, row: Row, deadline: float, change: Change) -> str:
     """Runs a program. What it did is not to be seen: that it ended with 0 for this certificate is all that is known."""
     if row.fingerprint == lineage.fingerprint:  # which is noted only when it succeeded
         return ""
@@ -766,7 +769,7 @@ def deliver_command(target: Target, lineage: Lineage, row: Row, deadline: float,
 
 
 # ---- Deliveries ------------------------------------------------------------------------------------------------------
-DELIVER: dict[str, Callable[[Target, Lineage, Row, float, bool], str]] = {
+DELIVER: dict[str, Callable[[Target, Lineage, Row, float, Change], str]] = {
     "haproxy": deliver_haproxy,
     "vault": deliver_vault,
     "ssh": deliver_ssh,
@@ -822,7 +825,9 @@ def deliver(targets: Sequence[Target], lineages: Sequence[Lineage], state: State
                     seconds = target.options["timeout"]
                     deadline = time.monotonic() + seconds
                     try:
-                        done = in_time(seconds + 0.5, lambda: DELIVER[target.kind](target, lineage, row, deadline, change))  # noqa: B023
+                        begun = row._replace(error="the last run was stopped while it delivered", at=int(time.time()))
+                        note = functools.partial(state.note, lineage.name, target.name, begun) if change else None
+                        done = in_time(seconds + 0.5, lambda: DELIVER[target.kind](target, lineage, row, deadline, note))  # noqa: B023
                     except DeployError as fault:
                         error, down = str(fault), str(fault) if fault.down else ""
                 if change:

@@ -476,6 +476,20 @@ def test_a_reload_that_fails_is_tried_again_without_another_copy(sshd: Sshd, tmp
     assert ((there / "example.com.crt").stat().st_ino, lines_of(there / "reloads")) == (copied, ["reloaded"])
 
 
+def test_a_run_that_is_stopped_before_the_reload_is_made_up_for(sshd: Sshd, tmp_path: Path, certbot_folder: Path) -> None:
+    there, pid = tmp_path / "there", tmp_path / "pid"
+    stop = f"test -e {tmp_path}/well || {{ until test -s {pid}; do sleep 0.05; done; kill -9 $(cat {pid}); exit 1; }}; echo reloaded"
+    hook, _ = put_deploy_hook(certbot_folder, ssh_target(sshd, there).replace("echo reloaded", stop)), renew(certbot_folder)
+    child = subprocess.Popen([sys.executable, str(hook), "--all"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    pid.write_text(f"{child.pid}\n")
+    assert child.wait(60) == -signal.SIGKILL
+    assert pair_fits(there / "example.com.crt", there / "example.com.key")
+    (tmp_path / "well").touch()
+    assert_well(deploy(hook, "--all"), "reload ran")
+    assert lines_of(there / "reloads") == ["reloaded"]
+    assert_well(deploy(hook, "--all"), "nothing to do")
+
+
 def test_hosts_are_each_on_their_own(sshd: Sshd, tmp_path: Path, certbot_folder: Path) -> None:
     there, closed = tmp_path / "there", free_port()
     with socket.create_server(("127.0.0.1", 0)) as silent:
