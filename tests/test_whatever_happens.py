@@ -91,7 +91,7 @@ class Host:
         requests.post(url, params=parameters, data=lines, headers=self.influxdb.headers, timeout=60).raise_for_status()
 
 
-@settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(events=EVENTS)
 def test_in_the_end_the_points_are_what_the_disk_says(influxdb: InfluxDB, events: list[tuple[str, str, str]]) -> None:
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
