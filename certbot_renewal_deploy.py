@@ -33,7 +33,7 @@ __version__ = "0.1.0"
 
 # ---- Targets ---------------------------------------------------------------------------------------------------------
 # What may stand in certbot_renewal_deploy.toml: kind of target, option: (default, meaning). None: it must be there. This table is
-# also what --help and the README print.
+# also what --help and docs/deliver.md print.
 COMMON: dict[str, tuple[Any, str]] = {
     "name": ("", "what reports and alerts call it; empty: the kind. For ssh the host follows, as in ssh/web1.example.com"),
     "lineages": ([], "the certificates that it gets, * stands for anything; empty: all of them"),
@@ -64,7 +64,7 @@ KINDS: dict[str, dict[str, tuple[Any, str]]] = {
         "hosts": (None, "a list of [user@]host[:port], or of names in OpenSSH's configuration"),
         "fullchain": (None, "where the certificate goes, with its chain: /etc/ssl/example/{lineage}.pem"),
         "key": (None, "where its key goes"),
-        "reload": ("", "the command to run there afterwards, once"),
+        "reload": ("", "the command to run there after each certificate that was copied"),
         "config": ("", "a file with OpenSSH's client configuration (ssh -F), for the key, the user, known hosts"),
         "parallel": (20, "so many hosts at the same time"),
     },

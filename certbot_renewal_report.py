@@ -64,8 +64,7 @@ STARTERS = ("/etc/systemd/system/**", "/etc/cron*", "/etc/cron*/*", "/var/spool/
 DELIVERY = r"(?m)^([^\t\n]+)\t([^\t\n]+)\t(\w+)\t(\d{1,12})\t(\d{1,12})\t\d{1,12}\t([^\t\n]*)$"  # a line of DEPLOY_FILE
 CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # and what stands for bytes that are no UTF-8
 DAY = 86400  # seconds
-CONNECT = 5  # seconds for one look at what is served
-PAUSE = 300  # seconds at most between the tries of --patience
+CONNECT, PAUSE = 5, 300  # seconds: for one look at what is served; at most between the tries of --patience
 BATCH = 5000  # lines in one request, as InfluxDB's documentation advises
 Environ = MutableMapping[str, str]
 # NAME=value, quoted or not, and a comment. Not every word is a name: a token alone on a line may end in ==, and is not to be shown.
@@ -171,7 +170,6 @@ class Certificate(NamedTuple):
     not_before: int
     not_after: int
     renewal_due: int
-    der: bytes = b""
 
 
 def read_certificate(path: str, lineage: str, conf: str = "") -> Certificate:
@@ -184,11 +182,10 @@ def read_certificate(path: str, lineage: str, conf: str = "") -> Certificate:
         # Certificates spell IPv6 out; certbot, and so the published hook, writes the short form.
         found = [(kind, name.strip().lower()) for kind, name in decoded.get("subjectAltName", ()) if kind in ("DNS", "IP Address")]
         names = [name if kind == "DNS" else str(ipaddress.ip_address(name)) for kind, name in found]
-        der = binascii.a2b_base64("".join(re.findall(r"(?s)-BEGIN CERTIFICATE-----(.*?)-----END", text_of(path, []))[:1]))
     except (OSError, ValueError) as error:  # SSLError is an OSError
         reason = "not a certificate" if isinstance(error, (ssl.SSLError, ValueError)) else error.strerror
         raise ReportError(f"{path}: {reason}: look at it as root, with: certbot certificates") from None
-    return Certificate(lineage, names, not_before, not_after, due(not_before, not_after, renew_before_expiry(conf)), der)
+    return Certificate(lineage, names, not_before, not_after, due(not_before, not_after, renew_before_expiry(conf)))
 
 
 class Disk(NamedTuple):
@@ -303,14 +300,18 @@ def looked_at(places: set[Place]) -> dict[Place, Any]:
     return dict(seen)
 
 
-def served_fields(settings: Settings, disk: Disk, faults: list[str]) -> dict[str, tuple[str, str]]:
+def served_fields(settings: Settings, folder: str, disk: Disk, faults: list[str]) -> dict[str, tuple[str, str]]:
     """What is served of each lineage that VERIFY is about: fields of its state, and words. Where nobody answers, what was known stays. A
     certificate that lies on disk under another lineage is as good: a name may have two."""
     wanted = {found.lineage: places for found in disk.certificates if (places := places_of(settings, found))}
     seen, fields = looked_at({place for places in wanted.values() for place in places}), {}
+    paths = {os.path.join(folder, "live", found.lineage, "cert.pem"): found for found in disk.certificates}
+    present = {binascii.a2b_base64(x): it for p, it in paths.items() for x in re.findall(r"(?s)E-----(.+?)-----END", text_of(p, faults))}
     for lineage, at in wanted.items():
         answers = {place: seen[place] for place in at if isinstance(seen[place], bytes)}
-        others = {n if (h, p) == (n, 443) else f"{n}@{h}:{p}": der for (h, p, n), der in answers.items() if not fits(disk, der, lineage, n)}
+        others = {
+            n if (h, p) == (n, 443) else f"{n}@{h}:{p}": der for (h, p, n), der in answers.items() if not fits(present.get(der), lineage, n)
+        }
         known = f",served_expiry={min(map(end_of, others.values()), default=0)}i,not_served={quoted(sorted(others) or ['none'])}"
         well, other = len(answers) - len(others), f", another one for {' '.join(sorted(others))}" if others else ""
         fields[lineage] = (f",served={well}i{known if answers else ''}", f", served at {well} of {len(at)}{other}")
@@ -321,10 +322,9 @@ def served_fields(settings: Settings, disk: Disk, faults: list[str]) -> dict[str
     return fields
 
 
-def fits(disk: Disk, der: bytes, lineage: str, name: str) -> bool:
-    """Whether a certificate lies on disk, as the lineage's, or as another's that holds the name, perhaps by a wildcard."""
-    names = {name, f"*.{name.partition('.')[2]}"}
-    return any(found.der == der and (found.lineage == lineage or names.intersection(found.names)) for found in disk.certificates)
+def fits(found: Certificate | None, lineage: str, name: str) -> bool:
+    """Whether what is served lies on disk, as the lineage's certificate, or as another's that holds the name, perhaps by a wildcard."""
+    return found is not None and (found.lineage == lineage or not {name, f"*.{name.partition('.')[2]}"}.isdisjoint(found.names))
 
 
 def end_of(der: bytes) -> int:
@@ -546,7 +546,7 @@ class Report(NamedTuple):
 def report_of(settings: Settings, disk: Disk, now: int, run_reports: bool, folder: str = "", verify: bool = False) -> Report:
     """Renewals and state of all certificates. The time of a state is now, but never before its certificate began: a clock may be off."""
     renewals, states, says, faults = list[str](), list[str](), list[str](), [*disk.faults, *disk.broken.values()]
-    served = served_fields(settings, disk, faults) if verify else {}
+    served = served_fields(settings, folder, disk, faults) if verify and settings.verify else {}
     for found in disk.certificates:
         moment = max(now, found.not_before)
         if moment != now:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
@@ -30,6 +31,13 @@ DELIVER = (ROOT / "docs" / "deliver.md").read_text()
 def test_each_hook_can_be_read_in_one_sitting(hook: Path, most: int) -> None:
     lines = [line for line in hook.read_text().splitlines() if line.strip()]
     assert len(lines) <= most
+
+
+@pytest.mark.parametrize("name", ["config_folder", "say", "shortened"])
+def test_what_both_hooks_need_is_the_same_in_both(name: str) -> None:
+    """Each is one file that needs no other, so some of it stands twice."""
+    twins = [inspect.getsource(getattr(module, name)) for module in (certbot_renewal_report, certbot_renewal_deploy)]
+    assert twins[0] == twins[1]
 
 
 @pytest.mark.parametrize("hook", [HOOK, DEPLOY_HOOK])

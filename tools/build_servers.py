@@ -164,7 +164,7 @@ def build(names: list[str]) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two builds at once would do everything twice
         missing = [p for p in missing if find(p.name) is None]
         print(
-            f"building {', '.join(p.name for p in missing)} into {BIN} (once; all of them take 20 to 25 minutes on two cores)", flush=True
+            f"building {', '.join(p.name for p in missing)} into {BIN} (once; all of them take 23 to 28 minutes on two cores)", flush=True
         )
         go = find_go()
         environ = {**os.environ, "GOFLAGS": "-buildvcs=false"}
