@@ -5,12 +5,14 @@ from __future__ import annotations
 import http.server
 import os
 import re
+import shutil
 import socket
 import socketserver
 import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +24,7 @@ import yaml
 
 import start_neighbours
 from conftest import missing, require
-from start_certbot import DAY, HOOK, Authority, Certbot, command, make_lineage, self_signed
+from start_certbot import DAY, HOOK, KEY, Authority, Certbot, command, make_lineage
 from start_servers import InfluxDB, MissingServer, binary, free_port, running, wait_for
 
 ROOT = HOOK.parent
@@ -223,10 +225,8 @@ def test_haproxy_forwards_challenges_to_certbot_and_redirects_everything_else(fr
 def test_a_certificate_is_served_as_soon_as_it_is_delivered_and_after_a_restart(front: Front) -> None:
     front.names.known |= {"web"}
     folder = front.folder / "letsencrypt"
-    live = make_lineage(folder, "example.com", ["example.com"], 1_790_000_000, DAY)
-    pem = self_signed(front.folder / "example.com.pem", "example.com").read_text()
-    for kind in ("fullchain", "chain", "cert", "privkey"):
-        (live / f"{kind}.pem").write_text(pem)
+    live = make_lineage(folder, "example.com", ["example.com"], int(time.time()) - 60, DAY, key=KEY)
+    shutil.copy(live / "cert.pem", front.folder / "example.com.pem")
     toml = (HAPROXY / "certbot_renewal_deploy.toml").read_text()
     (folder / "certbot_renewal_deploy.toml").write_text(front.here(toml))
     deploy = [sys.executable, str(ROOT / "certbot_renewal_deploy.py"), "--config-dir", str(folder), "--all"]

@@ -107,8 +107,6 @@ class Sshd:
 
     port: int
     config: Path
-    log: Path
-    pid: int
 
     @property
     def host(self) -> str:
@@ -143,11 +141,10 @@ Subsystem sftp {sftp}
 """)
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # where the unprivileged half of the server lives; Debian's unit makes it
-    log = folder / "sshd.log"
     apart = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs none {own} && exec "$@"', "sh"] if own else []
-    with running([*apart, program, "-D", "-e", "-f", str(folder / "sshd_config")], log) as child:
+    with running([*apart, program, "-D", "-e", "-f", str(folder / "sshd_config")], folder / "sshd.log") as child:
         wait_for(lambda: answers(port), "sshd", child=child)
-        yield Sshd(port, config, log, child.pid)
+        yield Sshd(port, config)
 
 
 @dataclass
