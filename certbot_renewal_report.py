@@ -61,6 +61,8 @@ DEPLOY_FILE = "certbot_renewal_deploy.state"  # what certbot_renewal_deploy.py n
 TURN_FILE = "certbot_renewal_report.turn"  # whose turn it is among the run reports that wait for InfluxDB: the last one's
 NAME = "certbot_renewal_report"
 STARTERS = ("/etc/systemd/system/**", "/etc/cron*", "/etc/cron*/*", "/var/spool/cron/**", "/etc/telegraf/**")  # --check looks there
+# What certbot says of a lineage at the end of a dry run, with --config-dir where its folder is another.
+DRY_RUN = r"(?m)^ +\S.*?/(?:live/([^/\n]+)/fullchain\.pem|renewal/([^/\n]+)\.conf) \((success|failure|parsefail)\)$"
 DELIVERY = r"(?m)^([^\t\n]+)\t([^\t\n]+)\t(\w+)\t(\d{1,12})\t(\d{1,12})\t\d{1,12}\t([^\t\n]*)$"  # a line of DEPLOY_FILE
 CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # and what stands for bytes that are no UTF-8
 DAY = 86400  # seconds
@@ -130,9 +132,9 @@ def read_env_file(path: str, faults: list[str]) -> dict[str, str]:
     return found
 
 
-def read_settings(environ: Environ, folder: str, script: str) -> Settings:
+def read_settings(environ: Environ, folder: str, script: str, env_file: str = ENV_FILE) -> Settings:
     """All settings, from the file, the environment, this script, in this order; ReportError names every fault at once."""
-    path, faults = os.path.join(folder, ENV_FILE), list[str]()
+    path, faults = os.path.join(folder, env_file), list[str]()
     in_file = read_env_file(path, faults)
     environ.update((name, in_file[name]) for name in PASSED_ON if name in in_file)  # where requests looks for them
     sources = {name: (default, script) for name, (default, _) in SETTINGS.items()}
@@ -231,7 +233,7 @@ def older_certificates(folder: str, disk: Disk, after: dict[str, int], faults: l
         paths = (f"{current[1]}{number}{current[3]}" for number in range(int(current[2]) - 1, 0, -1)) if current else ()
         for path in filter(os.path.exists, paths):
             try:
-                found = read_certificate(path, lineage)
+                found = read_certificate(path, lineage, text_of(os.path.join(folder, "renewal", lineage + ".conf"), []))
                 if found.not_before <= after.get(lineage, 0):
                     break
                 older.append(found)
@@ -349,10 +351,17 @@ def point(settings: Settings, fields: str, moment: int, **tags: str) -> str:
     return f"{','.join([escaped(settings.measurement, ', '), *pairs])} {fields} {moment}"
 
 
-def renewal_points(settings: Settings, lineage: str, names: Sequence[str], moment: int) -> list[str]:
-    """What the published hook wrote, at the time of the certificate: repeating it changes nothing."""
-    whole = point(settings, f"renewed_count={len(names)}", moment, domain="all", lineage=lineage)
+def renewal_points(settings: Settings, lineage: str, names: Sequence[str], moment: int, more: str = "") -> list[str]:
+    """What the published hook wrote, at the time of the certificate: repeating it changes nothing. And `more` fields of the first."""
+    whole = point(settings, f"renewed_count={len(names)}{more}", moment, domain="all", lineage=lineage)
     return [whole, *(point(settings, "renewed_count=1", moment, domain=name) for name in names)]
+
+
+def renewal_of(settings: Settings, found: Certificate) -> list[str]:
+    """The renewal that a certificate proves, with what history needs: for how many seconds it lives, and after how many it is due."""
+    more = f",lifetime={found.not_after - found.not_before}i,due_after={found.renewal_due - found.not_before}i"
+    more += f",names={quoted(found.names)}" if found.names else ""  # as in run_point
+    return renewal_points(settings, found.lineage, found.names, found.not_before, more)
 
 
 def state_point(settings: Settings, found: Certificate, run_at: int, now: int, served: str = "") -> str:
@@ -552,7 +561,7 @@ def report_of(settings: Settings, disk: Disk, now: int, run_reports: bool, folde
         if moment != now:
             faults.append(f"the clock of this host says {utc(now)}, before {found.lineage} was issued ({utc(moment)}): set the clock")
         fields, words = served.get(found.lineage, ("", ""))
-        renewals += renewal_points(settings, found.lineage, found.names, found.not_before)
+        renewals += renewal_of(settings, found)
         states.append(state_point(settings, found, moment if run_reports else 0, moment, fields))
         due = f"next renewal due {utc(found.renewal_due)}{words}"
         says.append(f"{found.lineage} renewed {utc(found.not_before)}, {len(found.names)} names, {due}")
@@ -598,7 +607,7 @@ def run_report(settings: Settings, environ: Environ, folder: str, now: int, in_p
     status, after = exit_status_of(environ, report.faults), {} if history else known
     last = (run_point(settings, disk, failed_lineages(disk, environ, status, now), status, now),)
     older = [] if after is None else older_certificates(folder, disk, after, report.faults)  # a first one starts with what there is
-    renewals = [line for found in older for line in renewal_points(settings, found.lineage, found.names, found.not_before)]
+    renewals = [line for found in older for line in renewal_of(settings, found)]
     report = report._replace(lines=renewals + report.lines, renewals=len(renewals) + report.renewals, last=last)
     if in_post or disk.faults:  # where not all is seen, nothing is missed
         return report
@@ -607,6 +616,27 @@ def run_report(settings: Settings, environ: Environ, folder: str, now: int, in_p
     begin = {**dict.fromkeys(disk.broken, 0), **{found.lineage: found.not_before for found in disk.certificates}}
     known_now = "".join([f"# run report of {utc(now)}\n", *(f"{lineage} {moment}\n" for lineage, moment in sorted(begin.items()))])
     return report._replace(ended=[f"{lineage} ended" for lineage in ended], known=known_now)
+
+
+def from_stdin() -> str:
+    """What is piped into this program; "" at a terminal."""
+    try:
+        with open(0, "rb", closefd=False) as stdin:
+            return "" if stdin.isatty() else stdin.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def dry_run_report(settings: Settings, said: str, now: int) -> Report:
+    """How each lineage fared in a dry run, by what certbot printed (2.1 to 5.8): fields of their own, neither a renewal nor a run."""
+    why = dict(re.findall(r"(?m)^Failed to renew certificate (.+?) with error: (.*)$", said))
+    ends = {live or conf: "" if how == "success" else why.get(live, how) for live, conf, how in re.findall(DRY_RUN, said)}
+    if not ends or "simulated renewals" not in said:
+        raise ReportError(f"stdin tells of no dry run: certbot renew --dry-run 2>&1 | {NAME}.py --after-dry-run")
+    fields = {name: f"dry_run_failed={int(end != '')}i,dry_run_error={quoted([shortened(end) or 'none'])}" for name, end in ends.items()}
+    failed = ", failed: " + " ".join(name for name, end in ends.items() if end) if any(ends.values()) else ", none failed"
+    points = [point(settings, text, now, domain="all", lineage=name) for name, text in fields.items()]
+    return Report(points, [f"dry run of {len(ends)} certificates{failed}"], 0, [])
 
 
 def exit_status_of(environ: Environ, faults: list[str]) -> int | None:
@@ -759,6 +789,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--stdout", action="store_true", help="with --all: print the report, for Telegraf's exec input; send nothing")
     parser.add_argument("--retire", nargs="+", metavar="NAME", help="tell that certificates are no longer on this host")
     parser.add_argument("--host", default="", help="with --retire: on that host, by its HOSTNAME")
+    parser.add_argument("--after-dry-run", action="store_true", help="tell how certbot renew --dry-run went, from what it printed: stdin")
     parser.add_argument("--check", action="store_true", help="prove the installation, with a real write of the certificates present")
     parser.add_argument("--dry-run", action="store_true", help="print the lines and where they would go, send nothing")
     parser.add_argument("--config-dir", metavar="DIR", help="certbot's configuration folder")
@@ -809,6 +840,8 @@ def report_once(given: argparse.Namespace, environ: Environ, script: str, folder
         settings = read_settings(environ, folder, script)
         if given.retire:
             report = retirement(settings, folder, given.host, given.retire, now)
+        elif given.after_dry_run:
+            report = dry_run_report(settings, from_stdin(), now)
         elif given.all or (in_post and not given.check):
             report = run_report(settings, environ, folder, now, in_post, given.history)
         elif given.check or (given.dry_run and not environ.get("RENEWED_DOMAINS") and not environ.get("RENEWED_LINEAGE")):

@@ -60,9 +60,14 @@ def test_a_renewal_arrives_as_points_and_state(influxdb: InfluxDB, certbot_folde
     assert done.stdout.count("\n") == 1
     points = influxdb.points(bucket)
     assert {p for p in points if p[1] == "renewed_count"} == renewals(begin)
+    whole = ("domain=all", "host=web1", "lineage=example.com")
+    told = {p for p in points if p[1] in ("lifetime", "due_after", "names")}
+    told_of = {"lifetime": f"{90 * DAY}", "due_after": f"{60 * DAY}", "names": " ".join(NAMES)}
+    assert told == {(str(begin), name, value, *whole) for name, value in told_of.items()}
+    points -= told
     state = {p[1]: p[2] for p in points if p[1] != "renewed_count"}
     assert state == {"not_before": str(begin), "renewal_due": str(begin + 60 * DAY), "not_after": str(begin + 90 * DAY), "run_at": "0"}
-    assert {p[3:] for p in points if p[1] != "renewed_count"} == {("domain=all", "host=web1", "lineage=example.com")}
+    assert {p[3:] for p in points if p[1] != "renewed_count"} == {whole}
     assert all(before <= int(p[0]) <= time.time() for p in points if p[1] != "renewed_count")
 
 

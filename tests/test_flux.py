@@ -103,7 +103,8 @@ def test_a_tag_more_makes_no_second_certificate(influxdb: InfluxDB) -> None:
         write(influxdb, bucket, state(lineage, now - 9 * DAY, at=now - 20 * DAY).replace(" ", f"{old} ", 1))
         write(influxdb, bucket, state(lineage, begin + 60 * DAY, at=now - 60).replace(" ", f"{new} ", 1))
         for tags, moment in ((old, now - 69 * DAY), (old, begin), (new, begin)):
-            write(influxdb, bucket, f"certbot_renewal,domain=all,host=web1,lineage={lineage}{tags} renewed_count=1 {moment}")
+            whole = f"certbot_renewal,domain=all,host=web1,lineage={lineage}{tags}"
+            write(influxdb, bucket, f'{whole} renewed_count=1,lifetime=7776000i,due_after=5184000i,names="{lineage}.example.com" {moment}')
             write(influxdb, bucket, f"certbot_renewal,domain={lineage}.example.com,host=web1{tags} renewed_count=1 {moment}")
     rows = run(influxdb, "overdue", bucket)
     assert {row["lineage"]: round(float(row["days_overdue"])) for row in rows} == {"gains": -59, "loses": -59}
@@ -113,7 +114,7 @@ def test_a_tag_more_makes_no_second_certificate(influxdb: InfluxDB) -> None:
     assert [round(float(row["age_days"])) for row in run(influxdb, "domains", bucket)] == [1, 1]
     history = [(seconds(row["time"]), row["lineage"]) for row in run(influxdb, "history", bucket)]
     assert history == [(at, lineage) for at in (now - 69 * DAY, begin) for lineage in ("gains", "loses")]
-    assert {row["names"] for row in run(influxdb, "history", bucket)} == {"gains.example.com loses.example.com"}
+    assert {row["names"] for row in run(influxdb, "history", bucket)} == {"gains.example.com", "loses.example.com"}
 
 
 def test_a_tag_more_makes_no_second_host(influxdb: InfluxDB) -> None:
@@ -177,14 +178,47 @@ def test_overdue_domains_counts_as_published(influxdb: InfluxDB) -> None:
 
 def test_history_tells_who_was_renewed_when(influxdb: InfluxDB) -> None:
     bucket, now = influxdb.new_bucket(), int(time.time())
-    for lineage, names, moment in (("a", ["a.example.com", "*.a.example.com"], now - DAY), ("b", ["b.example.com"], now - 60)):
-        write(influxdb, bucket, f"certbot_renewal,domain=all,host=web1,lineage={lineage} renewed_count={len(names)} {moment}")
-        write(influxdb, bucket, *(f"certbot_renewal,domain={name},host=web1 renewed_count=1 {moment}" for name in names))
-    rows = run(influxdb, "history", bucket)
-    assert [(seconds(r["time"]), r["host"], r["lineage"], r["count"], r["names"]) for r in rows] == [
-        (now - DAY, "web1", "a", "2", "*.a.example.com a.example.com"),
-        (now - 60, "web1", "b", "1", "b.example.com"),
+    whole = "certbot_renewal,domain=all,host=web1,lineage"
+    same_second = now - DAY  # whose names are whose is known all the same
+    for lineage, names, life in (("a", "a.example.com *.a.example.com", 90), ("b", "b.example.com", 45)):
+        due = life * DAY * 2 // 3
+        write(
+            influxdb,
+            bucket,
+            f'{whole}={lineage} renewed_count={names.count(" ") + 1},lifetime={life * DAY}i,due_after={due}i,names="{names}" {same_second}',
+            *(f"certbot_renewal,domain={name},host=web1 renewed_count=1 {same_second}" for name in names.split()),
+            state(lineage, now + DAY),
+        )
+    write(influxdb, bucket, f"{whole}=unreadable renewed_count=3 {now - 60}")
+    columns = ("host", "lineage", "count", "names", "lifetime_days", "due_after_days")
+    assert [(seconds(row["time"]), *(row[name] for name in columns)) for row in run(influxdb, "history", bucket)] == [
+        (same_second, "web1", "a", "2", "a.example.com *.a.example.com", "90", "60"),
+        (same_second, "web1", "b", "1", "b.example.com", "45", "30"),
+        (now - 60, "web1", "unreadable", "3", "unknown", "-1", "-1"),
     ]
+
+
+def test_failures_are_the_runs_that_left_something(influxdb: InfluxDB) -> None:
+    bucket, now = influxdb.new_bucket(), int(time.time())
+    write(
+        influxdb,
+        bucket,
+        run_point("web1", now - 2 * DAY, "a b", exit_status=1),
+        run_point("web1", now - DAY, exit_status=0),
+        run_point("web2", now - 60, unreadable="c"),
+    )
+    rows = [(seconds(row["time"]), row["host"], row["failed"], row["unreadable"]) for row in run(influxdb, "failures", bucket)]
+    assert rows == [(now - 60, "web2", "none", "c"), (now - 2 * DAY, "web1", "a b", "none")]
+
+
+def test_dry_runs_tell_how_the_last_one_went(influxdb: InfluxDB) -> None:
+    bucket, now = influxdb.new_bucket(), int(time.time())
+    for lineage, days, failed, error in (("a", 2, 1, "no route"), ("a", 1, 0, "none"), ("b", 2, 1, "no route")):
+        fields = f'dry_run_failed={failed}i,dry_run_error="{error}"'
+        write(influxdb, bucket, f"certbot_renewal,domain=all,host=web1,lineage={lineage} {fields} {now - days * DAY}")
+    write(influxdb, bucket, state("a", now + DAY))
+    rows = [(seconds(row["time"]), row["lineage"], row["failed"], row["dry_run_error"]) for row in run(influxdb, "dry_runs", bucket)]
+    assert rows == [(now - DAY, "a", "0", "none"), (now - 2 * DAY, "b", "1", "no route")]
 
 
 @pytest.mark.parametrize("path", ALL, ids=[path.stem for path in ALL])
@@ -212,8 +246,7 @@ def test_what_others_write_into_the_measurement_is_left_alone(influxdb: InfluxDB
 def test_the_readmes_command_gives_the_history_as_csv(server: Callable[[str], InfluxDB], name: str, number: int, tmp_path: Path) -> None:
     influxdb = server(name)
     bucket, now = influxdb.new_bucket(), int(time.time())
-    write(influxdb, bucket, f"certbot_renewal,domain=all,host=web1,lineage=a renewed_count=1 {now}")
-    write(influxdb, bucket, f"certbot_renewal,domain=a.example.com,host=web1 renewed_count=1 {now}")
+    write(influxdb, bucket, f'certbot_renewal,domain=all,host=web1,lineage=a renewed_count=1,names="a.example.com" {now}')
     (tmp_path / "flux").mkdir()
     text = (ROOT / "flux" / "history.flux").read_text().replace('"telegraf"', f'"{bucket}"')
     (tmp_path / "flux" / "history.flux").write_text(text)

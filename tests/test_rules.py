@@ -115,8 +115,9 @@ def test_a_report_is_points_of_the_renewal_and_one_of_the_state(hook: Callable[.
     live = make_lineage(certbot_folder, "example.com", names, BEGIN, 90 * DAY)
     *renewals, state = lines_of(hook("--dry-run", RENEWED_LINEAGE=str(live), RENEWED_DOMAINS=" ".join(names)))
     whole = {"host": "web1", "domain": "all", "lineage": "example.com"}
+    more = {"lifetime": 90 * DAY, "due_after": 60 * DAY, "names": " ".join(names)}
     assert renewals == [
-        {"measurement": "certbot_renewal", "tags": whole, "fields": {"renewed_count": 5.0}, "time": BEGIN},
+        {"measurement": "certbot_renewal", "tags": whole, "fields": {"renewed_count": 5.0, **more}, "time": BEGIN},
         *(
             {"measurement": "certbot_renewal", "tags": {"host": "web1", "domain": n}, "fields": {"renewed_count": 1.0}, "time": BEGIN}
             for n in names
