@@ -1,0 +1,361 @@
+"""The renewal board: what an administrator sees in a browser, in a terminal and in a spreadsheet, of a fleet that real hooks reported."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, sync_playwright
+
+import demo_fleet
+import start_servers
+from conftest import missing
+from demo_fleet import FLEET, Host, Lineage
+from start_certbot import DAY, command
+from start_servers import ORG, InfluxDB
+from test_kapacitor import run_point, state, write
+
+BOARD = Path(__file__).resolve().parent.parent / "board" / "certbot_renewal_board.py"
+NASTY = '<script>document.title="taken"</script>'
+STRANGE = Host(f"=cmd|{NASTY}", (Lineage('"><img src=x onerror=alert(1)>', 5, (NASTY,), late=()),))
+COLUMNS = {
+    "overdue": {"example.net on web2", "old.example.net on web2"},
+    "failing": {"intranet.example.net on web2", "mail.example.org on mail"},
+    "due": {"lists.example.org on mail"},
+    "ended": {"legacy.example.org on mail"},
+}
+
+
+@dataclass(frozen=True)
+class Made:
+    """How the board ended, and what it said."""
+
+    status: int
+    out: str
+    err: str
+
+
+def board(environ: dict[str, str], *arguments: str) -> Made:
+    """Runs the board as cron would."""
+    done = subprocess.run([sys.executable, str(BOARD), *arguments], env={**environ, "COLUMNS": "80"}, capture_output=True, timeout=120)
+    made = Made(done.returncode, done.stdout.decode(), done.stderr.decode())
+    assert "Traceback" not in made.err
+    assert made.err.count("\n") == (1 if made.status == 2 else 0)
+    return made
+
+
+@pytest.fixture(scope="session")
+def fleet(server: Callable[[str], InfluxDB], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, str]]:
+    """The fleet, reported into an InfluxDB by name: what it gives are the settings to read it with."""
+    known: dict[str, dict[str, str]] = {}
+
+    def get(name: str) -> dict[str, str]:
+        if name not in known:
+            influxdb = server(name)
+            bucket = influxdb.new_bucket()
+            demo_fleet.report([*FLEET, STRANGE], tmp_path_factory.mktemp("fleet"), influxdb, bucket, int(time.time()))
+            known[name] = influxdb.settings(bucket)
+        return known[name]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def made(fleet: Callable[[str], dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The board of the fleet, as a file."""
+    path = tmp_path_factory.mktemp("board") / "index.html"
+    assert board(fleet("influxd-1.12"), "--html", str(path)) == Made(1, "", "")
+    return path
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium."""
+    try:
+        program = command("chromium", "chromium")
+    except start_servers.MissingServer as error:
+        missing(error)
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def opened(browser: Browser, made: Path) -> Iterator[Callable[..., Page]]:
+    """Opens the board, or another file, and waits until it is ready. Nothing may be complained of, and nothing fetched."""
+    pages: list[Page] = []
+    wrong: list[str] = []
+
+    def open_page(path: Path = made, fragment: str = "", **options: Any) -> Page:
+        page = browser.new_page(**options)
+        pages.append(page)
+        page.on("console", lambda message: wrong.append(message.text))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda request: wrong.append(request.url) if not request.url.startswith(("file:", "blob:")) else None)
+        page.goto(f"file://{path}{fragment}")
+        page.wait_for_selector("body[data-ready]", state="attached")
+        return page
+
+    yield open_page
+    for page in pages:
+        page.close()
+    assert wrong == []
+
+
+def shown(page: Page, state: str) -> list[str]:
+    """The cards that can be seen in a column."""
+    cards = page.locator(f".{state} .card:visible")
+    return [f"{it.locator('h3').text_content()} on {it.get_attribute('data-host')}" for it in cards.all()]
+
+
+def test_each_certificate_stands_in_its_column(opened: Callable[..., Page]) -> None:
+    page = opened()
+    assert {column: set(shown(page, column)) for column in COLUMNS} == COLUMNS
+    assert len(shown(page, "renewed")) == 12
+    assert {it: page.locator(f".{it} .count").inner_text() for it in [*COLUMNS, "renewed"]} == {
+        **{column: str(len(names)) for column, names in COLUMNS.items()},
+        "renewed": "12",
+    }
+    assert [it.inner_text().splitlines()[0] for it in page.locator(".hosts h3").all()] == ["db1 silent", "web2 failing"]
+    overdue = page.locator(".card[data-name='example.net']")
+    text = overdue.inner_text()
+    for part in (
+        "63 days old",
+        "overdue by 3.1 days",
+        "could not renew it",
+        "with intranet.example.net old.example.net",
+        "Some challenges",
+    ):
+        assert part in text
+    assert re.search(r"Began .*, due .*, expires .*, 70 percent", overdue.locator(".life").get_attribute("aria-label") or "")
+    assert re.search(r"Renewed 4 times since", overdue.locator(".dots").get_attribute("aria-label") or "")
+    assert "9.1 days late" in (page.locator(".card[data-name='old.example.net'] .dots").get_attribute("aria-label") or "")
+    overdue.locator("summary").click()
+    assert "certbot renew --cert-name example.net --dry-run" in overdue.inner_text()
+    assert "www.example.net" in overdue.inner_text()
+    assert "not delivered to smtp2" in page.locator(".card[data-name='mail.example.org']").inner_text()
+
+
+def test_the_filter_is_in_the_page_and_in_its_address(opened: Callable[..., Page], made: Path) -> None:
+    page = opened()
+    page.keyboard.press("Tab")
+    for _ in range(20):  # by keyboard alone
+        if page.evaluate("document.activeElement.id") == "q":
+            break
+        page.keyboard.press("Tab")
+    page.keyboard.type("STATIC example")  # a name of the certificate, in another case
+    assert shown(page, "renewed") == ["example.com on web1"]
+    assert page.locator("#shown").inner_text() == "1 certificate"
+    assert page.locator(".overdue .count").inner_text() == "0"
+    page.locator("#q").fill("")
+    page.locator("#host").select_option("mail")
+    page.locator("#state").select_option("failing")
+    assert shown(page, "failing") == ["mail.example.org on mail"]
+    assert not page.locator(".renewed").is_visible()
+    assert page.locator("#history tr").count() == int(page.locator("#rows").inner_text()) > 0
+    assert {it.inner_text() for it in page.locator("#history td:nth-child(2)").all()} == {"mail"}
+    again = opened(fragment=page.url.partition(str(made))[2])
+    assert (again.locator("#host").input_value(), again.locator("#state").input_value()) == ("mail", "failing")
+    assert shown(again, "failing") == ["mail.example.org on mail"]
+
+
+def test_cards_are_sorted_as_asked_for(opened: Callable[..., Page]) -> None:
+    page = opened(fragment="#sort=name")
+    renewed = shown(page, "renewed")
+    assert renewed == sorted(renewed)
+    page.locator("#sort").select_option("age")
+    assert shown(page, "renewed")[0] == "blog.example.com on web1"
+    page.locator("#sort").select_option("")
+    assert shown(page, "renewed")[:2] == ["webmail.example.org on mail", "status.example.com on web1"]
+
+
+def test_the_download_has_the_rows_that_csv_prints(opened: Callable[..., Page], fleet: Callable[[str], dict[str, str]]) -> None:
+    page = opened()
+    with page.expect_download() as download:
+        page.locator("#csv").click()
+    downloaded = Path(download.value.path()).read_bytes().decode()
+    printed = board(fleet("influxd-1.12"), "--csv").out
+    assert downloaded == printed
+    rows = list(csv.DictReader(io.StringIO(printed, newline="")))
+    assert len(rows) == 69
+    assert page.locator("#history tr").count() == len(rows)
+
+
+def test_names_from_outside_are_text(opened: Callable[..., Page], fleet: Callable[[str], dict[str, str]]) -> None:
+    page = opened()
+    assert page.title() == "Certificates: 2 overdue"
+    card = page.locator(".card", has_text="onerror")
+    assert card.locator("h3").text_content() == STRANGE.lineages[0].name
+    assert card.get_attribute("data-host") == STRANGE.name
+    assert NASTY in (card.locator(".names").text_content() or "")
+    assert page.locator("img").count() == 0
+    row = next(row for row in csv.DictReader(io.StringIO(board(fleet("influxd-1.12"), "--csv").out, newline="")) if "cmd" in row["host"])
+    assert row["host"] == f"'{STRANGE.name}"  # no spreadsheet takes it for a formula
+    assert "\x1b" not in board(fleet("influxd-1.12")).out
+
+
+def test_a_page_that_nobody_makes_any_more_says_so(opened: Callable[..., Page], browser: Browser, made: Path) -> None:
+    page = opened()
+    assert page.locator("#stale").inner_text() == ""
+    page.clock.set_fixed_time(time.time() + 3 * 3600)
+    page.reload()
+    page.wait_for_selector("header.stale")
+    assert "This page is 3 hours old" in page.locator("#stale").inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everybody_can_use_it(opened: Callable[..., Page], scheme: str) -> None:
+    page = opened(color_scheme=scheme, viewport={"width": 390, "height": 844})
+    page.evaluate("for (const it of document.querySelectorAll('details')) it.open = true")
+    found = Axe().run(page).response["violations"]
+    assert [(it["id"], it["impact"]) for it in found if it["impact"] in ("serious", "critical")] == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390  # of a phone
+
+
+def test_it_prints(opened: Callable[..., Page]) -> None:
+    page = opened()
+    page.emulate_media(media="print")
+    assert not page.locator("#filter").is_visible()
+    assert len(page.pdf()) > 10_000
+    assert page.evaluate("getComputedStyle(document.querySelector('.card')).backgroundColor") == "rgb(255, 255, 255)"
+
+
+def test_on_each_influxdb_it_tells_the_same(influxdb: InfluxDB, fleet: Callable[[str], dict[str, str]], tmp_path: Path) -> None:
+    done = board(fleet(influxdb.name), "--json", "--html", str(tmp_path / "board.html"))
+    told = json.loads(done.out)
+    assert done.status == 1
+    assert told["counts"] == {"overdue": 2, "failing": 2, "due": 1, "renewed": 12, "ended": 1}
+    cards = {f"{card['lineage']} on {card['host']}": card for card in told["certificates"]}
+    assert {name: card["state"] for name, card in cards.items() if card["state"] != "renewed"} == {
+        name: column for column, names in COLUMNS.items() for name in names
+    }
+    assert cards["example.com on web1"]["names"] == ["example.com", "www.example.com", "*.static.example.com"]
+    assert cards["example.net on web2"]["dry_run_error"] == "Some challenges have failed."
+    assert cards["shop.example.com on web1"]["dry_run_error"] == "none"
+    blog = [row for row in told["renewals"] if row["lineage"] == "blog.example.com"]
+    assert [None if row["days_late"] is None else round(row["days_late"], 2) for row in blog] == [0.3, 6.5, None]
+    assert {row["lifetime_days"] for row in blog} == {90}
+    assert blog[0]["next_due"] == cards["blog.example.com on web1"]["due"] == blog[0]["time"] + 60 * DAY
+    assert [(host["host"], host["kind"]) for host in told["hosts"]] == [("db1", "silent"), ("web2", "failing")]
+    assert stat.S_IMODE((tmp_path / "board.html").stat().st_mode) == 0o644
+    assert [path.name for path in tmp_path.iterdir()] == ["board.html"]
+    recent = json.loads(board(fleet(influxdb.name), "--json", "--since", "40d").out)["renewals"]
+    assert 0 < len(recent) < len(told["renewals"])
+    assert all(row["days_late"] is not None for row in recent if row["lineage"] not in ("status.example.com", STRANGE.lineages[0].name))
+
+
+def test_the_table_names_what_is_wrong_and_the_status_says_so(server: Callable[[str], InfluxDB]) -> None:
+    influxdb = server("influxd-1.12")
+    bucket, now = influxdb.new_bucket(), int(time.time())
+    settings = influxdb.settings(bucket)
+    write(influxdb, bucket, state("fine.example.com", now + DAY, run_at=now), run_point("web1", now, exit_status=0))
+    well = board(settings)
+    assert (well.status, well.err) == (0, "")
+    assert re.search(r"renewed +fine\.example\.com +web1", well.out)
+    write(
+        influxdb, bucket, state("late.example.com", now - 2 * DAY, run_at=now), run_point("web2", now, unreadable="broken", exit_status=1)
+    )
+    late = board(settings)
+    assert late.status == 1
+    assert re.search(r"overdue +late\.example\.com +web1.*overdue by 2\.0 days", late.out)
+    assert re.search(r"failing +broken +web2.*it cannot be read", late.out)
+    assert "web2: certbot fails, unreadable: broken, exit status 1" in late.out
+    assert board(settings, "--crit", "3").status == 0
+
+
+def test_without_a_report_the_board_says_what_to_do(server: Callable[[str], InfluxDB], browser: Browser, tmp_path: Path) -> None:
+    influxdb = server("influxd-1.12")
+    settings, path = influxdb.settings(influxdb.new_bucket()), tmp_path / "board.html"
+    done = board(settings, "--html", str(path))
+    assert done.status == 2
+    assert "no report yet in" in done.err and "--check" in done.err
+    page = browser.new_page()
+    page.goto(f"file://{path}")
+    assert "No report yet" in page.inner_text("main") and "certbot_renewal_report.py --check" in page.inner_text("main")
+    page.close()
+
+
+def other_schema(influxdb: InfluxDB, lines: str) -> dict[str, str]:
+    """The settings for a bucket with something else in it."""
+    bucket = influxdb.new_bucket()
+    write(influxdb, bucket, *(f"{line} {int(time.time())}" for line in lines.splitlines()))
+    return influxdb.settings(bucket)
+
+
+PUBLISHED = "certbot_renewal,domain=all,host=web1 renewed_count=1\ncertbot_renewal,domain=a,host=web1 renewed_count=1"
+TEXTS = 'certbot_renewal,domain=all,host=web1,lineage=a renewal_due="x",not_after="y",run_at="z",not_before="w"'
+WRONG: dict[str, tuple[Callable[[InfluxDB], dict[str, str]], str, str]] = {  # what is wrong: the settings, what is said on 1.x, and on 2.x
+    "nobody there": (lambda db: {"INFLUXDB_URL": "http://127.0.0.1:1"}, "Connection refused: does it run, and is INFLUXDB_URL", ""),
+    "bucket": (lambda db: {**db.settings("nix")}, "correct INFLUXDB_BUCKET", ""),
+    "not a setting": (lambda db: {**db.settings("x"), "INFLUXDB_TIMEOUT": "x"}, "INFLUXDB_TIMEOUT is wrong", ""),
+    "other measurement": (lambda db: other_schema(db, "certbot_renewal,cpu=0 usage=1"), "correct INFLUXDB_BUCKET or MEASUREMENT", ""),
+    "other types": (lambda db: other_schema(db, TEXTS), "correct INFLUXDB_BUCKET or MEASUREMENT", ""),
+    "published hook": (lambda db: other_schema(db, PUBLISHED), "holds only renewals", ""),
+    "retention policy": (
+        lambda db: db.settings(f"{db.new_bucket()}/nix"),
+        "behind the slash in INFLUXDB_BUCKET",
+        "correct INFLUXDB_BUCKET",
+    ),
+    "token": (
+        lambda db: {**db.settings("x"), "INFLUXDB_TOKEN": "fake-Secret-7f3"},
+        "correct INFLUXDB_BUCKET",
+        "set INFLUXDB_TOKEN to a token that may read",
+    ),
+    "org": (lambda db: {**db.settings(db.new_bucket()), "INFLUXDB_ORG": "nix"}, "no report yet", "set INFLUXDB_ORG"),
+}
+
+
+@pytest.mark.parametrize("name", ["influxd-1.8", "influxd-2"])
+def test_bad_input_is_one_line_with_the_remedy_and_the_old_file_stays(server: Callable[[str], InfluxDB], tmp_path: Path, name: str) -> None:
+    influxdb, path = server(name), tmp_path / "board.html"
+    path.write_text("the old one")
+    for what, (settings, on_1, on_2) in WRONG.items():
+        done = board(settings(influxdb), "--html", str(path))
+        assert done.status == 2, what
+        assert ((on_2 or on_1) if influxdb.major == 2 else on_1) in done.err, what
+        assert "fake-Secret" not in done.err
+        if "no report yet" not in done.err:
+            assert path.read_text() == "the old one", what
+        path.write_text("the old one")
+
+
+def test_who_may_write_may_not_read(server: Callable[[str], InfluxDB], tmp_path: Path) -> None:
+    """A token of the hook, that is to say; and a user of 1.x likewise."""
+    with start_servers.influxdb("influxd-1.12", tmp_path / "influxdb", config="auth-enabled = true") as influxdb:
+        influxdb.command("CREATE USER admin WITH PASSWORD 'fake' WITH ALL PRIVILEGES")
+        for words in ("CREATE DATABASE telegraf", "CREATE USER hook WITH PASSWORD 'fake-Secret-7f3'", "GRANT WRITE ON telegraf TO hook"):
+            influxdb.command(words, u="admin", p="fake")
+        settings = {**influxdb.settings("telegraf"), "INFLUXDB_TOKEN": "hook:fake-Secret-7f3"}
+        assert "INFLUXDB_TOKEN the right to read telegraf" in board(settings).err
+        influxdb.command("GRANT READ ON telegraf TO hook", u="admin", p="fake")
+        assert "no report yet" in board(settings).err
+        assert "set INFLUXDB_TOKEN to" in board({**settings, "INFLUXDB_TOKEN": "hook:no"}).err
+    influxdb = server("influxd-2")
+    bucket = influxdb.new_bucket()
+    org = requests.get(f"{influxdb.url}/api/v2/orgs", params={"org": ORG}, headers=influxdb.headers, timeout=30).json()["orgs"][0]["id"]
+    permission = {"action": "write", "resource": {"type": "buckets", "orgID": org}}
+    wanted = {"orgID": org, "permissions": [permission]}
+    token = requests.post(f"{influxdb.url}/api/v2/authorizations", json=wanted, headers=influxdb.headers, timeout=30).json()["token"]
+    assert "or let the token read it" in board({**influxdb.settings(bucket), "INFLUXDB_TOKEN": token}).err
+
+
+def test_settings_come_from_a_file(fleet: Callable[[str], dict[str, str]], tmp_path: Path) -> None:
+    file = tmp_path / "board.env"
+    file.write_text("".join(f"{name}={value}\n" for name, value in fleet("influxd-1.12").items()))
+    assert board({}, "--env", str(file), "--json").status == 1
+    assert "correct --env" in board({}, "--env", str(tmp_path / "nix"), "--json").err
+    assert "give --html a file" in board({}, "--env", str(file), "--html", str(tmp_path / "nix" / "board.html")).err
