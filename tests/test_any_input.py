@@ -70,6 +70,7 @@ NAMES = (
 ENVIRON = st.dictionaries(st.sampled_from(NAMES), st.one_of(VALUE, HUGE.filter(lambda t: len(t) < 100_000)), max_size=6)
 OPTIONS = [
     "--all",
+    "--after-dry-run",
     "--history",
     "--stdout",
     "--check",

@@ -35,11 +35,12 @@ class Fleet:
         """The host of a certificate."""
         return f"host{number * self.hosts // self.certificates}"
 
-    def renewals(self, now: int) -> Iterator[str]:
-        """The last two renewals of every certificate and of its two names."""
-        for number, age in itertools.product(range(self.certificates), (0, 60 * DAY)):
+    def renewals(self, now: int, times: int = 2) -> Iterator[str]:
+        """The last renewals of every certificate and of its two names."""
+        for number, age in itertools.product(range(self.certificates), range(0, times * 60 * DAY, 60 * DAY)):
             host, lineage, moment = self.host(number), f"c{number}.example.com", began(number, now) - age
-            yield f"certbot_renewal,domain=all,host={host},lineage={lineage} renewed_count=2 {moment}"
+            told = f'renewed_count=2,lifetime={LIFE}i,due_after={LIFE * 2 // 3}i,names="{lineage} www.{lineage}"'
+            yield f"certbot_renewal,domain=all,host={host},lineage={lineage} {told} {moment}"
             for name in (lineage, f"www.{lineage}"):
                 yield f"certbot_renewal,domain={name},host={host} renewed_count=1 {moment}"
 

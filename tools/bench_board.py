@@ -1,0 +1,91 @@
+#!/usr/bin/env python3
+"""What the renewal board costs with 2,000 certificates on 100 hosts, 60 days of two reports a day and six renewals each: seconds to make
+it out of each InfluxDB, beside its slowest query alone, and in Chromium the milliseconds until it is ready, and for a filter and a sort.
+
+Start it with: make bench
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+import start_servers
+from bench_fleet import ROOT, Fleet, load, seconds
+from start_certbot import command
+
+FLEET = Fleet(2000, 100)
+RUNS = 5
+# From an input until the browser has laid the page out and may draw it: the next frame but one.
+STEP = """([id, value]) => new Promise((done) => {
+    const begin = performance.now();
+    const field = document.getElementById(id);
+    field.value = value;
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+    document.body.getBoundingClientRect();
+    const worked = performance.now() - begin;
+    requestAnimationFrame(() => requestAnimationFrame(() => done([worked, performance.now() - begin])));
+})"""
+
+
+def make(name: str, folder: Path) -> Path:
+    """Makes the board out of an InfluxDB, and prints how long that took."""
+    with start_servers.influxdb(name, folder / name, config="max-body-size = 0") as influxdb:
+        bucket, now, path = influxdb.new_bucket(), int(time.time()), folder / f"{name}.html"
+        load(influxdb, bucket, FLEET.renewals(now, 6))
+        for report in (FLEET.states, FLEET.runs):
+            load(influxdb, bucket, report(now, 60, 0))
+        history = seconds(influxdb, bucket, (ROOT / "flux" / "history.flux").read_text(), 3)
+        begin = time.perf_counter()
+        program = ROOT / "board" / "certbot_renewal_board.py"
+        done = subprocess.run([sys.executable, str(program), "--html", str(path)], env=influxdb.settings(bucket), timeout=600)
+        took = time.perf_counter() - begin
+        if done.returncode not in (0, 1):
+            raise RuntimeError(f"the board ended with status {done.returncode}")
+        print(f"{name:13} {took:8.1f} {history:9.1f} {took / history:7.2f} {path.stat().st_size / 1e6:8.1f}", flush=True)
+        return path
+
+
+def steps(page: Page, field: str, values: list[str]) -> tuple[float, float]:
+    """The median milliseconds of inputs into a field: of the work, and until it is drawn."""
+    took = [page.evaluate(STEP, [field, value]) for value in values]
+    return statistics.median(it[0] for it in took), statistics.median(it[1] for it in took)
+
+
+def look(path: Path) -> None:
+    """Prints what a browser needs for the board."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=command("chromium", "chromium"), args=["--no-sandbox"])
+        ready = []
+        for _ in range(RUNS):
+            page = browser.new_page(viewport={"width": 1400, "height": 1000})
+            page.goto(f"file://{path}")
+            ready.append(page.evaluate("performance.timing.loadEventEnd - performance.timing.navigationStart"))
+            if page.get_attribute("body", "data-ready") is None:
+                raise RuntimeError("loaded, and not ready")
+            filtered = steps(page, "q", ["c1", "c12", "c1234", "", "host7", "nothing at all", ""])
+            sorts = steps(page, "sort", ["name", "expiry", "host", ""])
+            page.close()
+        print(f"ready {statistics.median(ready):.0f}", end=", ")
+        print(f"filter {filtered[0]:.0f}, drawn after {filtered[1]:.0f}; sort {sorts[0]:.0f}, drawn after {sorts[1]:.0f} (ms)")
+        browser.close()
+
+
+def main() -> int:
+    """Prints a line for each InfluxDB, and one for the browser."""
+    print("influxdb         board   history   ratio       MB")
+    with tempfile.TemporaryDirectory(prefix="certbot-renewal-report-bench-") as folder:
+        for name in ("influxd-1.8", "influxd-1.12", "influxd-2"):
+            path = make(name, Path(folder))
+        look(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
