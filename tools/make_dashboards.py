@@ -183,13 +183,15 @@ def grafana_panel(number: int, panel: Panel) -> Json:
         return {**common, "type": "timeseries", "fieldConfig": {"defaults": defaults, "overrides": []}, "options": options}
     red = {"mode": "absolute", "steps": [{"color": "red", "value": None}]}
     cell = {"type": "color-background", "mode": "basic"}
-    overrides = [override("_time", custom_hidden=True)]
+    overrides = []
     if panel.alarm:
         overrides += [override(panel.alarm, thresholds=red, custom_cellOptions=cell)]
         overrides += [override("days_left", thresholds={"mode": "absolute", "steps": STEPS}, custom_cellOptions=cell)]
     defaults = {"custom": {"align": "auto", "cellOptions": {"type": "auto"}, "filterable": True}, "decimals": 1}
-    options = {"showHeader": True, "cellHeight": "sm"}
-    return {**common, "type": "table", "fieldConfig": {"defaults": defaults, "overrides": overrides}, "options": options}
+    options = {"showHeader": True, "cellHeight": "sm", "frameIndex": 0}
+    without = [{"id": "organize", "options": {"excludeByName": {"_time": True}}}]  # when it was asked
+    fields = {"defaults": defaults, "overrides": overrides}
+    return {**common, "type": "table", "fieldConfig": fields, "options": options, "transformations": without}
 
 
 def grafana() -> Json:
@@ -201,7 +203,7 @@ def grafana() -> Json:
 
     source = {"type": "datasource", "name": "datasource", "label": "InfluxDB", "query": "influxdb", "regex": "", "refresh": 1, "hide": 0}
     variables = [
-        {**source, "current": {}, "options": [], "multi": False, "includeAll": False},
+        {**source, "options": [], "multi": False, "includeAll": False},
         typed("bucket", "Bucket", "telegraf"),
         typed("measurement", "Measurement", "certbot_renewal"),
     ]
@@ -237,7 +239,7 @@ class Alert:
     judge: str  # Flux: thresholds, level(r): "crit", "warn" or "ok", and message(r), of a row with its _level
     numbers: dict[str, str]  # Grafana: by refId, in Flux
     rules: dict[str, tuple[str, str]]  # Grafana: severity, and what makes it fire, by the end of its name
-    summary: str  # Grafana: A, B, D are the numbers, C whether it fires
+    summary: str  # Grafana: A, B, D are the numbers, C is whether it fires; URGENT: said by rules of that name
     first: str = ""  # Flux: at the end of the query
 
 
@@ -362,7 +364,7 @@ message = (r) =>
 """,
         {"A": "r.days_missing", "B": "r.days_left"},
         OLD_RULES,
-        f"{ON_HOST}{{{{ if .Values.C.Value }}}}not delivered to {{{{ .Labels.target }}}}, renewed {AGO}, "
+        f"{ON_HOST}{{{{ if .Values.C.Value }}}}URGENTnot delivered to {{{{ .Labels.target }}}}, renewed {AGO}, "
         f"{{{{ if .Values.B.Value }}}}what it has {LEFT}{{{{ else }}}}it never got one{{{{ end }}}}"
         "{{ else }}delivered to {{ .Labels.target }}, or no longer for it{{ end }}",
     ),
@@ -384,7 +386,7 @@ message = (r) =>
 """,
         {"A": "r.days_unserved", "B": "r.days_left"},
         OLD_RULES,
-        f"{ON_HOST}{{{{ if .Values.C.Value }}}}renewed {AGO}, but another one is served, which {LEFT}"
+        f"{ON_HOST}{{{{ if .Values.C.Value }}}}URGENTrenewed {AGO}, but another one is served, which {LEFT}"
         "{{ else }}the renewed certificate is served, or no longer looked at{{ end }}",
     ),
 ]
@@ -425,7 +427,7 @@ def grafana_rule(alert: Alert, suffix: str) -> Json:
         "noDataState": "OK",
         "execErrState": "Error",
         "for": "0s",
-        "annotations": {"summary": ("urgent: " if suffix else "") + alert.summary, "description": alert.what},
+        "annotations": {"summary": alert.summary.replace("URGENT", "urgent, " if suffix else ""), "description": alert.what},
         "labels": {"severity": severity},
     }
 
@@ -517,9 +519,9 @@ INFLUXDB_HEAD = """\
 #   apiVersion: influxdata.com/v2alpha1
 #   kind: NotificationEndpointPagerDuty
 #   metadata: {name: certbot-renewal-endpoint}
-#   spec: {name: certbot renewals, url: https://events.pagerduty.com/v2/enqueue, routingKey: fake-routing-key}
+#   spec: {name: certbot renewals, url: https://influx.example.com, routingKey: fake-routing-key}
 #
-# and the rule with the same messageTemplate, and without currentLevel: WARN if that shall wake nobody.
+# (the url is what an incident links to) and the same messageTemplate; without currentLevel: WARN, if that shall wake nobody.
 """
 
 

@@ -1,0 +1,407 @@
+"""The dashboards and alerts of dashboards/: their queries on every InfluxDB, the template on a real InfluxDB 2 with a webhook, and for
+Chronograf and Grafana, which cannot be had here, what their documentation says of such a file."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import requests
+import yaml
+
+import make_dashboards
+import start_servers
+from conftest import require
+from make_dashboards import ALERTS
+from put_queries import ROOT
+from start_certbot import DAY
+from start_servers import InfluxDB, wait_for
+from test_delivery_alerts import delivery, served
+from test_flux import Rows
+from test_kapacitor import run_point, state, write
+
+FOLDER = ROOT / "dashboards"
+CHRONOGRAF: dict[str, Any] = json.loads((FOLDER / "chronograf.json").read_text())
+GRAFANA: dict[str, Any] = json.loads((FOLDER / "grafana.json").read_text())
+RULES: list[dict[str, Any]] = yaml.safe_load((FOLDER / "grafana-alerts.yaml").read_text())["groups"][0]["rules"]
+TEMPLATE = (FOLDER / "influxdb2.yml").read_text()
+DOCS = (ROOT / "docs" / "dashboards.md").read_text()
+MINUTE = 60
+
+
+def test_each_file_is_made_of_the_queries_as_they_are() -> None:
+    for path, text in make_dashboards.files().items():
+        assert path.read_text() == text, "run: python3 tools/make_dashboards.py"
+
+
+# ---- Queries ---------------------------------------------------------------------------------------------------------
+def fill(influxdb: InfluxDB) -> str:
+    """A bucket with a certificate in each kind of trouble, and one that is well."""
+    bucket, now = influxdb.new_bucket(), int(time.time())
+    old, new = now - 88 * DAY, now - 2 * DAY
+    write(
+        influxdb,
+        bucket,
+        state("fine", now + 30 * DAY),
+        state("late", now - 2 * DAY),
+        state("ended", 0),
+        state("a", now + DAY, host="web2", run_at=now - 3 * DAY, at=now - 3 * DAY),
+        run_point("web3", now - 60, failed="b", exit_status=1),
+        run_point("web4", now - 60, exit_status=0),
+        state("delivered", new + 60 * DAY),
+        delivery("haproxy", new, new, "delivered"),
+        delivery("vault", old, new, "delivered"),  # expires in two days
+        delivery("mail", 0, new, "delivered"),  # never got one
+        delivery("web", new - 60 * DAY, new, "delivered"),
+        served("served", new, 1, "none"),
+        served("elsewhere", new, 0, "elsewhere.example.com", now + 20 * DAY),
+        f"certbot_renewal,domain=all,host=web1,lineage=late renewed_count=1 {now - 3 * DAY}",
+        f"certbot_renewal,domain=late.example.com,host=web1 renewed_count=1 {now - 3 * DAY}",
+    )
+    return bucket
+
+
+TROUBLE = {
+    "Overdue": {"web1/late"},
+    "Silent hosts": {"web2"},
+    "Failing hosts": {"web3"},
+    "Not delivered": {"web1/delivered/vault", "web1/delivered/mail", "web1/delivered/web"},
+    "Not served": {"web1/elsewhere"},
+    "Certificates": {"web1/fine", "web1/late", "web2/a", "web1/delivered", "web1/served", "web1/elsewhere"},
+    "Names": {"web1/late.example.com"},
+    "Renewals per day": {"web1"},
+}
+FIRING = {
+    "renewal_overdue": {"web1/late"},
+    "renewal_failing": {"web3"},
+    "host_silent": {"web2"},
+    "certificate_not_delivered": TROUBLE["Not delivered"],
+    "certificate_not_delivered_urgent": {"web1/delivered/vault"},
+    "certificate_not_served": {"web1/elsewhere"},
+    "certificate_not_served_urgent": set[str](),
+}
+
+
+def who(row: dict[str, str]) -> str:
+    """What a row is about."""
+    return "/".join(row[key] for key in ("host", "lineage", "target", "domain") if key in row)
+
+
+def on(bucket: str, text: str) -> str:
+    """A query as an administrator sets it to his bucket."""
+    assert 'bucket = "telegraf"\n' in text
+    return text.replace('bucket = "telegraf"', f'bucket = "{bucket}"')
+
+
+def interpolated(text: str) -> str:
+    """A query with the values of Grafana's variables, as Grafana puts them in."""
+    values = {one["name"]: one.get("query", "") for one in GRAFANA["templating"]["list"]}
+    return re.sub(r"\$\{(\w+)\}|\$(\w+)|\[\[(\w+)\]\]", lambda found: values[found[1] or found[2] or found[3]], text)
+
+
+def fires(rule: dict[str, Any], numbers: dict[str, float]) -> bool:
+    """Whether the condition of a Grafana rule is true of the numbers of an instance."""
+    (condition,) = (one["model"] for one in rule["data"] if one["refId"] == rule["condition"])
+    if condition["type"] == "threshold":
+        (limits,) = condition["conditions"]
+        assert (limits["evaluator"]["type"], limits["unloadEvaluator"]["type"]) == ("gt", "lt")
+        return numbers[condition["expression"]] > float(limits["evaluator"]["params"][0])
+    python = re.sub(r"\$(\w)", lambda found: str(numbers[found[1]]), condition["expression"])
+    assert re.fullmatch(r"[-\d.e ><=!&|()]+", python)
+    return bool(eval(python.replace("&&", " and ").replace("||", " or ")))
+
+
+def test_every_panel_shows_what_is_wrong_and_every_rule_of_grafana_judges_it(influxdb: InfluxDB) -> None:
+    bucket = fill(influxdb)
+    shown: dict[str, Rows] = {}
+    for cell, panel in zip(CHRONOGRAF["dashboard"]["cells"], GRAFANA["panels"]):
+        text = cell["queries"][0]["query"]
+        assert interpolated(panel["targets"][0]["query"]) == text  # so that each is asked once
+        shown[cell["name"]] = influxdb.query(on(bucket, text))
+    assert {title: {who(row) for row in rows} for title, rows in shown.items()} == TROUBLE
+    assert sum(int(row["_value"]) for row in shown.pop("Renewals per day")) == 1
+    for rows in shown.values():
+        assert {row["table"] for row in rows} == {"0"}
+    (dashboard,) = (one for one in yaml.safe_load_all(TEMPLATE) if one["kind"] == "Dashboard")
+    for cell, chart in zip(CHRONOGRAF["dashboard"]["cells"], dashboard["spec"]["charts"]):
+        assert chart["queries"][0]["query"].rstrip() == cell["queries"][0]["query"]
+
+    answers: dict[str, Rows] = {}
+    for rule in RULES:
+        numbers: dict[str, dict[str, float]] = {}
+        for one in rule["data"][:-1]:
+            text = on(bucket, one["model"]["query"])
+            rows = answers[text] = answers.get(text) or influxdb.query(text)
+            for row in rows:
+                # One table, with text and exactly one number, and no time: otherwise Grafana sees no instances, or another one each time.
+                assert set(row) - {"", "result"} == {"table", "value", *(key for key in ("host", "lineage", "target") if key in row)}
+                assert row["table"] == "0"
+                numbers.setdefault(who(row), {})[one["refId"]] = float(row["value"])
+        assert {name for name, found in numbers.items() if fires(rule, found)} == FIRING[rule["title"]]
+        assert set(numbers) > FIRING[rule["title"]]  # those that are well are there, too: else nothing would ever recover
+
+
+# ---- Chronograf and Grafana: what their sources say of such a file ---------------------------------------------------
+def assert_no_overlap(places: list[tuple[int, int, int, int]], columns: int) -> None:
+    """No two panels lie on each other, and none is beyond the edge."""
+    taken = [(x + i, y + j) for x, y, width, height in places for i in range(width) for j in range(height)]
+    assert len(taken) == len(set(taken))
+    assert all(x < columns for x, _ in taken)
+
+
+def test_chronograf_can_read_its_file() -> None:
+    """As server/dashboards.go and server/cells.go of Chronograf 1.10 check it, and its interface imports it."""
+    assert set(CHRONOGRAF) == {"meta", "dashboard"}
+    cells = CHRONOGRAF["dashboard"]["cells"]
+    for cell in cells:
+        assert [(one["type"], one["source"]) for one in cell["queries"]] == [("flux", "")]  # "": Dynamic Source
+        assert set(cell["axes"]) <= {"x", "y", "y2"}
+        assert all(axis["base"] in ("10", "2") and axis["scale"] in ("linear", "log") for axis in cell["axes"].values())
+        assert all(len(color["hex"]) == 7 and isinstance(color["value"], str) for color in cell["colors"])
+        assert all(color["type"] in ("min", "max", "threshold", "text", "background", "scale") for color in cell["colors"])
+        assert cell["noteVisibility"] in ("default", "showWhenNoData")
+        assert cell["type"] in ("table", "bar")
+    assert len({cell["i"] for cell in cells}) == len(cells)
+    assert_no_overlap([(cell["x"], cell["y"], cell["w"], cell["h"]) for cell in cells], 12)
+
+
+def test_grafana_can_read_its_dashboard() -> None:
+    panels, names = GRAFANA["panels"], [one["name"] for one in GRAFANA["templating"]["list"]]
+    assert GRAFANA["schemaVersion"] >= 39 and "id" not in GRAFANA and names == ["datasource", "bucket", "measurement"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    assert_no_overlap([tuple(panel["gridPos"][side] for side in "xywh") for panel in panels], 24)
+    for panel in panels:
+        assert panel["type"] in ("table", "timeseries") and panel["title"] and panel["description"]
+        assert panel["datasource"] == {"type": "influxdb", "uid": "${datasource}"}
+        (target,) = panel["targets"]
+        assert target["refId"] == "A" and target["datasource"] == panel["datasource"]
+        assert set(re.findall(r"\$\{?(\w+)", target["query"])) == {"bucket", "measurement"} and "[[" not in target["query"]
+
+
+def test_grafana_can_read_its_alerts() -> None:
+    """As pkg/services/provisioning/alerting/rules_types.go and pkg/services/ngalert check it."""
+    text = (FOLDER / "grafana-alerts.yaml").read_text()
+    assert text.count("influxdb\n") == 1  # the data source is named in one place
+    assert len({rule["uid"] for rule in RULES}) == len({rule["title"] for rule in RULES}) == len(RULES) == 7
+    keys = {"uid", "title", "condition", "data", "noDataState", "execErrState", "for", "annotations", "labels"}
+    for rule in RULES:
+        assert set(rule) == keys and len(rule["uid"]) <= 40 and re.fullmatch(r"\w+", rule["uid"])
+        assert (rule["for"], rule["noDataState"], rule["execErrState"]) == ("0s", "OK", "Error")
+        assert rule["labels"]["severity"] in ("warning", "critical")
+        *queries, condition = rule["data"]
+        assert condition["refId"] == rule["condition"] and condition["datasourceUid"] == "__expr__"
+        numbers = {one["refId"] for one in queries}
+        expression = condition["model"]["expression"]
+        assert numbers >= set(re.findall(r"\b[A-Z]\b", expression)) and "A" in expression
+        for one in queries:
+            assert one["model"]["refId"] == one["refId"] and one["datasourceUid"] == "influxdb"
+            assert one["relativeTimeRange"]["from"] > one["relativeTimeRange"]["to"] == 0
+        said = rule["annotations"]["summary"] + rule["annotations"]["description"]
+        assert "$" not in said  # Grafana takes it for a variable of the environment
+        assert set(re.findall(r"\.Values\.(\w)", said)) <= {*numbers, "C"}
+        assert set(re.findall(r"\.Labels\.(\w+)", said)) == set(
+            re.findall(r"(\w+): r\.\1, ", queries[0]["model"]["query"].splitlines()[-2])
+        )
+        assert said.count("{{ if") == said.count("{{ end }}")
+
+
+# ---- InfluxDB 2 ------------------------------------------------------------------------------------------------------
+class Webhook:
+    """What a notification rule posts to: keeps it, and answers as it is told to."""
+
+    def __init__(self) -> None:
+        self.got: list[dict[str, Any]] = []
+        self.status = 200
+
+    def messages(self) -> list[str]:
+        """What arrived since it was last asked."""
+        got, self.got = self.got, []
+        return sorted(f"{one.get('_level')}: {one.get('_message')}" for one in got)
+
+
+@contextlib.contextmanager
+def webhook(hook: Webhook) -> Iterator[str]:
+    """Starts it on loopback; yields its address."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            hook.got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(hook.status)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/certificates"
+        server.shutdown()
+
+
+class Alerting:
+    """InfluxDB 2 with the template, whose tasks run as of any moment."""
+
+    def __init__(self, influxdb: InfluxDB) -> None:
+        self.influxdb = influxdb
+        self.org = self.get("orgs")["orgs"][0]["id"]
+
+    def get(self, path: str, **parameters: str) -> Any:
+        """What the API says."""
+        return requests.get(f"{self.influxdb.url}/api/v2/{path}", params=parameters, headers=self.influxdb.headers, timeout=30).json()
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        """Asks the API for something."""
+        answer = requests.post(f"{self.influxdb.url}/api/v2/{path}", json=body, headers=self.influxdb.headers, timeout=60)
+        assert answer.status_code < 300, answer.text
+        return answer.json()
+
+    def apply(self, template: str, **more: Any) -> str:
+        """Applies a template; its stack."""
+        contents = list(yaml.safe_load_all(template))
+        answer = self.post("templates/apply", {"orgID": self.org, "template": {"contents": contents}, **more})
+        assert not answer.get("errors")
+        return str(answer["stackID"])
+
+    def tasks(self) -> dict[str, str]:
+        """The tasks by name, the rules' too."""
+        rules = {one["name"]: one["taskID"] for one in self.get("notificationRules", orgID=self.org)["notificationRules"]}
+        return {**{one["name"]: one["id"] for one in self.get("tasks")["tasks"]}, **rules}
+
+    def run(self, at: int, *names: str) -> None:
+        """Runs tasks as of a moment, and waits until they have ended well."""
+        tasks = self.tasks()
+        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
+        runs = [f"tasks/{tasks[name]}/runs/{self.post(f'tasks/{tasks[name]}/runs', {'scheduledFor': moment})['id']}" for name in names]
+        for run in runs:
+            ended = wait_for(lambda: (one := self.get(run)) and one["status"] in ("success", "failed") and one, "the run of a task")  # noqa: B023
+            assert ended["status"] == "success", ended
+
+    def look(self, at: int, *names: str) -> None:
+        """Alerts look at a quarter of an hour, and the rule five minutes later."""
+        self.run(at, *(names or [alert.name for alert in ALERTS]))
+        self.run(at + 5 * MINUTE, "certbot renewals")
+
+
+def variant(template: str, number: int) -> str:
+    """The template with an endpoint from the comment on top."""
+    blocks = re.findall(r"(?m)(?:^#   .*\n)+", template)
+    endpoint = re.sub(r"(?m)^#   ", "", blocks[number])
+    edited = re.sub(r"(?s)apiVersion: \S+\nkind: NotificationEndpointHTTP\n.*?(?=---\n)", lambda _: endpoint, template)
+    return edited.replace("  endpointName:", '  messageTemplate: "${ r._message }"\n  endpointName:')
+
+
+def test_influxdb_2_tells_each_incident_once_and_its_recovery_once(tmp_path: Path) -> None:
+    require("influxd-2")
+    hook, port = Webhook(), start_servers.free_port()
+    start = int(time.time()) // (15 * MINUTE) * 15 * MINUTE - 8 * 15 * MINUTE
+    with webhook(hook) as url, contextlib.ExitStack() as stack:
+        influxdb = stack.enter_context(start_servers.influxdb("influxd-2", tmp_path, port))
+        house, bucket = Alerting(influxdb), influxdb.new_bucket()
+        template = on(bucket, TEMPLATE).replace("http://127.0.0.1:9999/certificates", url)
+        applied = house.apply(template)
+        assert {one["every"] for one in house.get("tasks")["tasks"]} == {"15m0s"}
+        assert house.get("notificationRules", orgID=house.org)["notificationRules"][0]["every"] == "5m0s"
+
+        begin, old = start - 2 * DAY, start - 88 * DAY
+        due = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(begin))
+        write(
+            influxdb,
+            bucket,
+            *(state("late", begin, host=host, at=start - 60) for host in ("web1", "web2")),
+            state("ending", begin, at=start - 60),
+            state("fine", start + DAY, at=start - 60),
+            state("a", start + DAY, host="web9", run_at=start - 3 * DAY, at=start - 3 * DAY),
+            run_point("web1", start - 60, failed="late other", exit_status=1),
+            state("delivered", begin + 60 * DAY, host="web1", at=start - 60),
+            delivery("haproxy", begin - 60 * DAY, begin, "delivered", at=start - 60),
+            delivery("vault", old, begin, "delivered", at=start - 60),
+            served("served", begin, 0, "served.example.com", start + DAY, at=start - 60),
+        )
+        house.look(start)
+        late = ("late on web1", "late on web2", "ending on web1")
+        days = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(start - 3 * DAY))
+        expiry = [time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(at)) for at in (begin + 30 * DAY, old + 90 * DAY, start + DAY)]
+        assert hook.messages() == sorted(
+            [
+                *(f"crit: {name}: not renewed, due since {due}, 28.0 days left" for name in late),
+                "warn: web1: certbot fails, not renewed: late other, exit status 1",
+                f"crit: web9: no report of certbot for 3.0 days, last {days} of a",
+                f"warn: delivered on web1: not delivered to haproxy, renewed {due}, what it has expires {expiry[0]}",
+                f"crit: delivered on web1: urgent, not delivered to vault, renewed {due}, what it has expires {expiry[1]}",
+                f"crit: served on web1: urgent, renewed {due}, but another one is served for served.example.com, which expires {expiry[2]}",
+            ]
+        )
+        # InfluxDB starts anew; and most hosts are not heard, so that one that is silent is neither told of nor well again.
+        stack.close()
+        house.influxdb = influxdb = stack.enter_context(start_servers.influxdb("influxd-2", tmp_path, port))
+        at = start + 6 * MINUTE
+        write(influxdb, bucket, state("a", at + DAY, host="web8", run_at=at - 3 * DAY, at=at))
+        write(influxdb, bucket, *(state("a", at + DAY, host=host, run_at=at, at=at) for host in ("web5", "web6", "web7")))
+        house.look(start + 15 * MINUTE)
+        assert hook.messages() == []
+
+        # Nobody hears of the next one at first.
+        hook.status = 503
+        write(influxdb, bucket, state("next", begin, at=start + 21 * MINUTE))
+        house.look(start + 30 * MINUTE, "renewal_overdue")
+        assert hook.messages() == [f"crit: next on web1: not renewed, due since {due}, 28.0 days left"]
+        hook.status = 204  # many a webhook says so, and InfluxDB takes it for a failure
+        house.look(start + 45 * MINUTE, "renewal_overdue")
+        assert hook.messages() == [f"crit: next on web1: not renewed, due since {due}, 28.0 days left"]
+        house.look(start + 60 * MINUTE, "renewal_overdue")
+        assert hook.messages() == []
+
+        at = start + 66 * MINUTE
+        new = at + 60 * DAY
+        write(
+            influxdb,
+            bucket,
+            *(state("late", new, host=host, at=at) for host in ("web1", "web2")),
+            state("next", new, at=at),
+            state("ending", 0, at=at),
+            state("a", at + DAY, host="web9", run_at=at, at=at),
+            run_point("web1", at, exit_status=0),
+            delivery("haproxy", begin, begin, "delivered", at=at),
+            delivery("vault", 0, 0, "delivered", at=at),
+            served("served", begin, 1, "none", at=at),
+        )
+        hook.status = 200
+        house.look(start + 75 * MINUTE)
+        due = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(new))
+        assert hook.messages() == sorted(
+            [
+                *(f"ok: {name}: renewed, next due {due}" for name in ("late on web1", "late on web2", "next on web1")),
+                "ok: ending on web1: no longer on this host",
+                "ok: web1: certbot runs well again",
+                "ok: web9: reports again",
+                "ok: delivered on web1: delivered to haproxy",
+                "ok: delivered on web1: no longer for vault",
+                "ok: served on web1: the renewed certificate is served",
+            ]
+        )
+        house.look(start + 90 * MINUTE)
+        assert hook.messages() == []
+
+        # Applied again, with another endpoint in the place of the first, as the head of the file says.
+        slack, pagerduty = (variant(template, number) for number in (0, 1))
+        house.apply(slack.replace("https://hooks.slack.com/services/fake/fake/fake", url), stackID=applied)
+        assert [one["name"] for one in house.get("dashboards")["dashboards"]] == ["certbot renewals"]
+        assert [len(house.get("notificationRules", orgID=house.org)["notificationRules"]), len(house.get("tasks")["tasks"])] == [1, 5]
+        write(influxdb, bucket, state("slack", begin, at=start + 96 * MINUTE))
+        house.look(start + 105 * MINUTE, "renewal_overdue")
+        assert [one["attachments"][0]["text"].split(",")[0] for one in hook.got] == ["slack on web1: not renewed"]
+        house.apply("---".join(one for one in pagerduty.split("---") if "kind: Task" not in one and "kind: Dashboard" not in one))
+
+        # _monitoring, which knows what was told, keeps it for a week, or for as long as one says.
+        (monitoring,) = house.get("buckets", name="_monitoring")["buckets"]
+        assert monitoring["retentionRules"][0]["everySeconds"] == 7 * DAY
+        forever = {"retentionRules": [{"type": "expire", "everySeconds": 0}]}
+        path = f"{influxdb.url}/api/v2/buckets/{monitoring['id']}"
+        assert requests.patch(path, json=forever, headers=influxdb.headers, timeout=30).json()["retentionRules"][0]["everySeconds"] == 0
