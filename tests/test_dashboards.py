@@ -7,6 +7,9 @@ import contextlib
 import http.server
 import json
 import re
+import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -148,6 +151,31 @@ def test_every_panel_shows_what_is_wrong_and_every_rule_of_grafana_judges_it(inf
         assert set(numbers) > FIRING[rule["title"]]  # those that are well are there, too: else nothing would ever recover
 
 
+def documented(name: str, text: str, folder: Path, *arguments: str) -> bytes:
+    """What the manual's one line of Python makes of a file."""
+    (line,) = (one for one in re.findall(r"(?m)^python3 -c '(.*)'", DOCS) if f'"{name}"' in one)
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text(text)
+    return subprocess.run([sys.executable, "-c", line, *arguments], cwd=folder, capture_output=True, check=True).stdout
+
+
+def test_the_manual_s_commands_do_what_it_says(tmp_path: Path) -> None:
+    for name, body in (
+        ("chronograf.json", CHRONOGRAF["dashboard"]),
+        ("grafana.json", {"dashboard": GRAFANA, "overwrite": True}),
+    ):
+        assert json.loads(documented(f"dashboards/{name}", (FOLDER / name).read_text(), tmp_path)) == body
+    (command,) = re.findall(r"(?m)^sed .*$", DOCS)
+    shutil.copytree(FOLDER, tmp_path / "dashboards", dirs_exist_ok=True)
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+    for path in FOLDER.iterdir():
+        before, after = path.read_text(), (tmp_path / "dashboards" / path.name).read_text()
+        assert re.findall(r'(?m)bucket = \\?"(.*?)\\?["]', after) == [
+            name.replace("telegraf", "certs") for name in re.findall(r'(?m)bucket = \\?"(.*?)\\?["]', before)
+        ]
+        assert (before != after) == (path.name != "grafana.json")
+
+
 # ---- Chronograf and Grafana: what their sources say of such a file ---------------------------------------------------
 def assert_no_overlap(places: list[tuple[int, int, int, int]], columns: int) -> None:
     """No two panels lie on each other, and none is beyond the edge."""
@@ -191,9 +219,10 @@ def test_grafana_can_read_its_alerts() -> None:
     assert text.count("influxdb\n") == 1  # the data source is named in one place
     assert len({rule["uid"] for rule in RULES}) == len({rule["title"] for rule in RULES}) == len(RULES) == 7
     keys = {"uid", "title", "condition", "data", "noDataState", "execErrState", "for", "annotations", "labels"}
+    keys.add("missing_series_evals_to_resolve")  # Grafana 12.2; older ones ignore it
     for rule in RULES:
         assert set(rule) == keys and len(rule["uid"]) <= 40 and re.fullmatch(r"\w+", rule["uid"])
-        assert (rule["for"], rule["noDataState"], rule["execErrState"]) == ("0s", "OK", "Error")
+        assert (rule["for"], rule["noDataState"], rule["execErrState"]) == ("0s", "KeepLast", "Error")
         assert rule["labels"]["severity"] in ("warning", "critical")
         *queries, condition = rule["data"]
         assert condition["refId"] == rule["condition"] and condition["datasourceUid"] == "__expr__"
@@ -262,10 +291,10 @@ class Alerting:
         assert answer.status_code < 300, answer.text
         return answer.json()
 
-    def apply(self, template: str, **more: Any) -> str:
-        """Applies a template; its stack."""
-        contents = list(yaml.safe_load_all(template))
-        answer = self.post("templates/apply", {"orgID": self.org, "template": {"contents": contents}, **more})
+    def apply(self, template: str, folder: Path, **more: Any) -> str:
+        """Applies a template with the command of the manual; its stack."""
+        body = json.loads(documented("dashboards/influxdb2.yml", template, folder, self.org))
+        answer = self.post("templates/apply", {**body, **more})
         assert not answer.get("errors")
         return str(answer["stackID"])
 
@@ -305,7 +334,7 @@ def test_influxdb_2_tells_each_incident_once_and_its_recovery_once(tmp_path: Pat
         influxdb = stack.enter_context(start_servers.influxdb("influxd-2", tmp_path, port))
         house, bucket = Alerting(influxdb), influxdb.new_bucket()
         template = on(bucket, TEMPLATE).replace("http://127.0.0.1:9999/certificates", url)
-        applied = house.apply(template)
+        applied = house.apply(template, tmp_path)
         assert {one["every"] for one in house.get("tasks")["tasks"]} == {"15m0s"}
         assert house.get("notificationRules", orgID=house.org)["notificationRules"][0]["every"] == "5m0s"
 
@@ -391,13 +420,14 @@ def test_influxdb_2_tells_each_incident_once_and_its_recovery_once(tmp_path: Pat
 
         # Applied again, with another endpoint in the place of the first, as the head of the file says.
         slack, pagerduty = (variant(template, number) for number in (0, 1))
-        house.apply(slack.replace("https://hooks.slack.com/services/fake/fake/fake", url), stackID=applied)
+        house.apply(slack.replace("https://hooks.slack.com/services/fake/fake/fake", url), tmp_path, stackID=applied)
         assert [one["name"] for one in house.get("dashboards")["dashboards"]] == ["certbot renewals"]
         assert [len(house.get("notificationRules", orgID=house.org)["notificationRules"]), len(house.get("tasks")["tasks"])] == [1, 5]
         write(influxdb, bucket, state("slack", begin, at=start + 96 * MINUTE))
         house.look(start + 105 * MINUTE, "renewal_overdue")
         assert [one["attachments"][0]["text"].split(",")[0] for one in hook.got] == ["slack on web1: not renewed"]
-        house.apply("---".join(one for one in pagerduty.split("---") if "kind: Task" not in one and "kind: Dashboard" not in one))
+        without = "---".join(one for one in pagerduty.split("---") if "kind: Task" not in one and "kind: Dashboard" not in one)
+        house.apply(without, tmp_path)
 
         # _monitoring, which knows what was told, keeps it for a week, or for as long as one says.
         (monitoring,) = house.get("buckets", name="_monitoring")["buckets"]

@@ -424,8 +424,10 @@ def grafana_rule(alert: Alert, suffix: str) -> Json:
         "title": f"{alert.name}{suffix}",
         "condition": "C",
         "data": data,
-        "noDataState": "OK",
+        # What vanishes has not recovered: what ended has a row that says so. Thus nothing ends while InfluxDB is away, for a month.
+        "noDataState": "KeepLast",
         "execErrState": "Error",
+        "missing_series_evals_to_resolve": 31 * 96,
         "for": "0s",
         "annotations": {"summary": alert.summary.replace("URGENT", "urgent, " if suffix else ""), "description": alert.what},
         "labels": {"severity": severity},
@@ -545,7 +547,7 @@ def chart(panel: Panel) -> Json:
     }
     if panel.graph:
         axes = [{"name": name, "base": "10", "scale": "linear"} for name in "xy"]
-        line = {"name": "line", "type": "scale", "hex": GREEN}
+        lines = [{"name": "line", "type": "scale", "hex": color} for color in (GREEN, ORANGE, RED)]
         return {
             "kind": "Xy",
             **common,
@@ -554,7 +556,7 @@ def chart(panel: Panel) -> Json:
             "yCol": "_value",
             "position": "stacked",
             "axes": axes,
-            "colors": [line],
+            "colors": lines,
         }
     colors = [{"id": "base", "name": "fire", "type": "background", "hex": RED}] if panel.alarm else []
     options = {"verticalTimeAxis": True, "wrapping": "truncate"}
