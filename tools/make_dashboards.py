@@ -22,7 +22,7 @@ from put_queries import ROOT, TEXT
 FOLDER = ROOT / "dashboards"
 FOR_A_DASHBOARD = re.compile(r"(?m)^// For a dashboard.*add at the end\n//     (\|> .*)$")
 WORST_FIRST = '|> group() |> sort(columns: ["{}"], desc: true)'
-RED, ORANGE, GREEN = "#DC4E58", "#F48D38", "#32B08C"
+RED = "#DC4E58"
 
 Json = dict[str, Any]
 
@@ -52,7 +52,7 @@ class Panel:
 
 
 def bad(condition: str, column: str) -> str:
-    """What leaves of a query only what is bad, in one table: Grafana takes no more than a thousand."""
+    """What leaves of a query only what is bad, in one table: Grafana and Chronograf show one at a time."""
     return f"|> filter(fn: (r) => {condition}) {WORST_FIRST.format(column)}"
 
 
@@ -547,7 +547,7 @@ def chart(panel: Panel) -> Json:
     }
     if panel.graph:
         axes = [{"name": name, "base": "10", "scale": "linear"} for name in "xy"]
-        lines = [{"name": "line", "type": "scale", "hex": color} for color in (GREEN, ORANGE, RED)]
+        lines = [{"name": "line", "type": "scale", "hex": color} for color in ("#31C0F6", "#A500A5", "#FF7E27")]
         return {
             "kind": "Xy",
             **common,
@@ -559,9 +559,8 @@ def chart(panel: Panel) -> Json:
             "colors": lines,
         }
     colors = [{"id": "base", "name": "fire", "type": "background", "hex": RED}] if panel.alarm else []
-    options = {"verticalTimeAxis": True, "wrapping": "truncate"}
-    decimals = {"decimalPlaces": 1}
-    return {"kind": "Table", **common, "tableOptions": options, "timeFormat": "YYYY-MM-DD HH:mm", **decimals, "colors": colors}
+    shown = {"tableOptions": {"verticalTimeAxis": True, "wrapping": "truncate"}, "timeFormat": "YYYY-MM-DD HH:mm", "decimalPlaces": 1}
+    return {"kind": "Table", **common, **shown, "colors": colors}
 
 
 def task(alert: Alert) -> str:
