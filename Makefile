@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := $(CACHE)/venv
 MUTATION := $(CACHE)/venv-mutation
 
-.PHONY: test demo bench scale simulation faults mutants servers pythons lint
+.PHONY: test demo pictures bench scale simulation faults mutants servers pythons lint
 
 test: $(VENV)/ready servers pythons lint
 	$(VENV)/bin/python -m pytest -q -rs -n 6 --dist load --maxschedchunk 1
@@ -13,11 +13,16 @@ demo: $(VENV)/ready
 	$(PYTHON) tools/build_servers.py influxd-1.8 kapacitor pebble
 	$(VENV)/bin/python tools/demo.py
 
+pictures: $(VENV)/ready  # of the README
+	$(PYTHON) tools/build_servers.py influxd-1.8 chromium
+	PYTHONPATH=. $(VENV)/bin/python tools/pictures.py
+
 bench: $(VENV)/ready
-	$(PYTHON) tools/build_servers.py influxd-1.8 influxd-1.12 influxd-2 kapacitor vault haproxy sshd ssh
+	$(PYTHON) tools/build_servers.py influxd-1.8 influxd-1.12 influxd-2 kapacitor vault haproxy sshd ssh chromium
 	$(VENV)/bin/python tools/bench.py
 	$(VENV)/bin/python tools/bench_deploy.py
 	$(VENV)/bin/python tools/bench_alerts.py
+	$(VENV)/bin/python tools/bench_board.py
 
 simulation: $(VENV)/ready
 	$(PYTHON) tools/build_servers.py influxd-1.12 influxd-2

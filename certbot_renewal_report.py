@@ -351,17 +351,18 @@ def point(settings: Settings, fields: str, moment: int, **tags: str) -> str:
     return f"{','.join([escaped(settings.measurement, ', '), *pairs])} {fields} {moment}"
 
 
-def renewal_points(settings: Settings, lineage: str, names: Sequence[str], moment: int, more: str = "") -> list[str]:
-    """What the published hook wrote, at the time of the certificate: repeating it changes nothing. And `more` fields of the first."""
-    whole = point(settings, f"renewed_count={len(names)}{more}", moment, domain="all", lineage=lineage)
+def renewal_points(settings: Settings, lineage: str, names: Sequence[str], moment: int, lifetime: int = 0, due_after: int = 0) -> list[str]:
+    """What the published hook wrote, at the time of the certificate: repeating it changes nothing. And for how many seconds it lives, after
+    how many it is due (0: not known), and its names. These fields always: the history relies on it."""
+    told = f"renewed_count={len(names)},lifetime={lifetime}i,due_after={due_after}i,names={quoted(names or ['none'])}"
+    whole = point(settings, told, moment, domain="all", lineage=lineage)
     return [whole, *(point(settings, "renewed_count=1", moment, domain=name) for name in names)]
 
 
 def renewal_of(settings: Settings, found: Certificate) -> list[str]:
-    """The renewal that a certificate proves, with what history needs: for how many seconds it lives, and after how many it is due."""
-    more = f",lifetime={found.not_after - found.not_before}i,due_after={found.renewal_due - found.not_before}i"
-    more += f",names={quoted(found.names)}" if found.names else ""  # as in run_point
-    return renewal_points(settings, found.lineage, found.names, found.not_before, more)
+    """The renewal that a certificate proves."""
+    lifetime, due_after = found.not_after - found.not_before, found.renewal_due - found.not_before
+    return renewal_points(settings, found.lineage, found.names, found.not_before, lifetime, due_after)
 
 
 def state_point(settings: Settings, found: Certificate, run_at: int, now: int, served: str = "") -> str:

@@ -216,8 +216,8 @@ def seconds(text: str) -> int:
 
 
 def words(text: str) -> list[str]:
-    """Names in a field, which are parted by spaces; "none" and "unknown" stand for no name."""
-    return [] if text in ("none", "unknown") else text.split()
+    """Names in a field, which are parted by spaces; "none" stands for no name."""
+    return [] if text == "none" else text.split()
 
 
 def renewals_of(rows: Sequence[Row], since: int) -> list[Renewal]:
@@ -228,9 +228,9 @@ def renewals_of(rows: Sequence[Row], since: int) -> list[Renewal]:
         at, key = seconds(row["time"]), (row["host"], row["lineage"])
         lifetime, due_after = float(row["lifetime_days"]), float(row["due_after_days"])
         was_due = due.get(key)
-        due[key] = at + round(due_after * DAY) if due_after >= 0 else None
+        due[key] = at + round(due_after * DAY) if due_after else None
         late = None if was_due is None else (at - was_due) / DAY
-        found.append(Renewal(at, *key, words(row["names"]), None if lifetime < 0 else lifetime, due[key], late))
+        found.append(Renewal(at, *key, words(row["names"]), lifetime or None, due[key], late))
     return [renewal for renewal in reversed(found) if renewal.time >= since]
 
 
@@ -424,7 +424,7 @@ def print_table(fleet: Fleet, out: TextIO) -> None:
     for card in fleet.cards:
         age = f"{(fleet.made - card.not_before) // DAY} d" if card.not_before else ""
         cells = [
-            STATES[card.state].lower(),
+            card.state,
             card.lineage,
             card.host,
             age,
@@ -436,7 +436,7 @@ def print_table(fleet: Fleet, out: TextIO) -> None:
     console.print(table)
     for line in fleet.dry_runs:
         console.print(Text(plain(line)))
-    console.print(", ".join(f"{count} {STATES[state].lower()}" for state, count in fleet.counts.items()))
+    console.print(", ".join(f"{count} {state}" for state, count in fleet.counts.items()))
 
 
 def notes(card: Card) -> list[str]:

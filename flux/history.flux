@@ -1,5 +1,5 @@
 // Every renewal in a range of time, for an auditor: when the certificate began, host, lineage, how many names, which, for how many days it
-// lives, and after how many it is due; -1 where the certificate could not be read.
+// lives, and after how many it is due; both are 0 where the certificate could not be read.
 //
 // Where the hook writes: its INFLUXDB_BUCKET (on 1.x database, or database/retention_policy).
 bucket = "telegraf"
@@ -25,33 +25,21 @@ union(
         renewals(fields: (r) => r._field == "names"),
     ],
 )
-    |> group(columns: ["_time", "host", "lineage"])
-    |> reduce(
-        identity: {count: 0, lifetime: -1, due_after: -1, names: "unknown"},
-        fn: (r, accumulator) =>
-            ({
-                count:
-                    if r._field == "renewed_count" then
-                        int(v: float(v: r._value))
-                    else
-                        accumulator.count,
-                lifetime: if r._field == "lifetime" then int(v: r._value) else accumulator.lifetime,
-                due_after:
-                    if r._field == "due_after" then int(v: r._value) else accumulator.due_after,
-                names: if r._field == "names" then r._value else accumulator.names,
-            }),
+    |> pivot(rowKey: ["_time", "host", "lineage"], columnKey: ["_field"], valueColumn: "_value")
+    |> filter(
+        fn: (r) =>
+            exists r.renewed_count and exists r.lifetime and exists r.due_after and exists r.names,
     )
-    |> group()
     |> map(
         fn: (r) =>
             ({
                 time: r._time,
                 host: r.host,
                 lineage: r.lineage,
-                count: r.count,
+                count: int(v: float(v: r.renewed_count)),
                 names: r.names,
-                lifetime_days: if r.lifetime < 0 then -1.0 else float(v: r.lifetime) / 86400.0,
-                due_after_days: if r.due_after < 0 then -1.0 else float(v: r.due_after) / 86400.0,
+                lifetime_days: float(v: r.lifetime) / 86400.0,
+                due_after_days: float(v: r.due_after) / 86400.0,
             }),
     )
     |> sort(columns: ["time", "host", "lineage"])

@@ -189,12 +189,12 @@ def test_history_tells_who_was_renewed_when(influxdb: InfluxDB) -> None:
             *(f"certbot_renewal,domain={name},host=web1 renewed_count=1 {same_second}" for name in names.split()),
             state(lineage, now + DAY),
         )
-    write(influxdb, bucket, f"{whole}=unreadable renewed_count=3 {now - 60}")
+    write(influxdb, bucket, f'{whole}=unreadable renewed_count=3,lifetime=0i,due_after=0i,names="c" {now - 60}')
     columns = ("host", "lineage", "count", "names", "lifetime_days", "due_after_days")
     assert [(seconds(row["time"]), *(row[name] for name in columns)) for row in run(influxdb, "history", bucket)] == [
         (same_second, "web1", "a", "2", "a.example.com *.a.example.com", "90", "60"),
         (same_second, "web1", "b", "1", "b.example.com", "45", "30"),
-        (now - 60, "web1", "unreadable", "3", "unknown", "-1", "-1"),
+        (now - 60, "web1", "unreadable", "3", "c", "0", "0"),
     ]
 
 
@@ -246,7 +246,11 @@ def test_what_others_write_into_the_measurement_is_left_alone(influxdb: InfluxDB
 def test_the_readmes_command_gives_the_history_as_csv(server: Callable[[str], InfluxDB], name: str, number: int, tmp_path: Path) -> None:
     influxdb = server(name)
     bucket, now = influxdb.new_bucket(), int(time.time())
-    write(influxdb, bucket, f'certbot_renewal,domain=all,host=web1,lineage=a renewed_count=1,names="a.example.com" {now}')
+    write(
+        influxdb,
+        bucket,
+        f'certbot_renewal,domain=all,host=web1,lineage=a renewed_count=1,lifetime=1i,due_after=1i,names="a.example.com" {now}',
+    )
     (tmp_path / "flux").mkdir()
     text = (ROOT / "flux" / "history.flux").read_text().replace('"telegraf"', f'"{bucket}"')
     (tmp_path / "flux" / "history.flux").write_text(text)

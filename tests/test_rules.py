@@ -147,7 +147,7 @@ def test_what_goes_into_a_line_comes_out_of_a_foreign_parser(measurement: str, h
     assert whole == {
         "measurement": measurement,
         "tags": {"domain": "all", "host": host, "lineage": name},
-        "fields": {"renewed_count": 1.0},
+        "fields": {"renewed_count": 1.0, "lifetime": 0, "due_after": 0, "names": name},
         "time": BEGIN,
     }
     assert each["tags"] == {"domain": name, "host": host}
