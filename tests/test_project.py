@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import certbot_renewal_board
 import certbot_renewal_deploy
 import certbot_renewal_report
 import pythons
@@ -128,6 +129,19 @@ def test_every_heading_of_the_troubleshooting_is_said_by_the_hook() -> None:
     for literal in re.findall(r"`([^`]*)`", " ".join(headings)):
         for piece in literal.split("…"):
             assert piece.strip(" :") in source, literal
+
+
+def test_the_boards_manual_has_its_options_and_what_it_says() -> None:
+    page, source = (ROOT / "docs" / "board.md").read_text(), Path(certbot_renewal_board.__file__).read_text().replace('"', "")
+    options = set(re.findall(r"(?m)^\| .*", page.split("\n## Options\n")[1].split("\n## ")[0]))
+    documented = set(re.findall(r"`(--[a-z-]+)", " ".join(options)))
+    known = {option for action in certbot_renewal_board.command_line()._actions for option in action.option_strings}
+    assert documented == known - {"-h"}
+    headings = re.findall(r"(?m)^### (`.*)$", page)
+    assert len(headings) > 5
+    for literal in re.findall(r"`([^`]*)`", " ".join(headings)):
+        for piece in literal.split("…"):
+            assert piece.strip(" :,") in source, literal
 
 
 def test_every_remedy_is_in_the_troubleshooting() -> None:
