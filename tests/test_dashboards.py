@@ -67,6 +67,7 @@ def fill(influxdb: InfluxDB) -> str:
         served("elsewhere", new, 0, "elsewhere.example.com", now + 20 * DAY),
         f"certbot_renewal,domain=all,host=web1,lineage=late renewed_count=1 {now - 3 * DAY}",
         f"certbot_renewal,domain=late.example.com,host=web1 renewed_count=1 {now - 3 * DAY}",
+        f'certbot_renewal,domain=all,host=web1,lineage=fine dry_run_failed=0i,dry_run_error="none" {now - DAY}',
     )
     return bucket
 
@@ -80,6 +81,8 @@ TROUBLE = {
     "Certificates": {"web1/fine", "web1/late", "web2/a", "web1/delivered", "web1/served", "web1/elsewhere"},
     "Names": {"web1/late.example.com"},
     "Renewals per day": {"web1"},
+    "Failed runs": {"web3"},
+    "Dry runs": {"web1/fine"},
 }
 FIRING = {
     "renewal_overdue": {"web1/late"},
@@ -318,10 +321,13 @@ class Alerting:
         self.run(at + 5 * MINUTE, "certbot renewals")
 
 
-def variant(template: str, number: int) -> str:
-    """The template with an endpoint from the comment on top."""
-    blocks = re.findall(r"(?m)(?:^#   .*\n)+", template)
-    endpoint = re.sub(r"(?m)^#   ", "", blocks[number])
+def offered(number: int) -> str:
+    """A resource from the comment on top of the template: the bucket, an endpoint for Slack, one for PagerDuty."""
+    return re.sub(r"(?m)^#   ", "", re.findall(r"(?m)(?:^#   .*\n)+", TEMPLATE)[number])
+
+
+def variant(template: str, endpoint: str) -> str:
+    """The template with another endpoint."""
     edited = re.sub(r"(?s)apiVersion: \S+\nkind: NotificationEndpointHTTP\n.*?(?=---\n)", lambda _: endpoint, template)
     return edited.replace("  endpointName:", '  messageTemplate: "${ r._message }"\n  endpointName:')
 
@@ -419,7 +425,7 @@ def test_influxdb_2_tells_each_incident_once_and_its_recovery_once(tmp_path: Pat
         assert hook.messages() == []
 
         # Applied again, with another endpoint in the place of the first, as the head of the file says.
-        slack, pagerduty = (variant(template, number) for number in (0, 1))
+        slack, pagerduty = (variant(template, offered(number)) for number in (1, 2))
         house.apply(slack.replace("https://hooks.slack.com/services/fake/fake/fake", url), tmp_path, stackID=applied)
         assert [one["name"] for one in house.get("dashboards")["dashboards"]] == ["certbot renewals"]
         assert [len(house.get("notificationRules", orgID=house.org)["notificationRules"]), len(house.get("tasks")["tasks"])] == [1, 5]
@@ -427,7 +433,8 @@ def test_influxdb_2_tells_each_incident_once_and_its_recovery_once(tmp_path: Pat
         house.look(start + 105 * MINUTE, "renewal_overdue")
         assert [one["attachments"][0]["text"].split(",")[0] for one in hook.got] == ["slack on web1: not renewed"]
         without = "---".join(one for one in pagerduty.split("---") if "kind: Task" not in one and "kind: Dashboard" not in one)
-        house.apply(without, tmp_path)
+        house.apply(f"{without}---\n{offered(0)}", tmp_path)
+        assert [one["name"] for one in house.get("buckets", name="telegraf")["buckets"]] == ["telegraf"]
 
         # _monitoring, which knows what was told, keeps it for a week, or for as long as one says.
         (monitoring,) = house.get("buckets", name="_monitoring")["buckets"]

@@ -106,6 +106,8 @@ PANELS = [
     ),
     Panel("Certificates", "certificates", "Every certificate: age, next renewal, expiry; the oldest first.", (0, 9, 6, 4)),
     Panel("Names", "domains", "Every name: when its certificate was renewed; the oldest first.", (6, 9, 6, 4)),
+    Panel("Failed runs", "failures", "Every run of certbot that left something, the newest first.", (0, 13, 6, 3)),
+    Panel("Dry runs", "dry_runs", "How the last dry run of each certificate went, where one was reported.", (6, 13, 6, 3)),
 ]
 
 
@@ -505,9 +507,15 @@ FIRST    |> map(fn: (r) => ({r with _level: level(r: r)}))
 """
 
 INFLUXDB_HEAD = """\
-# Dashboard and alerts for InfluxDB 2, without Kapacitor. docs/dashboards.md says how to apply it, and what to edit. The bucket of the
-# reports must exist: a template that named it would set its retention.
+# Dashboard and alerts for InfluxDB 2, without Kapacitor. docs/dashboards.md says how to apply it, and what to edit.
 # Made by tools/make_dashboards.py.
+#
+# The bucket of the reports must exist. In a new InfluxDB have it made, too, by what follows; of a bucket that is there it would set
+# the retention, to for ever:
+#
+#   apiVersion: influxdata.com/v2alpha1
+#   kind: Bucket
+#   metadata: {name: telegraf}
 #
 # Who is told: the endpoint and the rule at the end. In their place, for Slack:
 #
