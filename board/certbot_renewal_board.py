@@ -295,7 +295,7 @@ def hosts_of(silent: Sequence[Row], runs: Sequence[Row], cards: dict[tuple[str, 
             says = f"no report of certbot for {float(row['days_silent']):.1f} days, last of {row['lineages']}"
             says += ", but most hosts were not heard" if row["deaf"] == "true" else ""
             check = f"{HOOKS}/certbot_renewal_report.py --all"
-            gone = f"{HOOKS}/certbot_renewal_report.py --host {shlex.quote(row['host'])} --retire {row['lineages']}"
+            gone = shlex.join([f"{HOOKS}/certbot_renewal_report.py", "--host", row["host"], "--retire", *words(row["lineages"])])
             tries = [f"{check}  # on that host: does the report arrive?", f"{gone}  # on any host, if this one is gone for good"]
             found.append(Host(row["host"], "silent", says, seconds(row["last"]), [] if row["host"] == "(most hosts)" else tries))
     for row in sorted(runs, key=lambda row: row["host"]):
