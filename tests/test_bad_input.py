@@ -335,7 +335,7 @@ def test_a_renewal_whose_certificate_cannot_be_read_is_reported_all_the_same(
     assert isinstance(body, bytes)
     lines = body.decode().splitlines()
     assert [line.rsplit(" ", 1)[0] for line in lines] == [
-        "certbot_renewal,domain=all,host=web1,lineage=example.com renewed_count=2",
+        f"certbot_renewal,domain=all,host=web1,lineage=example.com {WHOLE}",
         "certbot_renewal,domain=example.com,host=web1 renewed_count=1",
         "certbot_renewal,domain=www.example.com,host=web1 renewed_count=1",
     ]
@@ -356,13 +356,16 @@ def test_without_names_the_certificate_is_reported_and_the_fault_named(hook: Hoo
     assert "RENEWED_DOMAINS is empty or not set: certbot sets it for a deploy hook. By hand use" in ran.err
 
 
+WHOLE = 'renewed_count=2,lifetime=0i,due_after=0i,names="example.com www.example.com"'
+
+
 def test_without_lineage_the_names_are_reported(hook: Hook, renewed: dict[str, str]) -> None:
     del renewed["RENEWED_LINEAGE"]
     with responses.RequestsMock() as mock:
         mock.add(responses.POST, URL + "/api/v2/write", status=204)
         ran = hook(**renewed)
         assert isinstance(mock.calls[0].request.body, bytes)
-        assert mock.calls[0].request.body.startswith(b"certbot_renewal,domain=all,host=web1 renewed_count=2 ")
+        assert mock.calls[0].request.body.startswith(f"certbot_renewal,domain=all,host=web1 {WHOLE} ".encode())
     assert ran.status == 1
     assert "RENEWED_LINEAGE is empty or not set" in ran.err
 
