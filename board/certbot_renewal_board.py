@@ -351,7 +351,9 @@ def note_dry_runs(cards: dict[tuple[str, str], Card], rows: Sequence[Row]) -> li
     told = []
     for host, (when, of) in last.items():
         failed = " ".join(row["lineage"] for row in of if row["failed"] == "1")
-        told.append(f"{host}: dry run of {utc(seconds(when))}, {len(of)} certificates, {f'failed: {failed}' if failed else 'none failed'}")
+        told.append(
+            f"{host}: dry run of {utc(seconds(when))}, {len(of)} certificate{'s' if len(of) > 1 else ''}, {f'failed: {failed}' if failed else 'none failed'}"
+        )
     return told
 
 

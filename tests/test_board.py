@@ -130,6 +130,7 @@ def test_each_certificate_stands_in_its_column(opened: Callable[..., Page]) -> N
         **{column: str(len(names)) for column, names in COLUMNS.items()},
         "renewed": "12",
     }
+    assert re.search(r"web2: dry run of .* UTC, 1 certificate, failed: example.net", page.locator(".dry-runs").inner_text())
     assert [it.inner_text().splitlines()[0] for it in page.locator(".hosts h3").all()] == ["db1 silent", "web2 failing"]
     overdue = page.locator(".card[data-name='example.net']")
     text = overdue.inner_text()
@@ -277,6 +278,16 @@ def test_the_table_names_what_is_wrong_and_the_status_says_so(server: Callable[[
     assert board(settings, "--crit", "3").status == 0
 
 
+def test_when_most_hosts_are_silent_the_board_says_that_it_may_be_influxdb(server: Callable[[str], InfluxDB]) -> None:
+    influxdb = server("influxd-1.12")
+    bucket, then = influxdb.new_bucket(), int(time.time()) - 3 * DAY
+    write(influxdb, bucket, *(state("a", then + 9 * DAY, host=f"web{n}", run_at=then, at=then) for n in range(3)))
+    done = board(influxdb.settings(bucket))
+    assert done.status == 0  # nothing is overdue, as far as is known
+    assert "(most hosts): no report of certbot for 3.0 days, last of web0 web1 web2 (3 of 3)" in done.out
+    assert "web1: no report of certbot for 3.0 days, last of a, but most hosts were not heard" in done.out
+
+
 def test_without_a_report_the_board_says_what_to_do(server: Callable[[str], InfluxDB], browser: Browser, tmp_path: Path) -> None:
     influxdb = server("influxd-1.12")
     settings, path = influxdb.settings(influxdb.new_bucket()), tmp_path / "board.html"
@@ -340,7 +351,9 @@ def test_who_may_write_may_not_read(server: Callable[[str], InfluxDB], tmp_path:
         for words in ("CREATE DATABASE telegraf", "CREATE USER hook WITH PASSWORD 'fake-Secret-7f3'", "GRANT WRITE ON telegraf TO hook"):
             influxdb.command(words, u="admin", p="fake")
         settings = {**influxdb.settings("telegraf"), "INFLUXDB_TOKEN": "hook:fake-Secret-7f3"}
-        assert "INFLUXDB_TOKEN the right to read telegraf" in board(settings).err
+        refused = board(settings).err
+        assert "INFLUXDB_TOKEN the right to read telegraf" in refused
+        assert '"hook"' not in refused  # InfluxDB names the user
         influxdb.command("GRANT READ ON telegraf TO hook", u="admin", p="fake")
         assert "no report yet" in board(settings).err
         assert "set INFLUXDB_TOKEN to" in board({**settings, "INFLUXDB_TOKEN": "hook:no"}).err
@@ -351,6 +364,15 @@ def test_who_may_write_may_not_read(server: Callable[[str], InfluxDB], tmp_path:
     wanted = {"orgID": org, "permissions": [permission]}
     token = requests.post(f"{influxdb.url}/api/v2/authorizations", json=wanted, headers=influxdb.headers, timeout=30).json()["token"]
     assert "or let the token read it" in board({**influxdb.settings(bucket), "INFLUXDB_TOKEN": token}).err
+
+
+def test_a_bucket_may_have_any_name(server: Callable[[str], InfluxDB]) -> None:
+    influxdb, bucket = server("influxd-2"), 'a "b" ${c}\\'
+    org = requests.get(f"{influxdb.url}/api/v2/orgs", params={"org": ORG}, headers=influxdb.headers, timeout=30).json()["orgs"][0]["id"]
+    wanted = {"name": bucket, "orgID": org}
+    requests.post(f"{influxdb.url}/api/v2/buckets", json=wanted, headers=influxdb.headers, timeout=30).raise_for_status()
+    write(influxdb, bucket, state("fine.example.com", int(time.time()) + DAY))
+    assert board(influxdb.settings(bucket)).status == 0
 
 
 def test_settings_come_from_a_file(fleet: Callable[[str], dict[str, str]], tmp_path: Path) -> None:
