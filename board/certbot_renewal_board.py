@@ -224,7 +224,7 @@ def renewals_of(rows: Sequence[Row], since: int) -> list[Renewal]:
     """The renewals from a moment on, the newest first, each with how late it came after its predecessor was due."""
     due: dict[tuple[str, str], int | None] = {}
     found = []
-    for row in sorted(rows, key=lambda row: row["time"]):
+    for row in rows:  # the oldest first
         at, key = seconds(row["time"]), (row["host"], row["lineage"])
         lifetime, due_after = float(row["lifetime_days"]), float(row["due_after_days"])
         was_due = due.get(key)
