@@ -351,9 +351,8 @@ def note_dry_runs(cards: dict[tuple[str, str], Card], rows: Sequence[Row]) -> li
     told = []
     for host, (when, of) in last.items():
         failed = " ".join(row["lineage"] for row in of if row["failed"] == "1")
-        told.append(
-            f"{host}: dry run of {utc(seconds(when))}, {len(of)} certificate{'s' if len(of) > 1 else ''}, {f'failed: {failed}' if failed else 'none failed'}"
-        )
+        tried, result = f"{len(of)} certificate{'s' if len(of) > 1 else ''}", f"failed: {failed}" if failed else "none failed"
+        told.append(f"{host}: dry run of {utc(seconds(when))}, {tried}, {result}")
     return told
 
 
