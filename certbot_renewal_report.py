@@ -114,7 +114,7 @@ def text_of(path: str, faults: list[str], may_be_missing: bool = False) -> str:
             return file.read()
     except (OSError, ValueError) as error:
         if not (may_be_missing and isinstance(error, FileNotFoundError)):
-            faults.append(f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}: make it text that certbot's user can read")
+            faults.append(f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}: make it text that this user can read")
         return ""
 
 
@@ -633,7 +633,8 @@ def dry_run_report(settings: Settings, said: str, now: int) -> Report:
     why = dict(re.findall(r"(?m)^Failed to renew certificate (.+?) with error: (.*)$", said))
     ends = {live or conf: "" if how == "success" else why.get(live, how) for live, conf, how in re.findall(DRY_RUN, said)}
     if not ends or "simulated renewals" not in said:
-        raise ReportError(f"stdin tells of no dry run: certbot renew --dry-run 2>&1 | {NAME}.py --after-dry-run")
+        remedy = f"certbot renew --dry-run 2>&1 | {NAME}.py --after-dry-run"
+        raise ReportError(f"stdin tells of no dry run: {remedy}. What it says: {shortened(said) or 'nothing'}")
     fields = {name: f"dry_run_failed={int(end != '')}i,dry_run_error={quoted([shortened(end) or 'none'])}" for name, end in ends.items()}
     failed = ", failed: " + " ".join(name for name, end in ends.items() if end) if any(ends.values()) else ", none failed"
     points = [point(settings, text, now, domain="all", lineage=name) for name, text in fields.items()]

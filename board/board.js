@@ -84,6 +84,8 @@
     }
     sorted = sort;
     for (const it of document.querySelectorAll(".host")) it.hidden = !fits(it.dataset.host.toLowerCase(), it.dataset.host);
+    const hosts = document.querySelector(".hosts");
+    if (hosts) hosts.hidden = !hosts.querySelector(".host:not([hidden])");
     element("shown").textContent = `${shown} certificate${shown === 1 ? "" : "s"}`;
     history(fits);
     const kept = new URLSearchParams(fields.filter((id) => element(id).value).map((id) => [id, element(id).value]));
@@ -96,6 +98,8 @@
 
   const from_address = () => {
     const wanted = new URLSearchParams(location.hash.slice(1));
+    const host = wanted.get("host") ?? ""; // perhaps one that is gone: then nothing is shown, rather than all
+    if (![...element("host").options].some((it) => it.value === host)) element("host").add(new Option(host, host));
     for (const id of fields) element(id).value = wanted.get(id) ?? "";
     for (const id of fields.slice(1)) if (element(id).selectedIndex < 0) element(id).selectedIndex = 0;
     apply();

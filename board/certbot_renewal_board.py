@@ -17,6 +17,8 @@ import json
 import os
 import re
 import shlex
+import signal
+import stat
 import sys
 import tempfile
 import time
@@ -29,7 +31,10 @@ from typing import TextIO
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-import certbot_renewal_report as hook  # noqa: E402
+try:
+    import certbot_renewal_report as hook
+except ImportError:
+    sys.exit(f"certbot_renewal_board: no certbot_renewal_report.py in {HERE.parent}: copy it there")
 
 # ---- Settings --------------------------------------------------------------------------------------------------------
 NAME = "certbot_renewal_board"
@@ -47,12 +52,18 @@ STATES = {  # the columns of the board, the worst first
     "renewed": "Renewed",
     "ended": "No longer on the host",
 }
+EMPTY = '<section class="empty">'  # a page without any certificate has it
+UNSAFE = re.compile(
+    "[\x00-\x1f\x7f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)  # steers a terminal, or the order of letters
 HOOKS = "/etc/letsencrypt/renewal-hooks/deploy"
 REMEDIES = (  # (what a server says to a query, status first; what to do about it): the first that fits. InfluxDB 1.8, 1.12, 2.9
     (r"orgID or org|organization name", "set INFLUXDB_ORG to the organization's name"),
     (r"^401", "set INFLUXDB_TOKEN to a token that may read {bucket}, or to user:password on 1.x"),
     (r"flux-enabled|[Ff]lux query service disabled", "set flux-enabled = true in [http] of InfluxDB's configuration"),
     (r"^403|requires READ", "give the token, or the user, in INFLUXDB_TOKEN the right to read {bucket}"),
+    (r"^3", "a redirect: set INFLUXDB_URL to InfluxDB itself"),
+    (r"^2", "it is something else than InfluxDB: correct INFLUXDB_URL"),
     (r"retention policy", "correct what stands behind the slash in INFLUXDB_BUCKET"),
     (r"could not find bucket|no database", "correct INFLUXDB_BUCKET, or let the token read it"),
     (r"^40[45]", "INFLUXDB_URL must be InfluxDB itself, 1.8 or newer; Telegraf cannot be read"),
@@ -88,15 +99,20 @@ def query_of(name: str, settings: hook.Settings, **parameters: str) -> str:
 
 
 def rows_of(text: str) -> Iterator[Row]:
-    """The rows of InfluxDB's answer, CSV; each of its tables has a header of its own."""
+    """The rows of InfluxDB's answer, CSV, whose text may steer nothing; each of its tables has a header of its own."""
     header: list[str] = []
     for row in csv.reader(io.StringIO(text, newline="")):
         if not row or row[0].startswith("#"):
             header = []
         elif header:
-            yield dict(zip(header, row))
+            yield dict(zip(header, map(plain, row)))
         else:
             header = row
+
+
+def plain(text: str) -> str:
+    """A text without what would steer a terminal, or turn it around."""
+    return UNSAFE.sub("?", text)
 
 
 def judged(settings: hook.Settings, said: str) -> BoardError:
@@ -117,7 +133,7 @@ def ask(settings: hook.Settings, flux: str) -> list[Row]:
         try:
             answer = requests.post(f"{settings.url}/api/v2/query", **sent, timeout=settings.timeout, allow_redirects=False)
             text = answer.content.decode("utf-8", "replace")
-            if answer.status_code != 200:
+            if answer.status_code != 200 or not answer.headers.get("Content-Type", "").startswith("text/csv"):
                 with contextlib.suppress(ValueError, AttributeError):
                     text = str(json.loads(text).get("message") or json.loads(text).get("error") or text)
                 return judged(settings, f"{answer.status_code} {text}")
@@ -172,13 +188,18 @@ class Card:
     to_try: list[str] = field(default_factory=list)
     renewals: list[Renewal] = field(default_factory=list)
 
+    def mark(self, problem: str) -> None:
+        """Notes what is wrong with it: it is failing, if nothing worse."""
+        self.problems.append(problem)
+        self.state = "failing" if self.state in ("due", "renewed") else self.state
+
 
 @dataclass
 class Host:
     """A host of which the last run failed, or none is known: what is wrong, since when (Unix seconds), and what to try."""
 
     host: str
-    kind: str  # silent, failing
+    kind: str  # silent, failing; unheard: silent, but not judged while InfluxDB hears nobody
     says: str
     since: int
     to_try: list[str] = field(default_factory=list)
@@ -245,7 +266,7 @@ def read_fleet(settings: hook.Settings, since: int, limits: Thresholds) -> Fleet
     if not certificates:
         look_closer(settings)
     history = renewals_of(rows("history", since=f"-{since // DAY + 1 + LONGEST}d"), now - since)  # with the predecessors of the first
-    cards = {(row["host"], row["lineage"]): card_of(row, limits) for row in certificates}
+    cards = {(row["host"], row["lineage"]): card_of(row, limits, now) for row in certificates}
     for renewal in history:
         if card := cards.get((renewal.host, renewal.lineage)):
             card.renewals.append(renewal)
@@ -253,6 +274,8 @@ def read_fleet(settings: hook.Settings, since: int, limits: Thresholds) -> Fleet
     for row in rows("certificates"):
         if card := cards.get((row["host"], row["lineage"])):
             card.not_before = now - round(float(row["age_days"]) * DAY)
+            if card.not_before > now + 300:
+                card.mark("it is not valid yet: the clock of its host was wrong, or this one's is")
     hosts = hosts_of(rows("silent_hosts", silence=str(limits.silence)), rows("failing"), cards, limits)
     note_failures(cards, rows("failures", since=f"-{since // 60}m"))
     note_delivery(cards, rows("not_delivered"), rows("not_served"), limits)
@@ -279,12 +302,16 @@ def look_closer(settings: hook.Settings) -> None:
         raise BoardError(f"{what}: correct INFLUXDB_BUCKET or MEASUREMENT")
 
 
-def card_of(row: Row, limits: Thresholds) -> Card:
-    """A certificate from its row of overdue.flux; what else is known comes later."""
-    overdue, ended = float(row["days_overdue"]), row["ended"] == "true"
-    state = "ended" if ended else "overdue" if overdue >= limits.crit else "due" if overdue >= 0 else "renewed"
-    moments = (0, 0) if ended else (seconds(row["due"]), seconds(row["expiry"]))
-    return Card(row["host"], row["lineage"], state, [], 0, *moments, overdue, float(row["days_left"]))
+def card_of(row: Row, limits: Thresholds, now: int) -> Card:
+    """A certificate from its row of overdue.flux; what else is known comes later. It is overdue as of the last report, as for the alert,
+    and when it has expired, for whoever looks wants to know. Between both it is due."""
+    if row["ended"] == "true":
+        return Card(row["host"], row["lineage"], "ended")
+    due, days_left = seconds(row["due"]), float(row["days_left"])
+    late = float(row["days_overdue"]) >= limits.crit or days_left < 0
+    days_overdue = (now - due) / DAY  # now, not at the last report
+    state = "overdue" if late else "due" if days_overdue >= 0 else "renewed"
+    return Card(row["host"], row["lineage"], state, [], 0, due, seconds(row["expiry"]), days_overdue, days_left)
 
 
 def hosts_of(silent: Sequence[Row], runs: Sequence[Row], cards: dict[tuple[str, str], Card], limits: Thresholds) -> list[Host]:
@@ -292,16 +319,21 @@ def hosts_of(silent: Sequence[Row], runs: Sequence[Row], cards: dict[tuple[str, 
     found = []
     for row in sorted(silent, key=lambda row: -float(row["days_silent"])):
         if float(row["days_silent"]) >= limits.silence:
-            says = f"no report of certbot for {float(row['days_silent']):.1f} days, last of {row['lineages']}"
-            says += ", but most hosts were not heard" if row["deaf"] == "true" else ""
+            says = f"no report of certbot for {float(row['days_silent']):.1f} days, last of {some(row['lineages'])}"
+            says += ". Most hosts were away until lately, or InfluxDB was: no alert tells of it by itself" if row["deaf"] == "true" else ""
             check = f"{HOOKS}/certbot_renewal_report.py --all"
             gone = shlex.join([f"{HOOKS}/certbot_renewal_report.py", "--host", row["host"], "--retire", *words(row["lineages"])])
             tries = [f"{check}  # on that host: does the report arrive?", f"{gone}  # on any host, if this one is gone for good"]
-            found.append(Host(row["host"], "silent", says, seconds(row["last"]), [] if row["host"] == "(most hosts)" else tries))
+            kind = "unheard" if row["deaf"] == "true" else "silent"
+            found.append(Host(row["host"], kind, says, seconds(row["last"]), [] if row["host"] == "(most hosts)" else tries))
+    silent_hosts = {host.host for host in found}
+    for card in cards.values():
+        if card.host in silent_hosts and card.state == "due" and card.days_overdue >= limits.crit:
+            card.mark("nobody knows whether it was renewed: its host is silent")
     for row in sorted(runs, key=lambda row: row["host"]):
         if row["failing"] == "true":
-            parts = [f"not renewed: {row['failed']}"] if row["failed"] != "none" else []
-            parts += [f"unreadable: {row['unreadable']}"] if row["unreadable"] != "none" else []
+            parts = [f"not renewed: {some(row['failed'])}"] if row["failed"] != "none" else []
+            parts += [f"unreadable: {some(row['unreadable'])}"] if row["unreadable"] != "none" else []
             parts += [f"exit status {row['exit_status']}"] if int(row["exit_status"]) > 0 else []
             tries = ["certbot renew --dry-run  # its log is /var/log/letsencrypt/letsencrypt.log", "certbot certificates"]
             found.append(Host(row["host"], "failing", f"certbot fails, {', '.join(parts)}", seconds(row["run"]), tries))
@@ -310,8 +342,7 @@ def hosts_of(silent: Sequence[Row], runs: Sequence[Row], cards: dict[tuple[str, 
                     if lineage == "...":  # there were more than a field can hold
                         continue
                     card = cards.setdefault((row["host"], lineage), Card(row["host"], lineage, "failing"))
-                    card.problems.append(problem)
-                    card.state = "failing" if card.state in ("due", "renewed") else card.state
+                    card.mark(problem)
     return found
 
 
@@ -330,14 +361,14 @@ def note_delivery(cards: dict[tuple[str, str], Card], targets: Sequence[Row], se
     for row in targets:
         if float(row["days_missing"]) >= limits.grace:
             why = "" if row["deploy_error"] == "none" else f": {row['deploy_error']}"
-            late.append((row, f"not delivered to {row['target']} for {float(row['days_missing']):.1f} days{why}"))
+            has = "it never got one" if row["never"] == "true" else f"what it has {expires(row)}"
+            late.append((row, f"not delivered to {row['target']} for {float(row['days_missing']):.1f} days, {has}{why}"))
     for row in served:
         if float(row["days_unserved"]) >= limits.grace:
-            late.append((row, f"another certificate is served for {row['not_served']}, which expires {utc(seconds(row['expiry']))}"))
+            late.append((row, f"another certificate is served for {some(row['not_served'])}, which {expires(row)}"))
     for row, problem in late:
         if card := cards.get((row["host"], row["lineage"])):
-            card.problems.append(problem)
-            card.state = "failing" if card.state in ("due", "renewed") else card.state
+            card.mark(problem)
 
 
 def note_dry_runs(cards: dict[tuple[str, str], Card], rows: Sequence[Row]) -> list[str]:
@@ -354,6 +385,16 @@ def note_dry_runs(cards: dict[tuple[str, str], Card], rows: Sequence[Row]) -> li
         tried, result = f"{len(of)} certificate{'s' if len(of) > 1 else ''}", f"failed: {failed}" if failed else "none failed"
         told.append(f"{host}: dry run of {utc(seconds(when))}, {tried}, {result}")
     return told
+
+
+def expires(row: Row) -> str:
+    """When the certificate ends that is there instead of the renewed one, in words."""
+    return f"{'expired' if float(row['days_left']) < 0 else 'expires'} {utc(seconds(row['expiry']))}"
+
+
+def some(names: str) -> str:
+    """The first few of many names."""
+    return names if len(names.split()) <= 8 else " ".join(names.split()[:6]) + f" and {len(names.split()) - 6} more"
 
 
 def to_try(card: Card) -> list[str]:
@@ -412,45 +453,38 @@ def json_text(fleet: Fleet) -> str:
 
 
 def print_table(fleet: Fleet, out: TextIO) -> None:
-    """A table for a terminal."""
+    """A table for a terminal, and below it what is wrong."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(file=out, width=None if out.isatty() else 160, highlight=False, markup=False)
-    colours = {"overdue": "bold red", "failing": "red", "due": "yellow", "renewed": "green", "ended": "dim"}
-    for host in fleet.hosts:
-        console.print(Text(plain(f"{host.host}: {host.says}"), "bold red" if host.kind == "silent" else "red"))
-    table = Table("state", "certificate", "host", "age", "due", "expires", "notes", box=None, header_style="bold", pad_edge=False)
+    console = Console(file=out, width=None if out.isatty() else 160, highlight=False, markup=False, soft_wrap=True)
+    colours = {"overdue": "bold red", "failing": "red", "due": "yellow", "ended": "dim"}
+    table = Table("state", "certificate", "host", "age", "due", "expires", box=None, header_style="bold", pad_edge=False)
+    for column in table.columns[1:3]:
+        column.overflow = "fold"
     for card in fleet.cards:
         age = f"{(fleet.made - card.not_before) // DAY} d" if card.not_before else ""
-        cells = [
-            card.state,
-            card.lineage,
-            card.host,
-            age,
-            utc(card.due)[:10],
-            utc(card.expiry)[:10],
-            "; ".join(notes(card)),
-        ]
-        table.add_row(*(Text(plain(cell)) for cell in cells), style=colours[card.state] if card.state != "renewed" else None)
-    console.print(table)
+        cells = [card.state, card.lineage, card.host, age, utc(card.due)[:10], utc(card.expiry)[:10]]
+        table.add_row(*map(Text, cells), style=colours.get(card.state))
+    console.print(table, soft_wrap=False)
+    for host in fleet.hosts:
+        console.print(Text(f"{host.host}: {host.says}", "red"))
+    for card in fleet.cards:
+        if said := notes(card):
+            console.print(Text(f"{card.lineage} on {card.host}: {'; '.join(said)}", colours.get(card.state, "")))
     for line in fleet.dry_runs:
-        console.print(Text(plain(line)))
+        console.print(Text(line))
     console.print(", ".join(f"{count} {state}" for state, count in fleet.counts.items()))
 
 
 def notes(card: Card) -> list[str]:
     """What is to be said of a certificate beside its dates."""
     found = [f"overdue by {card.days_overdue:.1f} days"] if card.state == "overdue" else []
+    found += ["expired"] if card.state != "ended" and card.days_left < 0 else []
     found += card.problems
     found += [f"dry run of {utc(card.dry_run)} failed: {card.dry_run_error}"] if card.dry_run_error not in ("", "none") else []
     return found
-
-
-def plain(text: str) -> str:
-    """A text without what would steer a terminal."""
-    return hook.CONTROL.sub("?", text)
 
 
 # ---- As a page -------------------------------------------------------------------------------------------------------
@@ -532,19 +566,31 @@ def page(fleet: Fleet, settings: hook.Settings, max_age: int, limits: Thresholds
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a file that is the old one or the new one, whatever happens, for everybody to read: a web server serves it."""
+    """Writes a file that is the old one or the new one, whatever happens. A new one may be read by everybody, as a web server does; an old
+    one keeps its mode, and a link its place."""
+    path = path.resolve()
     try:
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        if path.exists() and not path.is_file():
+            raise BoardError(f"{path}: not a file: give --html the name of one")
+        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{path.name[:200]}.", delete=False) as file:
             try:
                 file.write(text)
                 file.flush()
-                os.fchmod(file.fileno(), 0o644)
+                os.fchmod(file.fileno(), mode)
                 Path(file.name).replace(path)
             except BaseException:
                 Path(file.name).unlink()
                 raise
     except OSError as error:
-        raise BoardError(f"{path}: {error.strerror}: give --html a file in a folder that can be written to") from None
+        raise BoardError(f"{path}: {error.strerror}: give --html a file that can be written") from None
+
+
+def holds_certificates(path: Path) -> bool:
+    """Whether there is a page that must not give way to one without a certificate."""
+    with contextlib.suppress(OSError):
+        return EMPTY not in path.read_text(encoding="utf-8", errors="replace")
+    return False
 
 
 # ---- Command line ----------------------------------------------------------------------------------------------------
@@ -556,10 +602,17 @@ def span(text: str) -> int:
     return int(match[1]) * UNITS[match[2]]
 
 
+def days(text: str) -> float:
+    """A number of days."""
+    if not re.fullmatch(r"\d{1,4}(\.\d{1,6})?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of days such as 1 or 0.5")
+    return float(text)
+
+
 def command_line() -> argparse.ArgumentParser:
     """What may be given."""
     places = f"The settings are the hook's, INFLUXDB_URL and so on: from {NAME}.env beside this file, else the environment."
-    status = "Exit status: 0 nothing is overdue, 1 something is, 2 it could not be told, or wrong usage."
+    status = "Exit status: 0 well, 1 something is overdue or a host silent, 2 it could not be told, or wrong usage."
     parser = argparse.ArgumentParser(f"{NAME}.py", description=(__doc__ or "").partition("\n")[0], epilog=f"{places} {status}")
     parser.add_argument("--html", metavar="FILE", type=Path, help="write the board into a file")
     text = parser.add_mutually_exclusive_group()
@@ -569,10 +622,10 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--max-age", metavar="SPAN", type=span, default="1h", help="after which the page says that it is old (default 1h)")
     for name, meaning in (("crit", "after certbot should have renewed: overdue"), ("silence", "without a run report: silent")):
         parser.add_argument(
-            f"--{name}", metavar="DAYS", type=float, default=getattr(Thresholds, name), help=f"days {meaning}, as in the alert"
+            f"--{name}", metavar="DAYS", type=days, default=getattr(Thresholds, name), help=f"days {meaning}, as in the alert"
         )
     parser.add_argument(
-        "--grace", metavar="DAYS", type=float, default=Thresholds.grace, help="days for a renewal to be delivered and served"
+        "--grace", metavar="DAYS", type=days, default=Thresholds.grace, help="days for a renewal to be delivered and served"
     )
     parser.add_argument("--env", metavar="FILE", type=Path, default=HERE / f"{NAME}.env", help="a file with the settings")
     parser.add_argument("--version", action="version", version=f"{NAME} {hook.__version__}")
@@ -580,7 +633,7 @@ def command_line() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str], environ: hook.Environ, out: TextIO) -> int:
-    """Makes what is asked for and returns the exit status: 0 nothing is overdue, 1 something is, 2 it could not be told."""
+    """Makes what is asked for and returns the exit status: 0 well, 1 something is overdue or a host silent, 2 it could not be told."""
     given = command_line().parse_args(arguments)
     limits = Thresholds(given.crit, given.silence, given.grace)
     try:
@@ -589,21 +642,42 @@ def main(arguments: Sequence[str], environ: hook.Environ, out: TextIO) -> int:
         settings = hook.read_settings(environ, str(given.env.parent), hook.__file__, given.env.name)
         if settings.sources["INFLUXDB_TIMEOUT"][1] == hook.__file__:
             settings = settings._replace(timeout=PATIENCE)
-        fleet = read_fleet(settings, given.since, limits)
-        if given.html:
+        for warning in hook.warnings_of(settings, str(given.env.parent)):
+            if "everybody" in warning:  # the other is of a host that reports
+                print(f"{NAME}: warning: {plain(warning)}", file=sys.stderr)
+        try:
+            fleet = read_fleet(settings, given.since, limits)
+        except (KeyError, ValueError, OverflowError) as error:
+            remedy = "correct INFLUXDB_URL, INFLUXDB_BUCKET or MEASUREMENT"
+            raise BoardError(f"{settings.url} answers what the queries of flux/ never do ({error}): {remedy}") from None
+        if given.html and (fleet.cards or not holds_certificates(given.html)):
             write_whole(given.html, page(fleet, settings, given.max_age, limits))
+        if not fleet.cards:
+            remedy = f"on each host run {HOOKS}/certbot_renewal_report.py --check, or correct INFLUXDB_BUCKET or MEASUREMENT"
+            raise BoardError(f"no certificate is known yet in {settings.bucket} at {settings.url}: {remedy}")
         if given.csv or given.json:
             out.write(csv_text(fleet.renewals) if given.csv else json_text(fleet))
-        elif not given.html and fleet.cards:
+        elif not given.html:
             print_table(fleet, out)
-        if not fleet.cards:
-            remedy = f"on each host run {HOOKS}/certbot_renewal_report.py --check"
-            raise BoardError(f"no report yet in {settings.bucket} at {settings.url}: {remedy}, or correct INFLUXDB_BUCKET")
-    except (BoardError, hook.ReportError) as error:
-        print(f"{NAME}: {plain(str(error))}", file=sys.stderr)
-        return 2
-    return 1 if fleet.counts["overdue"] else 0
+        out.flush()
+    except ModuleNotFoundError as error:
+        return fail(f"no {error.name} for {sys.executable}: apt-get install python3-{error.name}, or pip install {error.name}")
+    except BrokenPipeError:  # who reads has seen enough; nothing more goes there when the interpreter ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+    except (BoardError, hook.ReportError, OSError) as error:
+        return fail(f"stdout: {error.strerror}" if isinstance(error, OSError) else str(error))
+    return 1 if fleet.counts["overdue"] or any(host.kind == "silent" for host in fleet.hosts) else 0
+
+
+def fail(why: str) -> int:
+    """Says in one line on stderr why it could not be told."""
+    print(f"{NAME}: {plain(why)}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is no reason for a traceback
+    if sys.stdout is None:
+        sys.exit(fail("stdout: closed"))
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # where the locale is not UTF-8
     sys.exit(main(sys.argv[1:], os.environ, sys.stdout))

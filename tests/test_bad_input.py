@@ -255,7 +255,7 @@ def test_files_that_the_user_may_not_read(hook: Hook, renewed: dict[str, str], c
             folder.chmod(0o755)  # pytest's folders are for their user alone
     ran = as_nobody(lambda: hook(**renewed))
     assert ran.status == 1
-    assert f"{env_file}: Permission denied: make it text that certbot's user can read" in ran.err
+    assert f"{env_file}: Permission denied: make it text that this user can read" in ran.err
     env_file.chmod(0o644)
     again = as_nobody(lambda: hook("--dry-run", **renewed))
     assert again.status == 1

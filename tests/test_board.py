@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
+import shlex
 import stat
 import subprocess
 import sys
@@ -24,6 +26,7 @@ import demo_fleet
 import start_servers
 from conftest import missing
 from demo_fleet import FLEET, Host, Lineage
+from faulty_servers import answer, drip, serving
 from start_certbot import DAY, command
 from start_servers import ORG, InfluxDB
 from test_kapacitor import run_point, state, write
@@ -53,7 +56,7 @@ def board(environ: dict[str, str], *arguments: str) -> Made:
     done = subprocess.run([sys.executable, str(BOARD), *arguments], env={**environ, "COLUMNS": "80"}, capture_output=True, timeout=120)
     made = Made(done.returncode, done.stdout.decode(), done.stderr.decode())
     assert "Traceback" not in made.err
-    assert made.err.count("\n") == (1 if made.status == 2 else 0)
+    assert made.err.count("\n") == (1 if made.status == 2 else 0) + made.err.count(": warning: ")
     return made
 
 
@@ -136,9 +139,9 @@ def test_each_certificate_stands_in_its_column(opened: Callable[..., Page]) -> N
     text = overdue.inner_text()
     for part in (
         "63 days old",
-        "overdue by 3.1 days",
+        "overdue by 3.2 days",
         "could not renew it",
-        "with intranet.example.net old.example.net",
+        "in one run with intranet.example.net old.example.net",
         "Some challenges",
     ):
         assert part in text
@@ -272,8 +275,9 @@ def test_the_table_names_what_is_wrong_and_the_status_says_so(server: Callable[[
     )
     late = board(settings)
     assert late.status == 1
-    assert re.search(r"overdue +late\.example\.com +web1.*overdue by 2\.0 days", late.out)
-    assert re.search(r"failing +broken +web2.*it cannot be read", late.out)
+    assert re.search(r"overdue +late\.example\.com +web1", late.out)
+    assert re.search(r"failing +broken +web2", late.out)
+    assert "late.example.com on web1: overdue by 2.0 days\nbroken on web2: it cannot be read\n" in late.out
     assert "web2: certbot fails, unreadable: broken, exit status 1" in late.out
     assert board(settings, "--crit", "3").status == 0
 
@@ -283,9 +287,61 @@ def test_when_most_hosts_are_silent_the_board_says_that_it_may_be_influxdb(serve
     bucket, then = influxdb.new_bucket(), int(time.time()) - 3 * DAY
     write(influxdb, bucket, *(state("a", then + 9 * DAY, host=f"web{n}", run_at=then, at=then) for n in range(3)))
     done = board(influxdb.settings(bucket))
-    assert done.status == 0  # nothing is overdue, as far as is known
+    assert done.status == 1
     assert "(most hosts): no report of certbot for 3.0 days, last of web0 web1 web2 (3 of 3)" in done.out
-    assert "web1: no report of certbot for 3.0 days, last of a, but most hosts were not heard" in done.out
+    assert "web1: no report of certbot for 3.0 days, last of a. Most hosts were away until lately" in done.out
+
+
+def test_what_nobody_knows_of_is_not_called_renewed(server: Callable[[str], InfluxDB]) -> None:
+    influxdb = server("influxd-1.12")
+    bucket, now = influxdb.new_bucket(), int(time.time())
+    for host, due, heard in (
+        ("gone", now - 40 * DAY, now - 60 * DAY),
+        ("away", now - 2 * DAY, now - 3 * DAY),
+        ("here", now - 3600, now - 7200),
+    ):
+        write(influxdb, bucket, state("a", due, host=host, run_at=heard, at=heard))
+    write(influxdb, bucket, *(state("a", now + DAY, host=f"web{n}", run_at=now, at=now) for n in range(4)))
+    write(influxdb, bucket, state("early", now + 90 * DAY, host="here", run_at=now, at=now))
+    done = board(influxdb.settings(bucket))
+    assert done.status == 1
+    assert {row.split()[2]: row.split()[0] for row in done.out.splitlines() if row.split()[1] == "a"} == {
+        "gone": "overdue",  # since it has expired
+        "away": "failing",
+        "here": "due",  # since its last report
+        **{f"web{n}": "renewed" for n in range(4)},
+    }
+    assert "a on gone: overdue by 40.0 days; expired" in done.out
+    assert "a on away: nobody knows whether it was renewed: its host is silent" in done.out
+    assert "early on here: it is not valid yet" in done.out
+
+
+def test_what_a_target_has_is_said_to_expire(server: Callable[[str], InfluxDB]) -> None:
+    influxdb = server("influxd-1.12")
+    bucket, now = influxdb.new_bucket(), int(time.time())
+    write(influxdb, bucket, state("a", now + 55 * DAY, run_at=now, at=now))
+    has = f"deployed={now - 91 * DAY}i,deployed_expiry={now - DAY}i,renewed={now - 5 * DAY}i,run_at={now}i"
+    write(influxdb, bucket, f'certbot_renewal,host=web1,lineage=a,target=edge {has},deploy_error="no route" {now}')
+    assert re.search(
+        r"a on web1: not delivered to edge for 5\.0 days, what it has expired .*: no route\n", board(influxdb.settings(bucket)).out
+    )
+
+
+def test_with_many_hosts_in_trouble_the_certificates_are_near_the_top(
+    server: Callable[[str], InfluxDB], opened: Callable[..., Page], tmp_path: Path
+) -> None:
+    influxdb = server("influxd-1.12")
+    bucket, now, path = influxdb.new_bucket(), int(time.time()), tmp_path / "board.html"
+    failed = " ".join(f"c{n}.example.com" for n in range(60))
+    names = [f"host{n}" for n in range(30)] + ["h" * 200, "upside\u202edown"]
+    write(influxdb, bucket, *(run_point(name, now, failed, exit_status=1) for name in names), state("a", now + DAY, host=names[-1]))
+    assert board(influxdb.settings(bucket), "--html", str(path)).status == 0
+    page = opened(path, viewport={"width": 1280, "height": 1000})
+    assert page.locator(".board").bounding_box()["y"] < 1000  # type: ignore[index]
+    page.locator(".hosts > details > summary").click()
+    assert page.locator(".host:visible").count() == 32
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+    assert "upside?down" in page.inner_text("main")
 
 
 def test_without_a_report_the_board_says_what_to_do(server: Callable[[str], InfluxDB], browser: Browser, tmp_path: Path) -> None:
@@ -293,11 +349,53 @@ def test_without_a_report_the_board_says_what_to_do(server: Callable[[str], Infl
     settings, path = influxdb.settings(influxdb.new_bucket()), tmp_path / "board.html"
     done = board(settings, "--html", str(path))
     assert done.status == 2
-    assert "no report yet in" in done.err and "--check" in done.err
+    assert "no certificate is known yet in" in done.err and "--check" in done.err
     page = browser.new_page()
     page.goto(f"file://{path}")
     assert "No report yet" in page.inner_text("main") and "certbot_renewal_report.py --check" in page.inner_text("main")
     page.close()
+
+
+def test_the_page_goes_where_it_should(fleet: Callable[[str], dict[str, str]], server: Callable[[str], InfluxDB], tmp_path: Path) -> None:
+    settings, page, link = fleet("influxd-1.12"), tmp_path / "board.html", tmp_path / "link.html"
+    page.touch(0o640)
+    link.symlink_to(page)
+    assert board(settings, "--html", str(link)).err == ""
+    assert link.is_symlink() and "example.net" in page.read_text()
+    assert stat.S_IMODE(page.stat().st_mode) == 0o640
+    device = tmp_path / "pipe"
+    os.mkfifo(device)
+    assert "not a file: give --html the name of one" in board(settings, "--html", str(device)).err
+    nothing = server("influxd-1.12")
+    assert board(nothing.settings(nothing.new_bucket()), "--html", str(page)).status == 2
+    assert "example.net" in page.read_text()  # a page of certificates does not give way to one without
+
+
+def test_no_traceback_whatever_happens(fleet: Callable[[str], dict[str, str]], tmp_path: Path) -> None:
+    settings = fleet("influxd-1.12")
+    for threshold in ("nan", "inf", "-1", "1e9", "x"):
+        assert subprocess.run([sys.executable, str(BOARD), "--crit", threshold], capture_output=True, timeout=60).returncode == 2
+    for begin, remedy in (
+        (b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<p>Please log in", "it is something else than InfluxDB: correct INFLUXDB_URL"),
+        (b"HTTP/1.1 302 Found\r\nLocation: https://example.com/login\r\n\r\n", "a redirect: set INFLUXDB_URL to InfluxDB itself"),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: text/csv\r\n\r\na,b\r\n1,2\r\n", "correct INFLUXDB_URL, INFLUXDB_BUCKET or MEASUREMENT"),
+    ):
+        with serving(answer(begin)) as url:
+            assert remedy in board({"INFLUXDB_URL": url}).err
+    with serving(drip(b"HTTP/1.1 200 OK\r\nContent-Type: text/csv\r\n\r\n")) as url:
+        assert "raise INFLUXDB_TIMEOUT" in board({"INFLUXDB_URL": url, "INFLUXDB_TIMEOUT": "0.5"}).err
+    command = f"{shlex.quote(sys.executable)} {shlex.quote(str(BOARD))}"
+    piped = subprocess.run(["sh", "-c", f"{command} --json | head -c 1"], env=settings, capture_output=True, text=True, timeout=60)
+    assert (piped.stdout, piped.stderr) == ("{", "")
+    closed = subprocess.run(["sh", "-c", f"{command} --csv >&-"], env=settings, capture_output=True, text=True, timeout=60)
+    assert (closed.returncode, closed.stderr.count("\n")) == (2, 1)
+    full = subprocess.run(["sh", "-c", f"{command} --csv >/dev/full"], env=settings, capture_output=True, text=True, timeout=60)
+    assert (full.returncode, full.stderr) == (2, "certbot_renewal_board: stdout: No space left on device\n")
+    for module in ("rich", "jinja2"):
+        (tmp_path / f"{module}.py").write_text(f"raise ModuleNotFoundError(name={module!r})")
+    poor = {**settings, "PYTHONPATH": str(tmp_path)}
+    assert f"no rich for {sys.executable}: apt-get install python3-rich" in board(poor).err
+    assert "apt-get install python3-jinja2" in board(poor, "--html", str(tmp_path / "board.html")).err
 
 
 def other_schema(influxdb: InfluxDB, lines: str) -> dict[str, str]:
@@ -326,7 +424,7 @@ WRONG: dict[str, tuple[Callable[[InfluxDB], dict[str, str]], str, str]] = {  # w
         "correct INFLUXDB_BUCKET",
         "set INFLUXDB_TOKEN to a token that may read",
     ),
-    "org": (lambda db: {**db.settings(db.new_bucket()), "INFLUXDB_ORG": "nix"}, "no report yet", "set INFLUXDB_ORG"),
+    "org": (lambda db: {**db.settings(db.new_bucket()), "INFLUXDB_ORG": "nix"}, "no certificate is known yet", "set INFLUXDB_ORG"),
 }
 
 
@@ -339,7 +437,7 @@ def test_bad_input_is_one_line_with_the_remedy_and_the_old_file_stays(server: Ca
         assert done.status == 2, what
         assert ((on_2 or on_1) if influxdb.major == 2 else on_1) in done.err, what
         assert "fake-Secret" not in done.err
-        if "no report yet" not in done.err:
+        if "no certificate is known yet" not in done.err:
             assert path.read_text() == "the old one", what
         path.write_text("the old one")
 
@@ -355,7 +453,7 @@ def test_who_may_write_may_not_read(server: Callable[[str], InfluxDB], tmp_path:
         assert "INFLUXDB_TOKEN the right to read telegraf" in refused
         assert '"hook"' not in refused  # InfluxDB names the user
         influxdb.command("GRANT READ ON telegraf TO hook", u="admin", p="fake")
-        assert "no report yet" in board(settings).err
+        assert "no certificate is known yet" in board(settings).err
         assert "set INFLUXDB_TOKEN to" in board({**settings, "INFLUXDB_TOKEN": "hook:no"}).err
     influxdb = server("influxd-2")
     bucket = influxdb.new_bucket()
@@ -377,6 +475,11 @@ def test_a_measurement_may_have_any_name(server: Callable[[str], InfluxDB]) -> N
 def test_settings_come_from_a_file(fleet: Callable[[str], dict[str, str]], tmp_path: Path) -> None:
     file = tmp_path / "board.env"
     file.write_text("".join(f"{name}={value}\n" for name, value in fleet("influxd-1.12").items()))
-    assert board({}, "--env", str(file), "--json").status == 1
+    done = board({}, "--env", str(file), "--json")
+    assert (done.status, done.err) == (1, "")  # nothing is secret: this InfluxDB asks for no token
+    other = tmp_path / "other.env"
+    other.write_text(file.read_text() + "INFLUXDB_TOKEN=fake:token\n")
+    other.chmod(0o644)
+    assert f"warning: {other} holds the token and everybody may read it: chmod o= {other}" in board({}, "--env", str(other), "--json").err
     assert "correct --env" in board({}, "--env", str(tmp_path / "nix"), "--json").err
     assert "give --html a file" in board({}, "--env", str(file), "--html", str(tmp_path / "nix" / "board.html")).err
