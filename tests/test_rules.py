@@ -110,6 +110,13 @@ def test_renew_before_expiry_moves_the_due_date(hook: Callable[..., Ran], certbo
     assert fields["not_after"] - fields["renewal_due"] == left
 
 
+def test_older_renewals_are_due_by_the_same_policy(hook: Callable[..., Ran], certbot_folder: Path) -> None:
+    for begin in (BEGIN - 70 * DAY, BEGIN):
+        make_lineage(certbot_folder, "example.com", ["example.com"], begin, 90 * DAY, "renew_before_expiry = 20 days\n")
+    renewals = [it for it in lines_of(hook("--all", "--history", "--dry-run")) if "due_after" in it["fields"]]
+    assert {it["time"]: it["fields"]["due_after"] for it in renewals} == {BEGIN - 70 * DAY: 70 * DAY, BEGIN: 70 * DAY}
+
+
 def test_a_report_is_points_of_the_renewal_and_one_of_the_state(hook: Callable[..., Ran], certbot_folder: Path) -> None:
     names = ["example.com", "*.example.com", "xn--bcher-kva.example", "192.0.2.7", "2001:db8::1"]
     live = make_lineage(certbot_folder, "example.com", names, BEGIN, 90 * DAY)
