@@ -803,8 +803,9 @@ def main(arguments: Sequence[str], environ: Environ, script: str = __file__) -> 
     """Runs the hook and returns the exit status: 0 stored, 1 not stored or something to be mended, 2 wrong usage."""
     parser, script = command_line(), os.path.abspath(script)
     given = parser.parse_args(arguments)
-    if ((given.history or given.stdout or given.patience) and not given.all) or (given.host and not given.retire):
-        parser.error("--history, --patience and --stdout go with --all, --host with --retire")
+    alone = given.after_dry_run and (given.all or given.check or given.retire)
+    if ((given.history or given.stdout or given.patience) and not given.all) or (given.host and not given.retire) or alone:
+        parser.error("--history, --patience and --stdout go with --all, --host with --retire, --after-dry-run with none of these")
     if given.help or given.version:
         say(*(parser.format_help().splitlines() if given.help else [f"{NAME} {__version__}"]))
         return 0

@@ -332,7 +332,9 @@ def test_a_host_is_retired_with_one_command(influxdb: InfluxDB, hook: Hook, cert
     assert state_of(influxdb.points(settings["INFLUXDB_BUCKET"]), "b.example.com")["renewal_due"] == 0
 
 
-@pytest.mark.parametrize("wrong", [["--host", "old-web"], ["--host", "old-web", "--all"], ["--history"], ["--stdout", "--check"]])
+@pytest.mark.parametrize(
+    "wrong", [["--host", "old-web"], ["--host", "old-web", "--all"], ["--history"], ["--stdout", "--check"], ["--all", "--after-dry-run"]]
+)
 def test_options_that_do_not_go_together(hook: Hook, wrong: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         hook(*wrong)
