@@ -493,7 +493,8 @@ COLOURS = 6  # hosts that have a colour of their own in the chart
 
 @dataclass(frozen=True)
 class Bar:
-    """A day of the chart: what was renewed on which host, (number of the colour, host, count, from, to), in parts of the height."""
+    """A day of the chart, with a part for each host: its colour's number, its name, how many renewals, and in parts of the height where it
+    begins and how high it is."""
 
     day: str
     count: int
@@ -520,13 +521,14 @@ def chart_of(fleet: Fleet, days: int = 90) -> Chart:
             counts[renewal.time // DAY][renewal.host] += 1
             of_host[renewal.host] += 1
     ranked = sorted(of_host, key=lambda host: (-of_host[host], host))
+    colour_of = {host: min(place, COLOURS - 1) for place, host in enumerate(ranked)}
     hosts = ranked if len(ranked) <= COLOURS else [*ranked[: COLOURS - 1], f"{len(ranked) - COLOURS + 1} other hosts"]
     most = max((sum(day.values()) for day in counts.values()), default=0)
     bars = []
     for day in range(first, last + 1):
         per_colour: dict[int, int] = defaultdict(int)
         for host, count in counts[day].items():
-            per_colour[min(ranked.index(host), len(hosts) - 1)] += count
+            per_colour[colour_of[host]] += count
         parts, at = [], 0
         for colour, count in sorted(per_colour.items()):
             parts.append((colour, hosts[colour], count, at / most, count / most))
