@@ -7,7 +7,7 @@ import contextlib
 import io
 import unittest.mock
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import certbot_renewal_report as hook
@@ -38,8 +38,7 @@ class Host:
     exit_status: int | None = 0
     ended: tuple[str, ...] = ()
     dry_run: str = ""  # what certbot said in one, with {live} for the folder
-    deployed: str = ""  # what certbot_renewal_deploy.py noted, with the moments as days ago in {}
-    environ: dict[str, str] = field(default_factory=dict)
+    deployed: str = ""  # what certbot_renewal_deploy.py noted of a certificate, with {begin} and {end} of the old one that a target has
 
 
 FLEET = (
@@ -75,7 +74,7 @@ FLEET = (
             Lineage("webmail.example.org", 41.5, (), 64),
         ),
         ended=("legacy.example.org",),
-        deployed="mail.example.org\tsmtp2\tno\t{44.9:.0f}\t{-0.1:.0f}\t0\tconnect to host smtp2 port 22: Connection timed out\n",
+        deployed="mail.example.org\tsmtp2\tno\t{begin}\t{end}\t0\tconnect to host smtp2 port 22: Connection timed out\n",
     ),
     Host("db1", (Lineage("db1.example.com", 48.6), Lineage("replica.example.com", 47.2)), days=3.3),
     Host(
@@ -117,12 +116,11 @@ def report(fleet: Iterable[Host], folder: Path, influxdb: InfluxDB, bucket: str,
     """Makes the hosts in a folder, and has each of them report."""
     for number, host in enumerate(fleet):
         certbot, at = folder / str(number), now - round(host.days * DAY)
-        environ = {**influxdb.settings(bucket), "HOSTNAME": host.name, **host.environ}
+        environ = {**influxdb.settings(bucket), "HOSTNAME": host.name}
         put_on_disk(certbot, [*host.lineages, *(Lineage(name, 50) for name in host.ended)], now)
         if host.deployed:
-            moments = [f"{now - round(float(days) * DAY)}" for days in ("44.9", "-0.1")]
-            text = host.deployed.replace("{44.9:.0f}", moments[0]).replace("{-0.1:.0f}", moments[1])
-            (certbot / hook.DEPLOY_FILE).write_text(text)
+            old = {"begin": now - round(44.9 * DAY), "end": now + round(0.1 * DAY)}
+            (certbot / hook.DEPLOY_FILE).write_text(host.deployed.format_map(old))
         failed = {"EXIT_STATUS": "1"} if host.exit_status == 1 else {}
         for hours in range(60, 0, -12):
             run_hook_at(certbot, at - hours * HOUR, {**environ, **failed}, "--all", "--history")
