@@ -302,7 +302,7 @@ def looked_at(places: set[Place]) -> dict[Place, Any]:
     return dict(seen)
 
 
-def served_fields(settings: Settings, folder: str, disk: Disk, faults: list[str]) -> dict[str, tuple[str, str]]:
+def served_fields(settings: Settings, folder: str, disk: Disk, faults: list[str], now: int) -> dict[str, tuple[str, str]]:
     """What is served of each lineage that VERIFY is about: fields of its state, and words. Where nobody answers, what was known stays. A
     certificate that lies on disk under another lineage is as good: a name may have two."""
     wanted = {found.lineage: places for found in disk.certificates if (places := places_of(settings, found))}
@@ -314,9 +314,11 @@ def served_fields(settings: Settings, folder: str, disk: Disk, faults: list[str]
         others = {
             n if (h, p) == (n, 443) else f"{n}@{h}:{p}": der for (h, p, n), der in answers.items() if not fits(present.get(der), lineage, n)
         }
-        known = f",served_expiry={min(map(end_of, others.values()), default=0)}i,not_served={quoted(sorted(others) or ['none'])}"
+        known = (
+            f",seen_at={now}i,served_expiry={min(map(end_of, others.values()), default=0)}i,not_served={quoted(sorted(others) or ['none'])}"
+        )
         well, other = len(answers) - len(others), f", another one for {' '.join(sorted(others))}" if others else ""
-        fields[lineage] = (f",served={well}i{known if answers else ''}", f", served at {well} of {len(at)}{other}")
+        fields[lineage] = (f",looked_at={now}i,served={well}i{known if answers else ''}", f", served at {well} of {len(at)}{other}")
         if not answers:
             faults.append(f"nobody answers for {lineage} at {at[0][0]}:{at[0][1]} ({seen[at[0]]}): correct VERIFY, or add {lineage}=none")
     if strange := sorted({part.partition("=")[0] for part in settings.verify.split() if "=" in part} - disk.lineages):
@@ -379,8 +381,8 @@ def end_points(settings: Settings, lineages: Sequence[str], now: int) -> list[st
 def run_point(settings: Settings, disk: Disk, failed: Sequence[str] | None, exit_status: int | None, now: int) -> str:
     """How the last run of certbot left this host; `failed` and `exit_status` only where they are known: by hand they are not."""
     fields = f"certificates={len(disk.certificates)}i,unreadable_count={len(disk.broken)}i"
-    fields += "" if failed is None else f",failed_count={len(failed)}i"
-    fields += "" if exit_status is None else f",exit_status={exit_status}i"
+    # Both or none: where strings and times of points are not kept, as in VictoriaMetrics, the last of each must be of one run.
+    fields += "" if failed is None else f",failed_count={len(failed)}i,exit_status={-1 if exit_status is None else exit_status}i"
     for name, found in (("failed", failed), ("unreadable", sorted(disk.broken))):
         fields += f",{name}={quoted(found)}" if found else ""  # Flux 0.196 (InfluxDB 1.12) mixes up rows with empty strings
     return point(settings, fields, now)
@@ -556,7 +558,7 @@ class Report(NamedTuple):
 def report_of(settings: Settings, disk: Disk, now: int, run_reports: bool, folder: str = "", verify: bool = False) -> Report:
     """Renewals and state of all certificates. The time of a state is now, but never before its certificate began: a clock may be off."""
     renewals, states, says, faults = list[str](), list[str](), list[str](), [*disk.faults, *disk.broken.values()]
-    served = served_fields(settings, folder, disk, faults) if verify and settings.verify else {}
+    served = served_fields(settings, folder, disk, faults, now) if verify and settings.verify else {}
     for found in disk.certificates:
         moment = max(now, found.not_before)
         if moment != now:
