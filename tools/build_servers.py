@@ -2,7 +2,7 @@
 """Builds the servers that the tests and the demo run against, from their Go modules.
 
     python3 tools/build_servers.py [influxd-1.8 influxd-1.12 influxd-2 kapacitor telegraf flux vault pebble certbot haproxy nginx sshd ssh
-                                    chromium]
+                                    chromium victoria-metrics vmalert promtool prometheus prometheus-alertmanager]
 
 Each program is built once into ${XDG_CACHE_HOME:-~/.cache}/certbot-renewal-report/servers/bin. A binary that the machine
 has already is taken as it is: named by an environment variable (INFLUXD_1_8, INFLUXD_1_12, INFLUXD_2, KAPACITORD, KAPACITOR,
@@ -114,6 +114,11 @@ INSTALLED = {  # command: package. Not built: a CA for tests, the certbot that m
     "sshd": "openssh-server",
     "ssh": "openssh-client",
     "chromium": "chromium",  # shows the board
+    "victoria-metrics": "victoria-metrics",
+    "vmalert": "victoria-metrics",
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
+    "prometheus-alertmanager": "prometheus-alertmanager",
 }
 DEBIAN_PACKAGES = {"clang": "clang", "cargo": "cargo-web", **INSTALLED}
 SEARCHED = f"{os.environ.get('PATH', '')}:/usr/sbin"  # where Debian has servers, which is not on everybody's PATH
