@@ -13,6 +13,7 @@ import calendar
 import contextlib
 import gc
 import ipaddress
+import itertools
 import json
 import os
 import re
@@ -33,8 +34,11 @@ __version__ = "0.1.0"
 # ---- Settings --------------------------------------------------------------------------------------------------------
 # Name: (default, meaning): from certbot_renewal_report.env, else the environment, or edited here. --help and the README print it too.
 SETTINGS: dict[str, tuple[str, str]] = {
-    "INFLUXDB_URL": ("http://127.0.0.1:8086", "InfluxDB 1.x, 2.x (3 takes writes too), or a Telegraf listener"),
-    "INFLUXDB_VERSION": ("2", "2: /api/v2/write, for InfluxDB 1.8 and later; 1: /write (before 1.8, and Telegraf's influxdb_listener)"),
+    "INFLUXDB_URL": ("http://127.0.0.1:8086", "InfluxDB, VictoriaMetrics, or a Telegraf listener"),
+    "INFLUXDB_VERSION": (
+        "2",
+        "2: /api/v2/write (InfluxDB 1.8 and later); 1: /write (before, and Telegraf's influxdb_listener); 3: /api/v3/write_lp",
+    ),
     "INFLUXDB_BUCKET": ("telegraf", "bucket; or database, or database/retention_policy"),
     "INFLUXDB_ORG": ("", "organization; 2.x needs it"),
     "INFLUXDB_TOKEN": ("", "token, or user:password on 1.x"),
@@ -48,7 +52,7 @@ PLACE = r"(?!none\b)(?:([^\s=]+)=)?(?:(?:(\[[\da-fA-F:.]+\]|[^\s/:=\[\]]+):)?(\d
 URL = r"https?://(\[[\da-fA-F:.]+\]|[^\s/:?#@\[\]]+)(:\d{1,5})?(/[^\s?#@]*)?"
 RULES = {  # what a value must look like, and that in words
     "INFLUXDB_URL": (URL, "http:// or https://, host and port, as in http://127.0.0.1:8086; user and password belong in INFLUXDB_TOKEN"),
-    "INFLUXDB_VERSION": (r"[12]", "2 (InfluxDB 1.8 and newer), or 1 (older, and Telegraf's influxdb_listener)"),
+    "INFLUXDB_VERSION": (r"[123]", "2 (InfluxDB 1.8 and newer), 1 (older, and Telegraf's influxdb_listener), or 3 (InfluxDB 3)"),
     "INFLUXDB_BUCKET": (r"[^/].*", "the name of a bucket, or of a database"),
     "INFLUXDB_TIMEOUT": (r"(?=.*[1-9])[0-9]{1,5}(\.[0-9]{1,9})?", "a number of seconds above 0, such as 10"),
     "MEASUREMENT": (r"[^#_].*", "a name that begins with neither # nor _"),
@@ -414,10 +418,12 @@ REMEDIES = (  # (what a server says, status first; what to do about it): the fir
     (r"^404 .*(bucket|database)", "create {bucket}, or correct INFLUXDB_BUCKET, or give the token access to it"),
     (r"^40[45]", "set INFLUXDB_VERSION={other} (1: before 1.8, and Telegraf's influxdb_listener), or correct the path in INFLUXDB_URL"),
     (r"^(5|429)|max-(values|series)-per", "look at the server's log"),
+    (r"new tag", "make the table anew: influxdb3 create table --database {bucket} --tags domain,host,lineage,target {measurement}"),
     (r"conflict", "set MEASUREMENT to another name: something else writes other types to this one"),
     (r"retention policy", "set the clock of this host, or let INFLUXDB_BUCKET keep points for longer"),
     (r"", "correct INFLUXDB_URL, or what stands between this host and InfluxDB"),
 )
+NO_FLUX = ", which has no Flux: it keeps the reports, but flux/, kapacitor/ and the board cannot ask it"
 
 
 class Answer(NamedTuple):
@@ -443,6 +449,8 @@ def write_url(settings: Settings) -> str:
     """Where a write goes; times are seconds."""
     if settings.version == 2:
         return f"{settings.url}/api/v2/write?" + urlencode({"bucket": settings.bucket, "org": settings.org, "precision": "s"})
+    if settings.version == 3:
+        return f"{settings.url}/api/v3/write_lp?" + urlencode({"db": settings.bucket, "precision": "second"})
     database, _, policy = settings.bucket.partition("/")
     return f"{settings.url}/write?" + urlencode({"db": database, "rp": policy, "precision": "s"})
 
@@ -450,11 +458,13 @@ def write_url(settings: Settings) -> str:
 def with_token(settings: Settings) -> Callable[[Any], Any]:
     """Puts the token on a request. Given as `auth`, since requests would let ~/.netrc overrule a header."""
     token = settings.token.encode("utf-8", "replace")
-    basic = settings.version == 1 and b":" in token  # InfluxDB before 1.8 knows no other way
+    value = (b"Bearer " if settings.version == 3 else b"Token ") + token
+    if settings.version == 1 and b":" in token:  # InfluxDB before 1.8 knows no other way
+        value = b"Basic " + binascii.b2a_base64(token, newline=False)
 
     def authorize(request: Any) -> Any:
         if token:
-            request.headers["Authorization"] = b"Basic " + binascii.b2a_base64(token, newline=False) if basic else b"Token " + token
+            request.headers["Authorization"] = value
         return request
 
     return authorize
@@ -522,9 +532,10 @@ def shortened(text: str) -> str:
 
 def judge(settings: Settings, status: int, headers: Any, body: str, droppable: int) -> Answer:
     """What an answer other than 204 means, and what to do about it."""
-    with contextlib.suppress(ValueError, AttributeError, RecursionError):  # plain text, or JSON of another kind
+    with contextlib.suppress(ValueError, AttributeError, TypeError, KeyError, RecursionError):  # plain text, or JSON of another kind
         parsed = json.loads(body)
-        body = str(parsed.get("message") or parsed.get("error") or body)
+        each = [line["error_message"] for line in parsed.get("data") or ()]  # InfluxDB 3, line by line
+        body = str(parsed.get("message") or ", ".join(each) or parsed.get("error") or body)
     dropped = re.search(r"points beyond retention policy.*?dropped=(\d+)|dropped (\d+) points outside retention policy", body)
     if dropped and int(dropped[1] or dropped[2]) <= droppable:  # the others were stored
         return Answer(remark="; what is older than the bucket keeps was not stored", date=headers.get("Date", ""))
@@ -534,7 +545,8 @@ def judge(settings: Settings, status: int, headers: Any, body: str, droppable: i
         place = shortened(re.sub(r"[?#].*|(?<=//)[^/@]*@", "", headers.get("Location", "")))
         return Answer(f"{settings.url} answered {status}, a redirect to {place or 'nowhere'}: set INFLUXDB_URL to InfluxDB itself")
     wish, reason = re.fullmatch(r"\d{1,6}", headers.get("Retry-After", "")), f"{status} {shortened(body)}"
-    remedy = next(text for sign, text in REMEDIES if re.search(sign, reason)).format(bucket=settings.bucket, other=3 - settings.version)
+    named = {"bucket": settings.bucket, "measurement": settings.measurement, "other": 1 if settings.version == 2 else 2}
+    remedy = next(text for sign, text in REMEDIES if re.search(sign, reason)).format(**named)
     for secret in filter(None, (settings.token, *settings.token.split(":", 1))):  # in JSON it may have been spelled otherwise
         body = body.replace(secret, "***")
     said = f"{status} {shortened(body) or 'nothing more'}" + (f" (Retry-After {wish[0]} s)" if wish else "")
@@ -752,13 +764,34 @@ def starters_of(folder: str) -> str:
 
 
 def server_kind(requests: Any, settings: Settings) -> str:
-    """What answers at INFLUXDB_URL, from /ping; in words, whatever happens."""
+    """What answers at INFLUXDB_URL, by what it says of itself; in words, whatever happens."""
+
+    def ask(path: str) -> tuple[Any, str]:
+        with requests.get(settings.url + path, timeout=5, allow_redirects=False, stream=True, auth=with_token(settings)) as answer:
+            return answer.headers, b"".join(itertools.islice(answer.iter_content(8192), 100)).decode("utf-8", "replace")
+
+    def says(path: str, what: str) -> str:
+        return shortened("".join(re.findall(rf'^{what}"([^"]*)"', ask(path)[1], re.MULTILINE)[:1]))
+
     try:
-        with requests.get(f"{settings.url}/ping", timeout=5, allow_redirects=False, stream=True, auth=with_token(settings)) as answer:
-            version = shortened(answer.headers.get("X-Influxdb-Version", "unknown"))
-            return ("Telegraf listener " if version == "1.0" else "" if "Telegraf" in version else "InfluxDB ") + version
+        headers, _ = ask("/ping")
+        if version := shortened(headers.get("X-Influxdb-Version", "")):
+            kind = "Telegraf listener " if version == "1.0" else "" if "Telegraf" in version else "InfluxDB "
+            return kind + version + (NO_FLUX if re.match("v?3", version) else "")
+        if "X-Server-Hostname" in headers:
+            version = says("/metrics", r"vm_app_version\{.*short_version=")
+            return f"VictoriaMetrics {version}".rstrip() + too_short(says("/metrics", r'flag\{name="retentionPeriod", value='))
+        version = says("/api/v1/status/buildinfo", '.*"version":')
+        return f"Prometheus {version}" if version else "InfluxDB unknown"
     except (requests.RequestException, OSError, ValueError) as error:
         return f"none: {root_cause(error)}"
+
+
+def too_short(retention: str) -> str:
+    """What to say of VictoriaMetrics' -retentionPeriod (months, or with a unit), where a certificate may live longer."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([hdwy]?)", retention.rstrip("M"))
+    days = float(found[1]) * {"h": 1 / 24, "d": 1, "w": 7, "y": 365, "": 31}[found[2]] if found else 400
+    return "" if days >= 400 else f", which keeps points for {days:g} days: an alert ends with them, start it with -retentionPeriod=400d"
 
 
 def check(settings: Settings, report: Report, folder: str, script: str) -> list[str]:
@@ -774,7 +807,11 @@ def check(settings: Settings, report: Report, folder: str, script: str) -> list[
     last = text_of(os.path.join(folder, KNOWN_FILE), [], may_be_missing=True).partition("\n")[0].replace("# run report of", "last")
     say(f"{'this file':20} {script}, mode {mode & 0o7777:o}", f"{'run reports':20} {last or 'none yet'}, started by {starters_of(folder)}")
     say(f"{'server':20} {kind}", *(f"{'certificate':20} {text}" for text in report.says))
-    faults += warnings_of(settings, folder) + (send(settings, report, folder)[0] if report.lines else report.faults)
+    faults += warnings_of(settings, folder)
+    if kind.startswith("Prometheus"):
+        faults.append("Prometheus takes no line protocol: set INFLUXDB_URL to vmagent or a Telegraf listener, which pass points on to it")
+    else:
+        faults += send(settings, report, folder)[0] if report.lines else report.faults
     if not faults:
         say(f"ready: renewals will be reported into {settings.bucket} at {settings.url}, as host {settings.host}")
     return faults

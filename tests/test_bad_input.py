@@ -39,7 +39,8 @@ def renewed(certbot_folder: Path) -> dict[str, str]:
 
 
 # ---- What a server may answer ----------------------------------------------------------------------------------------
-V1, V2 = {"INFLUXDB_VERSION": "1"}, {"INFLUXDB_VERSION": "2"}
+V1, V2, V3 = ({"INFLUXDB_VERSION": version} for version in "123")
+PATHS = {"1": "/write", "2": "/api/v2/write", "3": "/api/v3/write_lp"}
 ANSWERS = [  # version, status, body, headers; what the line must say
     (V2, 401, '{"code":"unauthorized","message":"unauthorized access"}', {}, "401 unauthorized access: set INFLUXDB_TOKEN"),
     (V1, 401, '{"error":"authorization failed"}', {}, "401 authorization failed: set INFLUXDB_TOKEN"),
@@ -52,6 +53,17 @@ ANSWERS = [  # version, status, body, headers; what the line must say
     (V1, 404, '{"message":"no dbrp mapping found"}', {}, "set INFLUXDB_VERSION=2"),
     (V2, 400, '{"message":"Please provide either orgID or org"}', {}, "set INFLUXDB_ORG"),
     (V2, 400, '{"error":"partial write: field type conflict: input field renewed_count"}', {}, "set MEASUREMENT to another name"),
+    (
+        V3,
+        400,
+        '{"error":"partial write of line protocol occurred","data":[{"original_line":"certbot_renewal,target=lb","line_number":4,'
+        '"error_message":"Detected a new tag \'target\' in write. The tag set is immutable on first write to the table."}]}',
+        {},
+        "400 Detected a new tag 'target' in write. The tag set is immutable on first write to the table.: make the table anew: "
+        "influxdb3 create table --database telegraf --tags domain,host,lineage,target certbot_renewal",
+    ),
+    (V3, 400, '{"error":"partial write","data":"none"}', {}, '400 {"error":"partial write","data":"none"}'),
+    (V3, 404, "", {}, "set INFLUXDB_VERSION=2"),
     (V2, 422, '{"message":"unable to parse"}', {}, "422 unable to parse"),
     (V2, 413, "too large", {}, "413 too large"),
     (V2, 429, "slow down", {"Retry-After": "30"}, "429 slow down (Retry-After 30 s): look at the server's log (tried 1 times"),
@@ -79,8 +91,7 @@ def test_what_a_server_says_is_told_with_the_remedy(
     hook: Hook, renewed: dict[str, str], version: dict[str, str], status: int, body: str, headers: dict[str, str], says: str
 ) -> None:
     with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
-        path = "/write" if version == V1 else "/api/v2/write"
-        mock.add(responses.POST, URL + path, body=body, status=status, headers=headers)
+        mock.add(responses.POST, URL + PATHS[version["INFLUXDB_VERSION"]], body=body, status=status, headers=headers)
         given_up = {"INFLUXDB_TIMEOUT": "3"} if status in (500, 503) else {}
         ran = hook(**{**renewed, **version, **given_up})
         tries = len(mock.calls)
@@ -184,7 +195,7 @@ def test_what_would_be_another_line_is_a_space(hook: Hook) -> None:
         ("INFLUXDB_URL", "http://influx.example.com:8086/?db=telegraf"),
         ("INFLUXDB_URL", "http://[::1"),
         ("INFLUXDB_URL", ""),
-        ("INFLUXDB_VERSION", "3"),
+        ("INFLUXDB_VERSION", "4"),
         ("INFLUXDB_VERSION", "1.8"),
         ("INFLUXDB_VERSION", ""),
         ("INFLUXDB_BUCKET", ""),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import re
 import socket
 import ssl
 import threading
@@ -14,13 +15,15 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
+import responses
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import certbot_renewal_report
 import faulty_servers
+import start_prometheus
 import start_servers
-from conftest import Ran, require, run_hook
+from conftest import Ran, missing, require, run_hook
 from start_certbot import DAY, make_lineage, self_signed
 from start_servers import ORG, InfluxDB
 from test_rules import TEXT
@@ -473,3 +476,48 @@ def test_check_recognizes_telegraf(
         ran = hook("--check", INFLUXDB_URL=url, INFLUXDB_VERSION=str(version), INFLUXDB_BUCKET=bucket)
     assert (ran.status, ran.err) == (0, "")
     assert f"{'server':20} Telegraf " in ran.out
+
+
+@pytest.mark.parametrize(("retention", "days"), [("100y", 0), ("400d", 0), ("13", 0), ("1", 31), ("12w", 84)])
+def test_check_recognizes_victoriametrics(hook: Hook, renewed: dict[str, str], tmp_path: Path, retention: str, days: int) -> None:
+    try:
+        with start_prometheus.victoria_metrics(tmp_path, None, f"-retentionPeriod={retention}") as metrics:
+            ran = hook("--check", **metrics.settings())
+            metrics.flush()
+            stored = metrics.query("certbot_renewal_renewal_due[1h]")
+    except start_servers.MissingServer as error:
+        missing(error)
+    kept = f", which keeps points for {days} days: an alert ends with them, start it with -retentionPeriod=400d" if days else ""
+    assert (ran.status, ran.err) == (0, "")
+    assert re.search(rf"^{'server':20} VictoriaMetrics( v[\d.]+)?{kept}$", ran.out, re.MULTILINE)
+    assert [series["metric"]["host"] for series in stored] == ["web1"]
+
+
+def test_check_says_of_prometheus_what_takes_line_protocol_for_it(hook: Hook, renewed: dict[str, str], tmp_path: Path) -> None:
+    try:
+        with start_prometheus.prometheus(tmp_path) as prometheus:
+            ran = hook("--check", INFLUXDB_URL=prometheus.url)
+    except start_servers.MissingServer as error:
+        missing(error)
+    assert ran.status == 1
+    assert re.search(rf"^{'server':20} Prometheus \d+\.", ran.out, re.MULTILINE)
+    remedy = "set INFLUXDB_URL to vmagent or a Telegraf listener, which pass points on to it"
+    assert ran.err == f"certbot_renewal_report: not ready: Prometheus takes no line protocol: {remedy}\n"
+
+
+@pytest.mark.parametrize(
+    ("version", "path", "scheme"),
+    [("2", "/api/v2/write?bucket=certbot&org=&precision=s", "Token"), ("3", "/api/v3/write_lp?db=certbot&precision=second", "Bearer")],
+)
+def test_check_recognizes_influxdb_3(hook: Hook, renewed: dict[str, str], version: str, path: str, scheme: str) -> None:
+    """As its manual says, https://docs.influxdata.com/influxdb3/core/api/: there was none to start."""
+    with responses.RequestsMock() as mock:
+        headers = {"X-Influxdb-Version": "3.9.0", "X-Influxdb-Build": "Core"}
+        mock.add(responses.GET, "http://127.0.0.1:8086/ping", json={"version": "3.9.0"}, headers=headers)
+        mock.add(responses.POST, "http://127.0.0.1:8086" + path.partition("?")[0], status=204)
+        ran = hook("--check", INFLUXDB_VERSION=version, INFLUXDB_TOKEN="apiv3_fake", INFLUXDB_BUCKET="certbot")
+        request = mock.calls[1].request
+    assert (ran.status, ran.err) == (0, "")
+    assert f"{'server':20} InfluxDB 3.9.0, which has no Flux: " in ran.out
+    assert request.path_url == path
+    assert f"{scheme} apiv3_fake" in str(request.headers["Authorization"])

@@ -28,7 +28,7 @@ DEPLOY_HOOK = HOOK.with_name("certbot_renewal_deploy.py")
 DELIVER = (ROOT / "docs" / "deliver.md").read_text()
 
 
-@pytest.mark.parametrize(("hook", "most"), [(HOOK, 750), (DEPLOY_HOOK, 870)])
+@pytest.mark.parametrize(("hook", "most"), [(HOOK, 770), (DEPLOY_HOOK, 870)])
 def test_each_hook_can_be_read_in_one_sitting(hook: Path, most: int) -> None:
     lines = [line for line in hook.read_text().splitlines() if line.strip()]
     assert len(lines) <= most

@@ -15,11 +15,24 @@ from start_servers import free_port, running, wait_for
 YEARS = "100y"  # kept for
 
 
-class VictoriaMetrics:
-    """A running VictoriaMetrics: takes line protocol, answers PromQL."""
+class Prometheus:
+    """What answers PromQL."""
 
     def __init__(self, url: str, folder: Path, pid: int) -> None:
         self.url, self.folder, self.pid = url, folder, pid
+
+    def query(self, promql: str, at: float | None = None) -> list[dict[str, Any]]:
+        """What a query finds, as of a moment (Unix seconds): a `metric` (labels) and a `value` (time, text) each."""
+        parameters: dict[str, str | float] = {"query": promql} if at is None else {"query": promql, "time": at}
+        answer = requests.post(self.url + "/api/v1/query", data=parameters, timeout=300)
+        if answer.status_code != 200:
+            raise RuntimeError(f"{promql}: {answer.text}")
+        found: list[dict[str, Any]] = answer.json()["data"]["result"]
+        return found
+
+
+class VictoriaMetrics(Prometheus):
+    """A running VictoriaMetrics: takes line protocol, too."""
 
     def settings(self) -> dict[str, str]:
         """The hook's settings for it."""
@@ -35,15 +48,6 @@ class VictoriaMetrics:
         """Makes what was written before be found by queries."""
         requests.get(self.url + "/internal/force_flush", timeout=120).raise_for_status()
 
-    def query(self, promql: str, at: float | None = None) -> list[dict[str, Any]]:
-        """What a query finds, as of a moment (Unix seconds): a `metric` (labels) and a `value` (time, text) each."""
-        parameters: dict[str, str | float] = {"query": promql} if at is None else {"query": promql, "time": at}
-        answer = requests.post(self.url + "/api/v1/query", data=parameters, timeout=300)
-        if answer.status_code != 200:
-            raise RuntimeError(f"VictoriaMetrics: {answer.text}")
-        found: list[dict[str, Any]] = answer.json()["data"]["result"]
-        return found
-
 
 @contextlib.contextmanager
 def victoria_metrics(folder: Path, port: int | None = None, *flags: str) -> Iterator[VictoriaMetrics]:
@@ -56,3 +60,17 @@ def victoria_metrics(folder: Path, port: int | None = None, *flags: str) -> Iter
     with running([command("victoria-metrics", "victoria-metrics"), *arguments], folder / "log") as child:
         wait_for(lambda: requests.get(url + "/health", timeout=5).status_code == 200, "VictoriaMetrics", child=child)
         yield VictoriaMetrics(url, folder, child.pid)
+
+
+@contextlib.contextmanager
+def prometheus(folder: Path, config: str = "{}", port: int | None = None) -> Iterator[Prometheus]:
+    """Prometheus, ready to be written to by others; the same folder again gives the same data. `config` is its configuration, YAML."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = port or free_port()
+    url, file = f"http://127.0.0.1:{port}", folder / "prometheus.yml"
+    file.write_text(config)
+    arguments = [f"--web.listen-address=127.0.0.1:{port}", f"--storage.tsdb.path={folder}/data", f"--config.file={file}"]
+    arguments += [f"--storage.tsdb.retention.time={YEARS}", "--web.enable-remote-write-receiver"]
+    with running([command("prometheus", "prometheus"), *arguments], folder / "log") as child:
+        wait_for(lambda: requests.get(url + "/-/ready", timeout=5).status_code == 200, "Prometheus", child=child)
+        yield Prometheus(url, folder, child.pid)
