@@ -12,6 +12,7 @@ Start it with: make simulation
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import os
 import re
@@ -19,12 +20,15 @@ import statistics
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections import defaultdict
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import requests
+import yaml
 
 import certbot_renewal_report as hook
 import start_servers
@@ -37,6 +41,7 @@ from simulated_judges import (
     PROBE,
     PROBES,
     PUBLISHED,
+    RULES,
     SILENT,
     AlertPack,
     Judge,
@@ -44,9 +49,11 @@ from simulated_judges import (
     Mail,
     PublishedAlert,
     Row,
+    Rules,
     probed,
 )
 from start_certbot import DAY
+from start_prometheus import VictoriaMetrics, victoria_metrics
 from start_servers import ORG, InfluxDB
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,25 +76,22 @@ class Configuration:
 CONFIGURATIONS = (
     Configuration("with run reports", AlertPack, (OVERDUE, SILENT, FAILING), True, 400),
     Configuration("with run reports, 7 days kept", AlertPack, (OVERDUE, SILENT, FAILING), True, 7),
+    Configuration("with run reports, rules of Prometheus", Rules, (OVERDUE, SILENT, FAILING), True, 400),
     Configuration("deploy hook alone", AlertPack, (OVERDUE,), False, 400, 5),
+    Configuration("deploy hook alone, rules of Prometheus", Rules, (OVERDUE,), False, 400, 5),
     Configuration("published hook and script", PublishedAlert, (PUBLISHED,), False, 400, 5),
 )
 
 
-class Database:
-    """A bucket of a real InfluxDB that is written to, and asked as of a moment."""
+class Database(ABC):
+    """Something real that is written to, and asked as of a moment. `none` is what it means when it has no row."""
 
-    def __init__(self, influxdb: InfluxDB, alerts: tuple[str, ...], retention: float) -> None:
-        self.influxdb, self.bucket = influxdb, influxdb.new_bucket()
+    none = Row(1e9)
+
+    def __init__(self) -> None:
         self.pending: list[str] = []
         self.written: set[str] = set()
-        self.session = requests.Session()
-        self.queries = {}
-        for alert in alerts:
-            text = (ROOT / "flux" / f"{alert}.flux").read_text().replace('"telegraf"', f'"{self.bucket}"')
-            since = re.search(r"since = -(\d+)d", text)
-            assert since
-            self.queries[alert] = text.replace(since[0], f"since = -{min(int(retention / DAY), int(since[1]))}d")
+        self.queries: dict[str, str] = {}
 
     def take(self, line: str) -> None:
         """A point that arrived. The same point again changes nothing; of renewals, run reports send many again."""
@@ -100,12 +104,36 @@ class Database:
         """Writes what is pending."""
         while self.pending:
             batch, self.pending = self.pending[:20_000], self.pending[20_000:]
-            parameters = {"bucket": self.bucket, "org": ORG, "precision": "s"}
-            url, body = self.influxdb.url + "/api/v2/write", "\n".join(batch)
-            self.session.post(url, params=parameters, data=body, headers=self.influxdb.headers, timeout=120).raise_for_status()
+            self.write("\n".join(batch))
 
+    @abstractmethod
+    def write(self, lines: str) -> None:
+        """Stores line protocol."""
+
+    @abstractmethod
     def ask(self, alert: str, now: int) -> dict[Key, Row]:
         """The alert's own query at a moment: what it says, by key."""
+
+
+class Bucket(Database):
+    """A bucket of InfluxDB, and the queries of flux/."""
+
+    def __init__(self, influxdb: InfluxDB, alerts: tuple[str, ...], retention: float) -> None:
+        super().__init__()
+        self.influxdb, self.bucket = influxdb, influxdb.new_bucket()
+        self.session = requests.Session()
+        for alert in alerts:
+            text = (ROOT / "flux" / f"{alert}.flux").read_text().replace('"telegraf"', f'"{self.bucket}"')
+            since = re.search(r"since = -(\d+)d", text)
+            assert since
+            self.queries[alert] = text.replace(since[0], f"since = -{min(int(retention / DAY), int(since[1]))}d")
+
+    def write(self, lines: str) -> None:
+        parameters = {"bucket": self.bucket, "org": ORG, "precision": "s"}
+        url = self.influxdb.url + "/api/v2/write"
+        self.session.post(url, params=parameters, data=lines, headers=self.influxdb.headers, timeout=120).raise_for_status()
+
+    def ask(self, alert: str, now: int) -> dict[Key, Row]:
         self.flush()
         pinned = f"option now = () => {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(now))}\n"
         rows = self.influxdb.query(pinned + self.queries[alert])
@@ -119,15 +147,39 @@ class Database:
         return {(row["host"],): Row(float(row["failing"] == "true")) for row in rows}
 
 
-def compared(judge: Judge, alert: str, now: int, rows: dict[Key, Row], levels: dict[tuple[str, Key], bool]) -> None:
+class Series(Database):
+    """A VictoriaMetrics of its own, and the rules of prometheus/, which have a row for what fires only."""
+
+    none = Row(-1.0)
+
+    def __init__(self, server: VictoriaMetrics, alerts: tuple[str, ...]) -> None:
+        super().__init__()
+        self.server = server
+        groups = yaml.safe_load((ROOT / "prometheus" / "rules.yml").read_text())["groups"]
+        exprs = {rule.get("alert"): rule["expr"] for group in groups for rule in group["rules"]}
+        self.queries = {alert: exprs[RULES[alert]] for alert in alerts}
+
+    def write(self, lines: str) -> None:
+        self.server.write(lines)
+
+    def ask(self, alert: str, now: int) -> dict[Key, Row]:
+        self.flush()
+        found = dict[Key, Row]()
+        for row in self.server.query(self.queries[alert], now):
+            labels, value = row["metric"], float(row["value"][1])
+            key = (labels["host"], labels["lineage"]) if alert == OVERDUE else (labels["host"],)
+            found[key] = Row(float(value > 0) if alert == FAILING else value)
+        return found
+
+
+def compared(judge: Judge, alert: str, now: int, rows: dict[Key, Row], none: Row, levels: dict[tuple[str, Key], bool]) -> None:
     """RuntimeError where a query does not say what its model says, or an alert's level is another one than the query's rows give."""
     expected = {key: row for key in judge.keys(alert) if (row := judge.row(alert, key, now)) is not None}
-    none = Row(1e9)
     pairs = {key: (rows.get(key, none), expected.get(key, none)) for key in {*rows, *expected}}
     odd = {key: (said, meant) for key, (said, meant) in pairs.items() if abs(said.value - meant.value) > 1e-6 or said.deaf != meant.deaf}
     odd |= {key: (row, row) for key, row in rows.items() if row.critical(alert, levels[alert, key]) != levels[alert, key]}
     if odd:
-        raise RuntimeError(f"{alert}.flux at {now} does not say what the model says: {dict(itertools.islice(odd.items(), 5))}")
+        raise RuntimeError(f"the query {alert} at {now} does not say what the model says: {dict(itertools.islice(odd.items(), 5))}")
 
 
 def judged(
@@ -150,18 +202,22 @@ def judged(
         changed |= judge.changed_until(now)
         if fleet.influxdb_down.end_of(now) or fleet.kapacitor_down.end_of(now):
             continue
-        alerts = set(database.queries) if now % (28 * DAY) == 0 else set[str]()
+        alerts, begun = set(database.queries) if now % (28 * DAY) == 0 else set[str](), list[str]()
         for alert, key in sorted(changed):
             row, level = judge.row(alert, key, now) if alert in database.queries else None, levels[alert, key]
             if row and row.critical(alert, level) != level:
                 levels[alert, key] = not level
                 mails.append(Mail(now, alert, key, not level, judge.evidence(alert, key, now)))
+                begun += [] if level else judge.noted(alert, key, now)
                 if len(mails) % of_mails == 0:
                     alerts.add(alert)
         changed.clear()
         for alert in alerts:
-            compared(judge, alert, now, database.ask(alert, now), levels)
+            compared(judge, alert, now, database.ask(alert, now), database.none, levels)
             asked += 1
+        for line in begun:  # the next evaluation sees it
+            judge.take(line)
+            database.take(line)
     return mails, asked
 
 
@@ -266,6 +322,17 @@ def known_at(fleet: Fleet, alert: str, span: Span) -> float:
     return known
 
 
+@contextlib.contextmanager
+def database_of(configuration: Configuration, influxdb: InfluxDB, folder: Path) -> Iterator[Database]:
+    """What a configuration is judged on."""
+    if configuration.judge is Rules:
+        folder = folder / configuration.name
+        with victoria_metrics(folder, None, "-search.disableCache") as server:  # it is asked of the past, where points still come
+            yield Series(server, configuration.alerts)
+    else:
+        yield Bucket(influxdb, configuration.alerts, configuration.retention * DAY)
+
+
 def year(seed: int, certificates: int, days: int, server: str) -> list[tuple[str, dict[str, Score], str]]:
     """One fleet's year, in every configuration."""
     results, fleets = [], dict[bool, Fleet]()
@@ -283,10 +350,12 @@ def year(seed: int, certificates: int, days: int, server: str) -> list[tuple[str
             fleet, judge = fleets[configuration.run_reports], configuration.judge(configuration.retention * DAY)
             published, alerts = configuration.judge is PublishedAlert, configuration.alerts
             arrivals = fleet.published if published else fleet.arrivals
-            mails, asked = judged(fleet, arrivals, judge, Database(influxdb, alerts, configuration.retention * DAY), configuration.of_mails)
+            with database_of(configuration, influxdb, Path(name)) as database:
+                mails, asked = judged(fleet, arrivals, judge, database, configuration.of_mails)
             truth = {OVERDUE: fleet.overdue, SILENT: fleet.silent, FAILING: fleet.failing, PUBLISHED: fleet.overdue}
             took = f"{len(fleet.hosts)} hosts, {len(arrivals)} reports, {asked} queries, {time.monotonic() - begin:.0f} s"
-            remark = f"seed {seed}, InfluxDB {influxdb.version()}, {configuration.name}: {took}"
+            server_name = "VictoriaMetrics" if configuration.judge is Rules else f"InfluxDB {influxdb.version()}"
+            remark = f"seed {seed}, {server_name}, {configuration.name}: {took}"
             results.append((configuration.name, scores(fleet, alerts, truth, mails, DAY if published else SLACK), remark))
         for rule, threshold in PROBES.items():
             found = scores(fleet, (PROBE,), {PROBE: fleet.overdue}, probed(fleet, threshold), DAY)

@@ -1,4 +1,5 @@
-"""Who judges a simulated fleet: models of the alert pack's queries and of the published one, and probes, which ask no database.
+"""Who judges a simulated fleet: models of the alert pack's queries, of its rules for Prometheus and of the published query, and probes,
+which ask no database.
 
 A model says what a query must answer, much faster than the query; simulate.py holds the two together. Times are Unix seconds.
 """
@@ -26,9 +27,11 @@ STATE = re.compile(
 )
 RUN = re.compile(r"certbot_renewal,host=(\S+) \S*failed_count=(\d+)i.* (\d+)")
 EXIT_STATUS = re.compile(r"exit_status=(\d+)i")
+NOTED = re.compile(r"ALERTS_FOR,alertname=(\S+),host=(\S+) STATE=(\d+)i \d+")  # ALERTS_FOR_STATE: since when an alert has been active
 NAME = re.compile(r"certbot_renewal,domain=(?!all,)(\S+),host=(\S+) renewed_count=1 (\d+)")
 # From which value of its query on an alert is critical: the vars of the TICKscripts as they come.
 CRITICAL = {OVERDUE: 1.0, SILENT: 2.0, FAILING: 1.0, PUBLISHED: 60.0}
+RULES = {OVERDUE: "renewal_overdue", SILENT: "host_silent", FAILING: "renewal_failing"}  # their names in prometheus/rules.yml
 MOST = ("(most hosts)",)  # the row of host_silent that tells of more than half of them
 Key = tuple[str, ...]  # host tag; and lineage or name, for the alert of overdue renewals
 
@@ -93,6 +96,10 @@ class Judge(ABC):
         """The moment of which an alarm tells."""
         return now
 
+    def noted(self, alert: str, key: Key, now: int) -> list[str]:
+        """What whoever evaluates stores when an alarm begins, as points."""
+        return []
+
 
 class AlertPack(Judge):
     """The three alerts of the pack."""
@@ -137,9 +144,15 @@ class AlertPack(Judge):
         """Whether most of three or more hosts came back less than a day ago, from more than 26.4 hours without a report, or are away."""
         if self.deaf_at != now:
             hosts = [host for host, last in self.lasts.items() if last]
-            well = sum(is_well(self.heard[host], now) for host in hosts)
+            well = sum(self.is_well(host, now) for host in hosts)
             self.deaf_at, self.deaf = now, len(hosts) > 2 and well * 2 < len(hosts)
         return self.deaf
+
+    def is_well(self, host: str, now: int) -> bool:
+        """Whether its first report in the last day came at most 26.4 hours after the one before."""
+        times = self.heard[host]
+        at = bisect_left(times, now - DAY)
+        return 0 < at < len(times) and times[at] < now and (times[at] - times[at - 1]) * 10 <= DAY * 11
 
     def row(self, alert: str, key: Key, now: int) -> Row | None:
         """Days overdue, days silent, or 1 for failing."""
@@ -169,6 +182,55 @@ class AlertPack(Judge):
         return (self.states[key[0]][key[1]][2] or now) if alert == OVERDUE else now
 
 
+class Rules(AlertPack):
+    """The same three as rules of Prometheus: what does not fire has no row, which is -1 here. Who was heard is known by `run_at` of
+    certificates, not by runs. A host that was told of stays told of until it reports: when an alarm begins, that moment is stored."""
+
+    def __init__(self, retention: float) -> None:
+        super().__init__(retention)
+        self.run_ats: dict[str, dict[str, list[tuple[int, int]]]] = defaultdict(
+            lambda: defaultdict(list)
+        )  # by host and lineage: time, run_at
+        self.wells: dict[str, tuple[int, bool]] = {}  # by host: what `is_well` says, and before which moment
+        self.told: dict[Key, int] = {}  # by host: when it was last begun to be told of
+
+    def take(self, line: str) -> None:
+        super().take(line)
+        if state := STATE.fullmatch(line):
+            insort(self.run_ats[state[1]][state[2]], (int(state[5]), int(state[4])))
+            self.wells.pop(state[1], None)
+        elif run := RUN.fullmatch(line):
+            self.changes(FAILING, (run[1],), int(run[3]) + 30 * DAY)
+        elif noted := NOTED.fullmatch(line):
+            self.told[(noted[2],)] = int(noted[3])
+
+    def is_well(self, host: str, now: int) -> bool:
+        """By certificate: the least `run_at` of the last day, and the last before it. Prometheus drops what is 0, without run reports."""
+        until, well = self.wells.get(host, (0, False))
+        if now >= until:
+            firsts, befores, until = list[int](), list[int](), now + DAY
+            for times in self.run_ats[host].values():
+                at = bisect_left(times, (now - DAY + 1, 0))
+                if at < len(times):
+                    firsts.append(min(run_at for _, run_at in times[at:]))
+                    until = min(until, times[at][0] + DAY)
+                if at:
+                    befores.append(times[at - 1][1])
+            first, before = min(filter(None, firsts), default=0), max(befores, default=0)
+            self.wells[host] = until, well = until, bool(first and before and (first - before) * 10 <= DAY * 11)
+        return well
+
+    def row(self, alert: str, key: Key, now: int) -> Row:
+        row = super().row(alert, key, now)
+        if row and row.deaf and self.told.get(key, 0) > (self.lasts[key[0]] or 0):
+            row = Row(row.value)
+        old = alert == FAILING and self.runs[key[0]][0] == now - 30 * DAY  # Flux looks back to that moment, PromQL until after it
+        return row if row and row.critical(alert, False) and not old else Row(-1.0)
+
+    def noted(self, alert: str, key: Key, now: int) -> list[str]:
+        return [f"ALERTS_FOR,alertname={RULES[alert]},host={key[0]} STATE={now}i {now}"] if alert == SILENT and key != MOST else []
+
+
 class PublishedAlert(Judge):
     """The published query by name, in windows of a day: 60 of them without a renewal. A row vanishes 65 days after the renewal."""
 
@@ -192,12 +254,6 @@ class PublishedAlert(Judge):
 
     def keys(self, alert: str) -> Iterable[Key]:
         return self.last
-
-
-def is_well(times: list[int], now: int) -> bool:
-    """Whether the first of the sorted times in the last day came at most 26.4 hours after the one before."""
-    at = bisect_left(times, now - DAY)
-    return 0 < at < len(times) and times[at] < now and (times[at] - times[at - 1]) * 10 <= DAY * 11
 
 
 def probed(fleet: Fleet, threshold: Callable[[hook.Certificate], float]) -> list[Mail]:
