@@ -41,6 +41,8 @@ NAMES = {
               <= 0.55 * SILENCE_DAYS * 86400
               and on (host) LAST
             )""",
+    # Since when the last alert of each host was active: ALERTS_FOR_STATE has that as its value.
+    "TOLD_SINCE": 'max by (host) (last_over_time(ALERTS_FOR_STATE{alertname="host_silent"}[400d]))',
     "TARGET_RUN_AT": last("run_at", 'target!=""'),
     "RENEWED": last("renewed", 'target!=""'),
     "ENDS": last("deployed_expiry", 'target!=""'),
