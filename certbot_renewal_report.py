@@ -418,7 +418,7 @@ REMEDIES = (  # (what a server says, status first; what to do about it): the fir
     (r"^404 .*(bucket|database)", "create {bucket}, or correct INFLUXDB_BUCKET, or give the token access to it"),
     (r"^40[45]", "set INFLUXDB_VERSION={other} (1: before 1.8, and Telegraf's influxdb_listener), or correct the path in INFLUXDB_URL"),
     (r"^(5|429)|max-(values|series)-per", "look at the server's log"),
-    (r"new tag", "make the table anew: influxdb3 create table --database {bucket} --tags domain,host,lineage,target {measurement}"),
+    (r"new tag", "give the table all its tags: influxdb3 create table --database {bucket} --tags domain,host,lineage,target {measurement}"),
     (r"conflict", "set MEASUREMENT to another name: something else writes other types to this one"),
     (r"retention policy", "set the clock of this host, or let INFLUXDB_BUCKET keep points for longer"),
     (r"", "correct INFLUXDB_URL, or what stands between this host and InfluxDB"),

@@ -59,7 +59,7 @@ ANSWERS = [  # version, status, body, headers; what the line must say
         '{"error":"partial write of line protocol occurred","data":[{"original_line":"certbot_renewal,target=lb","line_number":4,'
         '"error_message":"Detected a new tag \'target\' in write. The tag set is immutable on first write to the table."}]}',
         {},
-        "400 Detected a new tag 'target' in write. The tag set is immutable on first write to the table.: make the table anew: "
+        "400 Detected a new tag 'target' in write. The tag set is immutable on first write to the table.: give the table all its tags: "
         "influxdb3 create table --database telegraf --tags domain,host,lineage,target certbot_renewal",
     ),
     (V3, 400, '{"error":"partial write","data":"none"}', {}, '400 {"error":"partial write","data":"none"}'),
