@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.server
 import re
 import socket
@@ -28,6 +29,7 @@ from start_certbot import DAY, make_lineage, self_signed
 from start_servers import ORG, InfluxDB
 from test_rules import TEXT
 
+ROOT = Path(__file__).resolve().parent.parent
 NAMES = ["example.com", "www.example.com", "::1"]
 Hook = Callable[..., Ran]
 
@@ -240,6 +242,28 @@ def test_through_telegraf(
     assert stored_renewals(influxdb, bucket) == renewals(begin)
     assert wrong.status == 1
     assert "answered 404 404 page not found" in wrong.err and f"set INFLUXDB_VERSION={version}" in wrong.err
+
+
+def test_through_telegraf_into_prometheus(hook: Hook, certbot_folder: Path, tmp_path: Path) -> None:
+    require("telegraf")
+    now, port = int(time.time()), start_servers.free_port()
+    live = make_lineage(certbot_folder, "example.com", NAMES, now - 70 * DAY, 90 * DAY)
+    conf, text = tmp_path / "telegraf.conf", (ROOT / "telegraf" / "prometheus.conf").read_text()
+    url = f"http://127.0.0.1:{port}"
+    try:
+        with start_prometheus.prometheus(tmp_path / "prometheus") as prometheus:
+            text = text.replace("127.0.0.1:8086", f"127.0.0.1:{port}").replace("http://127.0.0.1:9090", prometheus.url)
+            conf.write_text(f'[agent]\nflush_interval = "200ms"\n{text}')
+            with start_servers.running([start_servers.binary("telegraf"), "--config", str(conf)], tmp_path / "telegraf.log") as child:
+                start_servers.wait_for(lambda: requests.get(url + "/api/v2/ready", timeout=5), "telegraf", child=child)
+                for host in ("web1", "web2"):
+                    environ = {"RENEWED_LINEAGE": str(live), "RENEWED_DOMAINS": " ".join(NAMES), "HOSTNAME": host}
+                    assert hook(**environ, INFLUXDB_URL=url).status == 0
+                    ask = functools.partial(prometheus.query, f'certbot_renewal_renewal_due{{host="{host}"}}[1h]')
+                    found = start_servers.wait_for(ask, "the state")
+                    assert [(one["metric"]["lineage"], one["values"][0][1]) for one in found] == [("example.com", str(now - 10 * DAY))]
+    except start_servers.MissingServer as error:
+        missing(error)
 
 
 @pytest.mark.parametrize(

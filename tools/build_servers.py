@@ -39,7 +39,9 @@ TELEGRAF_TAGS = ",".join(  # only the plugins that the tests use: the whole of T
         "outputs.influxdb",
         "outputs.influxdb_v2",
         "outputs.file",
+        "outputs.http",
         "serializers.influx",
+        "serializers.prometheusremotewrite",
         "parsers.influx",
     ]
 )
