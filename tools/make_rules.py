@@ -41,8 +41,8 @@ NAMES = {
               <= 0.55 * SILENCE_DAYS * 86400
               and on (host) LAST
             )""",
-    # Since when the last alert of each host was active: ALERTS_FOR_STATE has that as its value.
-    "TOLD_SINCE": 'max by (host) (last_over_time(ALERTS_FOR_STATE{alertname="host_silent"}[400d]))',
+    # When each host was last told of. vmalert 1.79 keeps no ALERTS_FOR_STATE of an alert without `for`.
+    "TOLD_AT": 'max by (host) (max_over_time(timestamp(ALERTS{alertname="host_silent", alertstate="firing"})[60d:5m]))',
     "TARGET_RUN_AT": last("run_at", 'target!=""'),
     "RENEWED": last("renewed", 'target!=""'),
     "ENDS": last("deployed_expiry", 'target!=""'),

@@ -160,7 +160,9 @@ class Series(Database):
         self.queries = {alert: exprs[RULES[alert]] for alert in alerts}
 
     def write(self, lines: str) -> None:
-        self.server.write(lines)
+        noted = {line for line in lines.split("\n") if line.startswith("ALERTS{")}
+        requests.post(self.server.url + "/api/v1/import/prometheus", data="\n".join(noted), timeout=120).raise_for_status()
+        self.server.write("\n".join(line for line in lines.split("\n") if line not in noted))
 
     def ask(self, alert: str, now: int) -> dict[Key, Row]:
         self.flush()
@@ -202,22 +204,24 @@ def judged(
         changed |= judge.changed_until(now)
         if fleet.influxdb_down.end_of(now) or fleet.kapacitor_down.end_of(now):
             continue
-        alerts, begun = set(database.queries) if now % (28 * DAY) == 0 else set[str](), list[str]()
+        alerts = set(database.queries) if now % (28 * DAY) == 0 else set[str]()
+        begun = set[tuple[str, Key]]()
         for alert, key in sorted(changed):
             row, level = judge.row(alert, key, now) if alert in database.queries else None, levels[alert, key]
             if row and row.critical(alert, level) != level:
                 levels[alert, key] = not level
+                begun |= set() if level else {(alert, key)}
                 mails.append(Mail(now, alert, key, not level, judge.evidence(alert, key, now)))
-                begun += [] if level else judge.noted(alert, key, now)
                 if len(mails) % of_mails == 0:
                     alerts.add(alert)
         changed.clear()
         for alert in alerts:
             compared(judge, alert, now, database.ask(alert, now), database.none, levels)
             asked += 1
-        for line in begun:  # the next evaluation sees it
-            judge.take(line)
-            database.take(line)
+        for alert, key in [of for of, on in levels.items() if on] if now % DAY == 0 else begun:  # each evaluation notes it, which is many
+            for line in judge.noted(alert, key, now):  # the next evaluation sees it
+                judge.take(line)
+                database.take(line)
     return mails, asked
 
 

@@ -27,7 +27,7 @@ STATE = re.compile(
 )
 RUN = re.compile(r"certbot_renewal,host=(\S+) \S*failed_count=(\d+)i.* (\d+)")
 EXIT_STATUS = re.compile(r"exit_status=(\d+)i")
-NOTED = re.compile(r"ALERTS_FOR,alertname=(\S+),host=(\S+) STATE=(\d+)i \d+")  # ALERTS_FOR_STATE: since when an alert has been active
+NOTED = re.compile(r'ALERTS{alertname="host_silent",alertstate="firing",host="(\S+)"} 1 (\d+)000')  # what vmalert and Prometheus note
 NAME = re.compile(r"certbot_renewal,domain=(?!all,)(\S+),host=(\S+) renewed_count=1 (\d+)")
 # From which value of its query on an alert is critical: the vars of the TICKscripts as they come.
 CRITICAL = {OVERDUE: 1.0, SILENT: 2.0, FAILING: 1.0, PUBLISHED: 60.0}
@@ -97,7 +97,7 @@ class Judge(ABC):
         return now
 
     def noted(self, alert: str, key: Key, now: int) -> list[str]:
-        """What whoever evaluates stores when an alarm begins, as points."""
+        """What whoever evaluates stores of an alarm that is on."""
         return []
 
 
@@ -192,7 +192,7 @@ class Rules(AlertPack):
             lambda: defaultdict(list)
         )  # by host and lineage: time, run_at
         self.wells: dict[str, tuple[int, bool]] = {}  # by host: what `is_well` says, and before which moment
-        self.told: dict[Key, int] = {}  # by host: when it was last begun to be told of
+        self.told: dict[Key, int] = {}  # by host: when it was last told of
 
     def take(self, line: str) -> None:
         super().take(line)
@@ -202,7 +202,7 @@ class Rules(AlertPack):
         elif run := RUN.fullmatch(line):
             self.changes(FAILING, (run[1],), int(run[3]) + 30 * DAY)
         elif noted := NOTED.fullmatch(line):
-            self.told[(noted[2],)] = int(noted[3])
+            self.told[(noted[1],)] = int(noted[2])
 
     def is_well(self, host: str, now: int) -> bool:
         """By certificate: the least `run_at` of the last day, and the last before it. Prometheus drops what is 0, without run reports."""
@@ -228,7 +228,8 @@ class Rules(AlertPack):
         return row if row and row.critical(alert, False) and not old else Row(-1.0)
 
     def noted(self, alert: str, key: Key, now: int) -> list[str]:
-        return [f"ALERTS_FOR,alertname={RULES[alert]},host={key[0]} STATE={now}i {now}"] if alert == SILENT and key != MOST else []
+        told = alert == SILENT and key != MOST
+        return [f'ALERTS{{alertname="host_silent",alertstate="firing",host="{key[0]}"}} 1 {now}000'] if told else []
 
 
 class PublishedAlert(Judge):
