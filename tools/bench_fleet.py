@@ -1,4 +1,4 @@
-"""A fleet of hosts with certificates, as line protocol, and how it gets into an InfluxDB: what the benches measure with."""
+"""A fleet of hosts with certificates, as line protocol, and how it gets into a database: what the benches measure with."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import requests
 
 from start_certbot import DAY
+from start_prometheus import VictoriaMetrics
 from start_servers import ORG, InfluxDB
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,7 +59,8 @@ class Fleet:
         tags = [f"host={self.host(number)},lineage=c{number}.example.com" for number in range(self.certificates)]
         for at, number in itertools.product(range(now - first_day * DAY, now - last_day * DAY, DAY // 2), range(self.certificates)):
             begin, moment = began(number, now), at + number % 3600
-            yield f'certbot_renewal,domain=all,{tags[number]} served=2i,served_expiry=0i,not_served="none" {moment}'
+            served = f'served=2i,seen_at={moment}i,served_expiry=0i,not_served="none"'
+            yield f"certbot_renewal,domain=all,{tags[number]} looked_at={moment}i,{served} {moment}"
             has = f'deployed={begin}i,deployed_expiry={begin + LIFE}i,renewed={begin}i,run_at={moment}i,deploy_error="none"'
             yield f"certbot_renewal,{tags[number]},target=edge {has} {moment}"
 
@@ -86,7 +88,7 @@ def peak(pid: int) -> float:
     return int(line.split()[1]) / 1024
 
 
-def load(influxdb: InfluxDB, bucket: str, lines: Iterator[str]) -> None:
+def load(influxdb: InfluxDB | VictoriaMetrics, bucket: str, lines: Iterator[str]) -> None:
     """Writes many points; 5xx, as where a busy machine makes a server miss its own deadline, is tried again, as the hook does."""
     parameters, url = {"bucket": bucket, "org": ORG, "precision": "s"}, influxdb.url + "/api/v2/write"
     while batch := "\n".join(itertools.islice(lines, BATCH)):

@@ -1,23 +1,28 @@
 #!/usr/bin/env python3
-"""What a fleet costs: 1,000 certificates on 50 hosts, 10,000 on 500, 100,000 on 5,000. On InfluxDB 1.8, 1.12 and 2, one after the other:
-all run reports at once, size on disk, time and memory of the alerts' queries. Then Kapacitor: what an evaluation costs, and the mails when
-1 %, and when all, are overdue at once, by certificate and by host. Then Telegraf as a relay while InfluxDB is away.
+"""What a fleet costs: 1,000 certificates on 50 hosts, 10,000 on 500, 100,000 on 5,000. On InfluxDB 1.8, 1.12, 2 and VictoriaMetrics, one
+after the other: all run reports at once, size on disk, time and memory of the alerts' queries. Then Kapacitor: what an evaluation costs,
+and the mails when 1 %, and when all, are overdue at once, by certificate and by host. Then Telegraf as a relay while InfluxDB is away.
 
-Fifty-five minutes on a quiet machine; start it with: make scale, or SIZES="1000/50 10000/500" PYTHONPATH=. python tools/scale.py influxdb
-(or kapacitor, or telegraf) for a part of it. Writes docs/scale.svg.
+Fifty-five minutes on a quiet machine; start it with: make scale, or for a part of it with
+SIZES="1000/50 10000/500" ENGINES="influxd-1.12 victoria-metrics" PYTHONPATH=. python tools/scale.py databases (or kapacitor, or telegraf).
+Writes docs/scale.svg.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import http.server
 import math
 import os
 import platform
 import random
+import re
+import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -26,25 +31,31 @@ from pathlib import Path
 from typing import Any
 
 import requests
+import yaml
 
 import certbot_renewal_report as hook
+import start_certbot
 import start_kapacitor
 import start_servers
 from bench_fleet import LIFE, ROOT, Fleet, began, load, only, peak, seconds
 from start_certbot import DAY
+from start_prometheus import VictoriaMetrics, victoria_metrics
 from start_servers import InfluxDB, free_port, wait_for
 
 SIZES = [Fleet(*map(int, size.split("/"))) for size in os.environ.get("SIZES", "1000/50 10000/500 100000/5000").split()]
 MIDDLE = SIZES[min(1, len(SIZES) - 1)]
 LARGE = 100_000  # certificates; of such a fleet less is measured, for time
 SEED = int(os.environ.get("SEED", "1"))  # of which certificates are overdue
-ENGINES = ("influxd-1.8", "influxd-1.12", "influxd-2")
+METRICS = "victoria-metrics"
+ENGINES = os.environ.get("ENGINES", f"influxd-1.8 influxd-1.12 influxd-2 {METRICS}").split()
 CLIENTS, PROCESSES = 200, 2  # hosts that report at once, and the processes that play them: one would wait for itself
 DAYS, FEWER = 60, 10  # of reports behind the queries, and for the large: InfluxDB 1.8 reads them all, the others the last
 QUERIES = ("overdue", "overdue_hosts", "silent_hosts", "failing")
 # 1.x refuses what goes beyond 100,000 values of a tag, and so a fleet with more names than that
-LIMITS: dict[str, dict[str, str | int]] = {name: {} if name == "influxd-2" else {"max-values-per-tag": 0} for name in ENGINES}
+LIMITS: dict[str, dict[str, str | int]] = {name: {"max-values-per-tag": 0} if "-1." in name else {} for name in ENGINES}
 AT_ONCE: dict[str, str | int] = {"cache-snapshot-write-cold-duration": "1s", "compact-full-write-cold-duration": "1s"}
+# What VictoriaMetrics refuses by itself is to be measured here
+ROOMY = ("-search.disableCache", "-search.maxQueryDuration=10m", "-search.maxUniqueTimeseries=10000000")
 LIMIT = 180  # seconds for a query
 PATIENCE = 120  # seconds for the mails of one flood, and three evaluations more
 COLOURS = ("#d1495b", "#e07b39", "#2e86ab", "#3a9d6e", "#8d6cab", "#a08c2c")  # to be seen on white and on black
@@ -121,6 +132,11 @@ def settled(folder: Path) -> int:
 def disk_of_a_year(name: str, folder: Path) -> float:
     """KiB on disk for each certificate after a year of two reports a day, everything compacted."""
     fleet, now = Fleet(1000, 50), int(time.time())
+    if name == METRICS:
+        with victoria_metrics(folder) as server:
+            for lines in (fleet.renewals(now), fleet.states(now, 365, 0), fleet.runs(now, 365, 0)):
+                load(server, "", lines)
+            return merged(server) / fleet.certificates / 1024
     with start_servers.influxdb(name, folder, config="max-body-size = 0") as influxdb:
         bucket = influxdb.new_bucket()
         load(influxdb, bucket, fleet.renewals(now))
@@ -156,6 +172,93 @@ def engine(name: str, fleet: Fleet, folder: Path) -> dict[str, float]:
                 texts.append(f"{query} over {LIMIT} s {peak(influxdb.child.pid):.0f} MiB")
     print(f"{'':13} {', '.join(texts)}", flush=True)
     return figures
+
+
+# ---- VictoriaMetrics -------------------------------------------------------------------------------------------------
+def alerts_of_prometheus() -> dict[str, str]:
+    """The alerts of prometheus/rules.yml, and their queries."""
+    groups = yaml.safe_load((ROOT / "prometheus" / "rules.yml").read_text())["groups"]
+    return {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"] if "alert" in rule}
+
+
+def merged(server: VictoriaMetrics) -> int:
+    """The bytes on disk when everything is merged."""
+    server.flush()
+    requests.get(server.url + "/internal/force_merge", timeout=30).raise_for_status()
+    return settled(server.folder)
+
+
+def promql_seconds(server: VictoriaMetrics, promql: str, runs: int) -> float:
+    """The median time of a query."""
+    took = []
+    for _ in range(runs):
+        begin = time.perf_counter()
+        server.query(promql)
+        took.append(time.perf_counter() - begin)
+    return statistics.median(took)
+
+
+class Alertmanager(http.server.BaseHTTPRequestHandler):
+    """Takes all alerts: vmalert does not start without one."""
+
+    def do_POST(self) -> None:
+        """An alert, or many."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+def iteration(server: VictoriaMetrics, folder: Path) -> str:
+    """How long a real vmalert takes for all rules, after another, and its memory."""
+    folder.mkdir()
+    rules, url = folder / "rules.yml", f"http://127.0.0.1:{free_port()}"
+    rules.write_text((ROOT / "prometheus" / "rules.yml").read_text().replace("interval: 15m", "interval: 1s"))
+    command = [start_certbot.command("vmalert", "victoria-metrics"), f"-rule={rules}", f"-httpListenAddr={url.removeprefix('http://')}"]
+    command += [
+        f"-datasource.url={server.url}",
+        f"-remoteWrite.url={server.url}",
+        f"-notifier.url=http://127.0.0.1:{(port := free_port())}",
+    ]
+    taker = http.server.ThreadingHTTPServer(("127.0.0.1", port), Alertmanager)
+    threading.Thread(target=taker.serve_forever, daemon=True).start()
+    with contextlib.closing(taker.socket), start_servers.running(command, folder / "log") as child:
+
+        def said(metric: str) -> float:
+            text = requests.get(url + "/metrics", timeout=30).text
+            return float(dict(re.findall(r'(?m)^(\w+)\{group="certbot_renewal",[^}]*\} (\S+)$', text))[metric])
+
+        wait_for(lambda: said("vmalert_iteration_duration_seconds_count") >= 3, "three evaluations", 600, child)
+        took = said("vmalert_iteration_duration_seconds_sum") / said("vmalert_iteration_duration_seconds_count")
+        errors = (folder / "log").read_text().count("failed to execute")
+        return f"all rules by vmalert {took:.1f} s, {peak(child.pid):.0f} MiB, {errors} errors"
+
+
+def metrics_engine(fleet: Fleet, folder: Path) -> None:
+    """Prints what a fleet costs on VictoriaMetrics; like `engine`, with the rules of Prometheus for queries."""
+    now, folder, days = int(time.time()), folder / f"{METRICS}-{fleet.certificates}", DAYS if fleet.certificates < LARGE else FEWER
+    with victoria_metrics(folder, None, *ROOMY) as server:
+        begin = time.perf_counter()
+        for lines in (fleet.renewals(now), fleet.states(now, days, 0), fleet.runs(now, days, 0)):
+            load(server, "", lines)
+        rate = (fleet.certificates * (6 + 2 * days) + fleet.hosts * 2 * days) / (time.perf_counter() - begin)
+        print(f"{'VictoriaMetrics':13} {all_reports(server.url, 'bucket', '', fleet)}", flush=True)
+        written = peak(server.pid)
+        size = merged(server)
+        print(f"{'':13} {days} days at {rate:.0f} points/s: {size / 2**20:.0f} MiB on disk; peak memory {written:.0f} MiB", flush=True)
+        load(server, "", fleet.looks(now, days, 0))
+        server.flush()
+    texts = []
+    for alert, promql in alerts_of_prometheus().items():
+        with victoria_metrics(folder, None, *ROOMY) as server:  # a memory of its own for each
+            took = promql_seconds(server, promql, 1)
+            took = took if took > 5 else promql_seconds(server, promql, 3)
+            texts.append(f"{alert} {took:.1f} s {peak(server.pid):.0f} MiB")
+    print(f"{'':13} {', '.join(texts)}", flush=True)
+    with victoria_metrics(folder, None, *ROOMY) as server:
+        print(f"{'':13} {iteration(server, folder / 'vmalert')}; peak memory {peak(server.pid):.0f} MiB", flush=True)
 
 
 # ---- Kapacitor -------------------------------------------------------------------------------------------------------
@@ -292,8 +395,8 @@ def picture(figures: dict[str, dict[int, float]]) -> str:
 
 
 # ---- What is measured ------------------------------------------------------------------------------------------------
-def of_influxdb(folder: Path) -> None:
-    """Prints what fleets cost on each InfluxDB, and draws it."""
+def of_databases(folder: Path) -> None:
+    """Prints what fleets cost on each database, and draws the queries of InfluxDB."""
     for kind in ENGINES:
         year = disk_of_a_year(kind, folder / f"year-{kind}")
         print(f"{kind:13} {year:.1f} KiB on disk for a certificate and a year of two reports a day, of 1000 on 50 hosts", flush=True)
@@ -301,6 +404,9 @@ def of_influxdb(folder: Path) -> None:
     for fleet in SIZES:
         print(f"\n{fleet.certificates} certificates on {fleet.hosts} hosts, {CLIENTS} hosts reporting at a time")
         for kind in ENGINES:
+            if kind == METRICS:
+                metrics_engine(fleet, folder)
+                continue
             figures = engine(kind, fleet, folder)
             for query, more in (("overdue", ""), ("overdue_hosts", ", by host")):
                 if query in figures:
@@ -328,16 +434,22 @@ def of_telegraf(folder: Path) -> None:
         relay(MIDDLE, folder / f"relay-{limit}", limit)
 
 
-PARTS = {"influxdb": of_influxdb, "kapacitor": of_kapacitor, "telegraf": of_telegraf}
+PARTS = {"databases": of_databases, "kapacitor": of_kapacitor, "telegraf": of_telegraf}
 
 
-def versions(folder: Path) -> Iterator[str]:
-    """What each server says it is."""
+def versions(parts: Sequence[str], folder: Path) -> Iterator[str]:
+    """What each server says it is; VictoriaMetrics of Debian does not say it."""
     for name in ENGINES:
-        with start_servers.influxdb(name, folder / name) as influxdb:
-            yield f"InfluxDB {influxdb.version()}"
-    for name, option in (("kapacitord", "version"), ("telegraf", "--version")):
-        yield subprocess.run([start_servers.binary(name), option], capture_output=True, text=True, check=True).stdout.split("(")[0].strip()
+        if name == METRICS:
+            found = subprocess.run(["dpkg-query", "-W", "-f", "${Version}", name], capture_output=True, text=True, check=True).stdout
+            yield f"VictoriaMetrics {found.partition('+')[0]}"
+        else:
+            with start_servers.influxdb(name, folder / name) as influxdb:
+                yield f"InfluxDB {influxdb.version()}"
+    for part, name, option in (("kapacitor", "kapacitord", "version"), ("telegraf", "telegraf", "--version")):
+        if part in parts:
+            command = [start_servers.binary(name), option]
+            yield subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("(")[0].strip()
 
 
 def main() -> int:
@@ -346,8 +458,9 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as name:
             print(f"Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, seed {SEED}")
             (Path(name) / "versions").mkdir()
-            print(", ".join(versions(Path(name) / "versions")), flush=True)
-            for part in sys.argv[1:] or PARTS:
+            parts = sys.argv[1:] or list(PARTS)
+            print(", ".join(versions(parts, Path(name) / "versions")), flush=True)
+            for part in parts:
                 PARTS[part](Path(name))
             print(f"load {os.getloadavg()[0]:.1f} at the end")
     except (start_servers.MissingServer, RuntimeError, requests.RequestException, TimeoutError) as error:

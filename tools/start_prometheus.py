@@ -20,6 +20,7 @@ class Prometheus:
 
     def __init__(self, url: str, folder: Path, pid: int) -> None:
         self.url, self.folder, self.pid = url, folder, pid
+        self.headers: dict[str, str] = {}
 
     def query(self, promql: str, at: float | None = None) -> list[dict[str, Any]]:
         """What a query finds, as of a moment (Unix seconds): a `metric` (labels) and a `value` (time, text) each."""
