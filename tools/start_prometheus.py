@@ -10,17 +10,35 @@ from typing import Any
 import requests
 
 from start_certbot import command
+from start_kapacitor import Inbox
 from start_servers import free_port, running, wait_for
 
 YEARS = "100y"  # kept for
 
 
-class Prometheus:
-    """What answers PromQL."""
+class Program:
+    """One of them that runs, and has numbers about itself."""
 
     def __init__(self, url: str, folder: Path, pid: int) -> None:
         self.url, self.folder, self.pid = url, folder, pid
         self.headers: dict[str, str] = {}
+
+    def number(self, name: str) -> float:
+        """One of its numbers, the sum of all its series."""
+        answer = requests.get(self.url + "/metrics", timeout=30)
+        answer.raise_for_status()
+        lines = (line.rpartition(" ") for line in answer.text.splitlines())
+        return sum(float(value) for series, _, value in lines if series.partition("{")[0] == name)
+
+    def api(self, path: str) -> Any:
+        """What its HTTP API answers."""
+        answer = requests.get(self.url + path, timeout=30)
+        answer.raise_for_status()
+        return answer.json()
+
+
+class Prometheus(Program):
+    """What answers PromQL."""
 
     def query(self, promql: str, at: float | None = None) -> list[dict[str, Any]]:
         """What a query finds, as of a moment (Unix seconds): a `metric` (labels) and a `value` (time, text) each."""
@@ -64,14 +82,57 @@ def victoria_metrics(folder: Path, port: int | None = None, *flags: str) -> Iter
 
 
 @contextlib.contextmanager
-def prometheus(folder: Path, config: str = "{}", port: int | None = None) -> Iterator[Prometheus]:
+def prometheus(folder: Path, config: str = "{}", port: int | None = None, *flags: str) -> Iterator[Prometheus]:
     """Prometheus, ready to be written to by others; the same folder again gives the same data. `config` is its configuration, YAML."""
     folder.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
     url, file = f"http://127.0.0.1:{port}", folder / "prometheus.yml"
     file.write_text(config)
     arguments = [f"--web.listen-address=127.0.0.1:{port}", f"--storage.tsdb.path={folder}/data", f"--config.file={file}"]
-    arguments += [f"--storage.tsdb.retention.time={YEARS}", "--web.enable-remote-write-receiver"]
+    arguments += [f"--storage.tsdb.retention.time={YEARS}", "--web.enable-remote-write-receiver", *flags]
     with running([command("prometheus", "prometheus"), *arguments], folder / "log") as child:
         wait_for(lambda: requests.get(url + "/-/ready", timeout=5).status_code == 200, "Prometheus", child=child)
         yield Prometheus(url, folder, child.pid)
+
+
+@contextlib.contextmanager
+def program(name: str, package: str, folder: Path, port: int, *arguments: str, ready: str = "/-/ready") -> Iterator[Program]:
+    """A program of a Debian package, ready."""
+    folder.mkdir(parents=True, exist_ok=True)
+    url = f"http://127.0.0.1:{port}"
+    with running([command(name, package), *arguments], folder / "log") as child:
+        wait_for(lambda: requests.get(url + ready, timeout=5).status_code == 200, name, child=child)
+        yield Program(url, folder, child.pid)
+
+
+@contextlib.contextmanager
+def alertmanager(folder: Path, config: str, mail: Inbox, port: int | None = None) -> Iterator[Program]:
+    """Alertmanager with the text of its configuration, which it sends mail by the inbox for; the same folder again gives the same state."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port, file = port or free_port(), folder / "alertmanager.yml"
+    file.write_text(config.replace("127.0.0.1:25", f"127.0.0.1:{mail.port}"))
+    arguments = [f"--config.file={file}", f"--storage.path={folder}/data", f"--web.listen-address=127.0.0.1:{port}"]
+    arguments.append("--cluster.listen-address=")  # alone
+    with program("prometheus-alertmanager", "prometheus-alertmanager", folder, port, *arguments) as started:
+        yield started
+
+
+@contextlib.contextmanager
+def vmalert(folder: Path, rules: Path, source: str, notifier: str, *flags: str) -> Iterator[Program]:
+    """vmalert, which asks a VictoriaMetrics, keeps its own series there, and tells an Alertmanager (their addresses)."""
+    port = free_port()
+    arguments = [f"-httpListenAddr=127.0.0.1:{port}", f"-rule={rules}", f"-notifier.url={notifier}", f"-datasource.url={source}"]
+    arguments += [f"-remoteRead.url={source}", f"-remoteWrite.url={source}", "-remoteWrite.flushInterval=200ms"]
+    arguments += ["-datasource.queryTimeAlignment=false", *flags]
+    with program("vmalert", "victoria-metrics", folder, port, *arguments, ready="/health") as started:
+        yield started
+
+
+@contextlib.contextmanager
+def vmagent(folder: Path, target: str, *flags: str) -> Iterator[Program]:
+    """vmagent, which takes the hook's reports and passes them on (to the address for remote write), at once."""
+    port = free_port()
+    arguments = [f"-httpListenAddr=127.0.0.1:{port}", f"-remoteWrite.url={target}", f"-remoteWrite.tmpDataPath={folder}/data"]
+    arguments += ["-remoteWrite.flushInterval=200ms", *flags]
+    with program("vmagent", "victoria-metrics", folder, port, *arguments, ready="/health") as started:
+        yield started
