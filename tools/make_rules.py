@@ -14,8 +14,9 @@ RULES = ROOT / "prometheus" / "rules.yml"
 
 
 def last(field: str, of: str = 'domain="all"') -> str:
-    """The last point of a field, in each series."""
-    return f"last_over_time(certbot_renewal_{field}{{{of}}}[400d])"
+    """The last point of a field, in each series of a certificate. One without a host or a lineage is somebody else's: vmalert cannot make
+    its text, and would tell of no other either."""
+    return f'last_over_time(certbot_renewal_{field}{{{of},host!="",lineage!=""}}[400d])'
 
 
 def threshold(name: str, default: int) -> str:

@@ -23,12 +23,12 @@ class Program:
         self.url, self.folder, self.pid = url, folder, pid
         self.headers: dict[str, str] = {}
 
-    def number(self, name: str) -> float:
-        """One of its numbers, the sum of all its series."""
+    def number(self, name: str, label: str = "") -> float:
+        """One of its numbers, the sum of all its series, or of those with a label (`name="value"`)."""
         answer = requests.get(self.url + "/metrics", timeout=30)
         answer.raise_for_status()
         lines = (line.rpartition(" ") for line in answer.text.splitlines())
-        return sum(float(value) for series, _, value in lines if series.partition("{")[0] == name)
+        return sum(float(value) for series, _, value in lines if series.partition("{")[0] == name and label in series)
 
     def api(self, path: str) -> Any:
         """What its HTTP API answers."""
