@@ -42,8 +42,13 @@ NAMES = {
               <= 0.55 * SILENCE_DAYS * 86400
               and on (host) LAST
             )""",
-    # When each host was last told of. vmalert 1.79 keeps no ALERTS_FOR_STATE of an alert without `for`.
-    "TOLD_AT": 'max by (host) (max_over_time(timestamp(ALERTS{alertname="host_silent", alertstate="firing"})[60d:5m]))',
+    # Who was told of since its last report: within a day, which is less than the silence; or when nobody looked for longer, by the time of
+    # that. A subquery does not see the last five minutes. vmalert 1.79 keeps no ALERTS_FOR_STATE of an alert without `for`.
+    "TOLD": """(
+              last_over_time(FIRED[1d])
+              or max by (host) (max_over_time(timestamp(FIRED)[60d:5m])) > LAST
+            )""",
+    "FIRED": 'ALERTS{alertname="host_silent", alertstate="firing"}',
     "TARGET_RUN_AT": last("run_at", 'target!=""'),
     "RENEWED": last("renewed", 'target!=""'),
     "ENDS": last("deployed_expiry", 'target!=""'),
