@@ -264,6 +264,8 @@ def test_hosts_that_are_silent_together_are_one_mail(street: Street) -> None:
     # As a day later.
     street.write(*(reported(host, now - 26 * 3600) for host in hosts[1:4]), *(reported(host, now - 13 * 3600) for host in hosts[1:4]))
     assert street.mails(2) == ["[critical] web0: host_silent, 1 firing", "[critical] web4: host_silent, 1 firing"]
+    told = 'ALERTS{alertname="host_silent", alertstate="firing", host=~"web0|web4"}'
+    wait_for(lambda: len(street.victoria.query(told)) == 2, "what vmalert notes")
     street.write(*(reported(f"more{number}", now - 3 * DAY) for number in range(6)))  # most are silent again
     assert street.mails(1) == ["[critical] (most hosts): host_silent, 1 firing"]
     street.looked()
