@@ -12,16 +12,18 @@ from pathlib import Path
 
 import pytest
 
+import start_certbot
 import start_kapacitor
 import start_prometheus
 import start_servers
-from conftest import missing
-from start_certbot import DAY, command
+from conftest import missing, run_hook
+from start_certbot import DAY, Certbot, command, make_lineage
 from start_kapacitor import Inbox
 from start_prometheus import Program, VictoriaMetrics
 from start_servers import free_port, wait_for
 from test_delivery_alerts import delivery
 from test_kapacitor import LIVES, run_point, state
+from test_starts import CRON
 
 PROMETHEUS = Path(__file__).resolve().parent.parent / "prometheus"
 OFTEN = "-rule.resendDelay=3s"  # so that an alert holds for 12 s without VictoriaMetrics, and a new Alertmanager knows it after 3
@@ -382,3 +384,64 @@ def test_with_the_flag_an_outage_of_a_day_makes_no_mail(street: Street, away: st
     assert street.box.unread() == []
     street.write(state("late", now + 60 * DAY))
     assert street.mails(1) == ["[resolved] web1: renewal_overdue, 1 resolved: late"]
+
+
+LIFE, CRIT = 16, 2  # seconds: due after 8, overdue after 2 more
+
+
+def test_a_certificate_that_certbot_did_not_renew_in_time(street: Street) -> None:
+    street.stop("vmalert")
+    street.rules = rules(street.folder, crit=f"{CRIT / DAY:.9f}")
+    street.start("vmalert")
+    with contextlib.ExitStack() as stack:
+        try:
+            authority = stack.enter_context(start_certbot.pebble(street.folder / "pebble", LIFE))
+        except start_servers.MissingServer as error:
+            missing(error)
+        certbot = Certbot(street.folder / "letsencrypt", authority)
+        certbot.settings({**street.victoria.settings(), "HOSTNAME": "web1"})
+        assert certbot.issue("example.com", "example.com").returncode == 0
+        begin = certbot.not_before("example.com")
+        assert street.mails(1) == ["[critical] web1: renewal_overdue, 1 firing: example.com"]
+        assert time.time() >= begin + LIFE / 2 + CRIT - 1
+        certbot.shell(CRON)
+        assert street.mails(1) == ["[resolved] web1: renewal_overdue, 1 resolved: example.com"]
+        assert certbot.run("delete", "--cert-name", "example.com").returncode == 0
+        certbot.shell(CRON)
+        street.evaluated()
+        assert (street.alerts(), street.box.unread()) == (set(), [])
+
+
+@contextlib.contextmanager
+def prometheus_of(street: Street, port: int) -> Iterator[start_prometheus.Prometheus]:
+    """Prometheus instead of VictoriaMetrics and vmalert, as the manual has it. It finds its Alertmanager five seconds after its start, and
+    would not send again for hours what it could not send before."""
+    target = street.alertmanager.url.partition("//")[2]
+    config = f"rule_files: ['{street.rules}']\nalerting: {{alertmanagers: [{{static_configs: [{{targets: ['{target}']}}]}}]}}\n"
+    flag = DAY_LONG.replace("-rule.resendDelay", "--rules.alert.resend-delay")
+    with start_prometheus.prometheus(street.folder / "prometheus", config, port, flag) as running:
+        wait_for(lambda: running.api("/api/v1/alertmanagers")["data"]["activeAlertmanagers"], "Prometheus to find Alertmanager")
+        yield running
+
+
+def test_with_prometheus_behind_vmagent(street: Street) -> None:
+    street.stop("vmalert", "victoria")
+    port, certbot, other, now = free_port(), street.folder / "web1", street.folder / "web2", int(time.time())
+    target, relabel = f"http://127.0.0.1:{port}/api/v1/write", f"-remoteWrite.urlRelabelConfig={PROMETHEUS / 'vmagent.yml'}"
+    with start_prometheus.vmagent(street.folder / "vmagent", target, relabel, "-remoteWrite.queues=1") as agent:
+        settings = {"INFLUXDB_URL": agent.url}
+        with prometheus_of(street, port):
+            make_lineage(certbot, "late", ["example.com"], now - 62 * DAY, 90 * DAY)
+            assert run_hook(certbot, "--all", **settings).returncode == 0
+            assert street.mails(1) == ["[critical] web1: renewal_overdue, 1 firing: late"]
+        seen = street.alertmanager.number("alertmanager_nflog_queries_total")
+        make_lineage(other, "fine", ["example.net"], now - 5 * DAY, 90 * DAY)
+        assert run_hook(other, "--all", **settings, HOSTNAME="web2").returncode == 0  # vmagent keeps it
+        wait_for(lambda: street.alertmanager.number("alertmanager_nflog_queries_total") > seen + 5, "more than four intervals to pass")
+        with prometheus_of(street, port) as prometheus:
+            wait_for(lambda: prometheus.query('certbot_renewal_run_at{host="web2"}'), "what vmagent kept")
+            assert street.box.unread() == []
+            make_lineage(certbot, "late", ["example.com"], now, 90 * DAY)
+            assert run_hook(certbot, "--all", **settings).returncode == 0
+            assert street.mails(1) == ["[resolved] web1: renewal_overdue, 1 resolved: late"]
+        assert agent.number("vmagent_remotewrite_packets_dropped_total") == 0
