@@ -33,20 +33,21 @@ NAMES = {
     "GRACE_DAYS": threshold("grace", 1),
     "URGENT_DAYS": threshold("urgent", 7),
     # When each host was last heard of: by the certificate that was reported least recently. A host without run reports is none.
-    "LAST": "(min by (host) ((RUN_AT > 0) and DUE > 0 and NEWEST))",
+    "LAST": "(min by (host) (topk by (host, lineage) (1, RUN_AT) > 0 and DUE > 0))",
     "SILENT": "((time() - LAST) / 86400 >= SILENCE_DAYS)",
     # Who reported within half of the silence, and not much later than half of it after the time before.
     "HEARD": """(
               min by (host) (min_over_time(certbot_renewal_run_at{domain="all"}[1d]) > 0)
                 - max by (host) (last_over_time(certbot_renewal_run_at{domain="all"}[400d] offset 1d) > 0)
               <= 0.55 * SILENCE_DAYS * 86400
-              and on (host) LAST
             )""",
-    # Who was told of since its last report: within a day, which is less than the silence; or when nobody looked for longer, by the time of
-    # that. A subquery does not see the last five minutes. vmalert 1.79 keeps no ALERTS_FOR_STATE of an alert without `for`.
-    "TOLD": """(
-              last_over_time(FIRED[1d])
-              or max by (host) (max_over_time(timestamp(FIRED)[60d:5m])) > LAST
+    # More than two hosts, and more than twice as many as were heard.
+    "DEAF": "count(LAST) > clamp_min(2 * (count(HEARD) or vector(0)), 2)",
+    # How many days ago each host was last told of, or 0 for less than one, which is less than the silence: a subquery does not see the last five
+    # minutes. vmalert 1.79 keeps no ALERTS_FOR_STATE of an alert without `for`.
+    "TOLD_AGE": """(
+              0 * max by (host) (last_over_time(FIRED[1d]))
+              or (time() - max by (host) (max_over_time(timestamp(FIRED)[60d:5m]))) / 86400
             )""",
     "FIRED": 'ALERTS{alertname="host_silent", alertstate="firing"}',
     "TARGET_RUN_AT": last("run_at", 'target!=""'),
@@ -54,11 +55,8 @@ NAMES = {
     "ENDS": last("deployed_expiry", 'target!=""'),
     # For how many days a target has lacked what was renewed.
     "MISSING": """(
-              (TARGET_RUN_AT + (TARGET_RUN_AT == bool 0) * time() - (RENEWED > 0)) / 86400
-              and DEPLOYED < RENEWED
+              (topk by (host, lineage, target) (1, TARGET_RUN_AT) + (TARGET_RUN_AT == bool 0) * time() - (RENEWED > DEPLOYED)) / 86400
               and on (host, lineage) DUE > 0
-              and TARGET_RUN_AT
-                >= on (host, lineage, target) group_left () max by (host, lineage, target) (TARGET_RUN_AT)
             )""",
     "DEPLOYED": last("deployed", 'target!=""'),
     "SERVED_ENDS": last("served_expiry"),
@@ -66,11 +64,13 @@ NAMES = {
     # that VERIFY was taken out of the settings.
     "UNSERVED": """(
               clamp_min(SEEN_AT - NOT_BEFORE, 0) / 86400
-              and SERVED_ENDS > 0
+              and LOOKED_AT >= topk by (host, lineage) (1, RUN_AT) - 2 * 86400
               and DUE > 0
-              and LOOKED_AT >= RUN_AT - 2 * 86400
-              and NEWEST
+              and SERVED_ENDS > 0
             )""",
+    # From which of those days on it is urgent: the same as otherwise where the old one expires soon, 0 where it has expired.
+    "URGENT_FROM": "GRACE_DAYS * ((ENDS > 0) < time() + URGENT_DAYS * 86400 >= bool time())",
+    "URGENT_UNSERVED_FROM": "GRACE_DAYS * ((SERVED_ENDS > 0) < time() + URGENT_DAYS * 86400 >= bool time())",
     "SEEN_AT": last("seen_at"),
     "LOOKED_AT": last("looked_at"),
     "NOT_BEFORE": last("not_before"),

@@ -156,8 +156,8 @@ class Series(Database):
         super().__init__()
         self.server = server
         groups = yaml.safe_load((ROOT / "prometheus" / "rules.yml").read_text())["groups"]
-        exprs = {rule.get("alert"): rule["expr"] for group in groups for rule in group["rules"]}
-        self.queries = {alert: exprs[RULES[alert]] for alert in alerts}
+        rules = [rule for group in groups for rule in group["rules"]]
+        self.queries = {alert: " or ".join(rule["expr"] for rule in rules if rule.get("alert") == RULES[alert]) for alert in alerts}
 
     def write(self, lines: str) -> None:
         noted = {line for line in lines.split("\n") if line.startswith("ALERTS{")}

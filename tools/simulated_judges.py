@@ -144,9 +144,12 @@ class AlertPack(Judge):
         """Whether most of three or more hosts came back less than a day ago, from more than 26.4 hours without a report, or are away."""
         if self.deaf_at != now:
             hosts = [host for host, last in self.lasts.items() if last]
-            well = sum(self.is_well(host, now) for host in hosts)
-            self.deaf_at, self.deaf = now, len(hosts) > 2 and well * 2 < len(hosts)
+            self.deaf_at, self.deaf = now, len(hosts) > 2 and self.well(hosts, now) * 2 < len(hosts)
         return self.deaf
+
+    def well(self, hosts: list[str], now: int) -> int:
+        """How many of these hosts came back long enough ago, or were not away."""
+        return sum(self.is_well(host, now) for host in hosts)
 
     def is_well(self, host: str, now: int) -> bool:
         """Whether its first report in the last day came at most 26.4 hours after the one before."""
@@ -203,6 +206,10 @@ class Rules(AlertPack):
             self.changes(FAILING, (run[1],), int(run[3]) + 30 * DAY)
         elif noted := NOTED.fullmatch(line):
             self.told[(noted[1],)] = int(noted[2])
+
+    def well(self, hosts: list[str], now: int) -> int:
+        """Of all, those too that ended lately."""
+        return super().well(list(self.run_ats), now)
 
     def is_well(self, host: str, now: int) -> bool:
         """By certificate: the least `run_at` of the last day, and the last before it. Prometheus drops what is 0, without run reports."""
