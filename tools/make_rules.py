@@ -43,8 +43,8 @@ NAMES = {
             )""",
     # More than two hosts, and more than twice as many as were heard.
     "DEAF": "count(LAST) > clamp_min(2 * (count(HEARD) or vector(0)), 2)",
-    # How many days ago each host was last told of, or 0 for less than one, which is less than the silence: a subquery does not see the last five
-    # minutes. vmalert 1.79 keeps no ALERTS_FOR_STATE of an alert without `for`.
+    # How many days ago each host was last told of, or 0 for less than one, which is less than the silence: a subquery does not see the last
+    # five minutes. vmalert 1.79 keeps no ALERTS_FOR_STATE of an alert without `for`.
     "TOLD_AGE": """(
               0 * max by (host) (last_over_time(FIRED[1d]))
               or (time() - max by (host) (max_over_time(timestamp(FIRED)[60d:5m]))) / 86400
