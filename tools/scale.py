@@ -12,17 +12,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import http.server
 import math
 import os
 import platform
 import random
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -34,12 +31,11 @@ import requests
 import yaml
 
 import certbot_renewal_report as hook
-import start_certbot
 import start_kapacitor
 import start_servers
 from bench_fleet import LIFE, ROOT, Fleet, began, load, only, peak, seconds
 from start_certbot import DAY
-from start_prometheus import VictoriaMetrics, victoria_metrics
+from start_prometheus import Program, VictoriaMetrics, alertmanager, victoria_metrics, vmalert
 from start_servers import InfluxDB, free_port, wait_for
 
 SIZES = [Fleet(*map(int, size.split("/"))) for size in os.environ.get("SIZES", "1000/50 10000/500 100000/5000").split()]
@@ -176,9 +172,11 @@ def engine(name: str, fleet: Fleet, folder: Path) -> dict[str, float]:
 
 # ---- VictoriaMetrics -------------------------------------------------------------------------------------------------
 def alerts_of_prometheus() -> dict[str, str]:
-    """The alerts of prometheus/rules.yml, and their queries."""
-    groups = yaml.safe_load((ROOT / "prometheus" / "rules.yml").read_text())["groups"]
-    return {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"] if "alert" in rule}
+    """The alerts of prometheus/rules.yml, and their queries; one that is there twice tells of most hosts, too."""
+    groups, found = yaml.safe_load((ROOT / "prometheus" / "rules.yml").read_text())["groups"], dict[str, str]()
+    for rule in (rule for group in groups for rule in group["rules"] if "alert" in rule):
+        found[f"{rule['alert']} (most hosts)" if rule["alert"] in found else rule["alert"]] = rule["expr"]
+    return found
 
 
 def merged(server: VictoriaMetrics) -> int:
@@ -198,42 +196,38 @@ def promql_seconds(server: VictoriaMetrics, promql: str, runs: int) -> float:
     return statistics.median(took)
 
 
-class Alertmanager(http.server.BaseHTTPRequestHandler):
-    """Takes all alerts: vmalert does not start without one."""
+def seconds_of_all(running: Program) -> float:
+    """How long vmalert takes for an evaluation of all rules: the mean of the next three."""
 
-    def do_POST(self) -> None:
-        """An alert, or many."""
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(200)
-        self.end_headers()
+    def said(what: str) -> float:
+        return running.number(f"vmalert_iteration_duration_seconds_{what}", 'group="certbot_renewal"')
 
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing."""
+    begin, took = said("count") + 1, said("sum")  # that one may be under way
+    wait_for(lambda: said("count") >= begin, "an evaluation", 600)
+    begin, took = said("count"), said("sum")
+    wait_for(lambda: said("count") >= begin + 3, "three evaluations", 1800)
+    return (said("sum") - took) / (said("count") - begin)
 
 
-def iteration(server: VictoriaMetrics, folder: Path) -> str:
-    """How long a real vmalert takes for all rules, after another, and its memory."""
+def rules_of(server: VictoriaMetrics, fleet: Fleet, folder: Path) -> str:
+    """What a real vmalert needs for all rules, when nothing is wrong, and when 1 % are overdue and 1 % of the hosts silent."""
     folder.mkdir()
-    rules, url = folder / "rules.yml", f"http://127.0.0.1:{free_port()}"
+    rules, box, now = folder / "rules.yml", start_kapacitor.Inbox(), int(time.time())
     rules.write_text((ROOT / "prometheus" / "rules.yml").read_text().replace("interval: 15m", "interval: 1s"))
-    command = [start_certbot.command("vmalert", "victoria-metrics"), f"-rule={rules}", f"-httpListenAddr={url.removeprefix('http://')}"]
-    command += [
-        f"-datasource.url={server.url}",
-        f"-remoteWrite.url={server.url}",
-        f"-notifier.url=http://127.0.0.1:{(port := free_port())}",
-    ]
-    taker = http.server.ThreadingHTTPServer(("127.0.0.1", port), Alertmanager)
-    threading.Thread(target=taker.serve_forever, daemon=True).start()
-    with contextlib.closing(taker.socket), start_servers.running(command, folder / "log") as child:
-
-        def said(metric: str) -> float:
-            text = requests.get(url + "/metrics", timeout=30).text
-            return float(dict(re.findall(r'(?m)^(\w+)\{group="certbot_renewal",[^}]*\} (\S+)$', text))[metric])
-
-        wait_for(lambda: said("vmalert_iteration_duration_seconds_count") >= 3, "three evaluations", 600, child)
-        took = said("vmalert_iteration_duration_seconds_sum") / said("vmalert_iteration_duration_seconds_count")
-        errors = (folder / "log").read_text().count("failed to execute")
-        return f"all rules by vmalert {took:.1f} s, {peak(child.pid):.0f} MiB, {errors} errors"
+    config = (ROOT / "prometheus" / "alertmanager.yml").read_text()
+    with (
+        start_kapacitor.inbox(box),
+        alertmanager(folder / "alertmanager", config, box) as notifier,
+        vmalert(folder / "vmalert", rules, server.url, notifier.url) as running,
+    ):
+        well = seconds_of_all(running)
+        load(server, "", late(fleet, 0.01, now))
+        load(server, "", silent(fleet, 0.01, now))
+        server.flush()
+        ill = seconds_of_all(running)
+        firing = running.number("vmalert_alerts_firing")
+        errors = (folder / "vmalert" / "log").read_text().count("failed to execute")
+        return f"all rules by vmalert {well:.1f} s, with {firing:.0f} alerts {ill:.1f} s, {peak(running.pid):.0f} MiB, {errors} errors"
 
 
 def metrics_engine(fleet: Fleet, folder: Path) -> None:
@@ -258,7 +252,7 @@ def metrics_engine(fleet: Fleet, folder: Path) -> None:
             texts.append(f"{alert} {took:.1f} s {peak(server.pid):.0f} MiB")
     print(f"{'':13} {', '.join(texts)}", flush=True)
     with victoria_metrics(folder, None, *ROOMY) as server:
-        print(f"{'':13} {iteration(server, folder / 'vmalert')}; peak memory {peak(server.pid):.0f} MiB", flush=True)
+        print(f"{'':13} {rules_of(server, fleet, folder / 'rules')}; peak memory {peak(server.pid):.0f} MiB", flush=True)
 
 
 # ---- Kapacitor -------------------------------------------------------------------------------------------------------
@@ -286,6 +280,13 @@ def late(fleet: Fleet, share: float, now: int) -> Iterator[str]:
         due = now - 2 * DAY - number % DAY
         times = f"not_before={due - LIFE * 2 // 3}i,renewal_due={due}i,not_after={due + LIFE // 3}i,run_at={now}i"
         yield f"certbot_renewal,domain=all,host={fleet.host(number)},lineage=c{number}.example.com {times} {now}"
+
+
+def silent(fleet: Fleet, share: float, now: int) -> Iterator[str]:
+    """States of certificates that nobody has heard of for three days, one of this share of all hosts each."""
+    for host in range(round(fleet.hosts * share)):
+        times = f"not_before={now - LIFE // 2}i,renewal_due={now + LIFE // 6}i,not_after={now + LIFE // 2}i,run_at={now - 3 * DAY}i"
+        yield f"certbot_renewal,domain=all,host=host{host},lineage=silent.example.com {times} {now - 3 * DAY}"
 
 
 def cpu(pid: int) -> float:
