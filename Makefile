@@ -25,7 +25,7 @@ bench: $(VENV)/ready
 	$(VENV)/bin/python tools/bench_board.py
 
 simulation: $(VENV)/ready
-	$(PYTHON) tools/build_servers.py influxd-1.12 influxd-2
+	$(PYTHON) tools/build_servers.py influxd-1.12 influxd-2 victoria-metrics
 	PYTHONPATH=. $(VENV)/bin/python tools/simulate.py
 
 faults: $(VENV)/ready  # the long form; SEED=… repeats a run
@@ -44,7 +44,7 @@ mutants: $(MUTATION)/ready  # of the hook, in a copy; ONLY='*[37]' takes a fifth
 	cd $(CACHE)/mutants && $(MUTATION)/bin/mutmut results
 
 scale: $(VENV)/ready
-	$(PYTHON) tools/build_servers.py influxd-1.8 influxd-1.12 influxd-2 kapacitor telegraf
+	$(PYTHON) tools/build_servers.py influxd-1.8 influxd-1.12 influxd-2 kapacitor telegraf victoria-metrics vmalert prometheus-alertmanager
 	PYTHONPATH=. $(VENV)/bin/python tools/scale.py
 
 servers:  # without them their tests are skipped, and fail in CI

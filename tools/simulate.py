@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Whether the alerts are right: a simulated year of a fleet, judged by the alert pack's own queries on a real InfluxDB.
+"""Whether the alerts are right: a simulated year of a fleet, judged by the alert pack's own queries on a real InfluxDB, and by its rules
+for Prometheus on a real VictoriaMetrics.
 
 The hook's own code makes the reports of simulated_fleet.py; InfluxDB stores them in the order in which they arrive; the queries of flux/
 judge them with `now` pinned, every fifteen minutes as Kapacitor does. A model of the queries, much faster, says at which of these 35,000
 moments the level of any alert changes: there, and every four weeks besides, the real query judges, and every one of its rows must be what
-the model says. A model of Kapacitor's alert states counts the mails. Without run reports, where alarms are many, the real query judges
-at one mail of five. The same year is judged by the published query in the same way, and by what people use today, which asks no database.
-Start it with: make simulation
+the model says. A model of Kapacitor's alert states counts the mails. Without run reports, where alarms are many, the real query judges at
+one mail of five. The rules of prometheus/ are asked of VictoriaMetrics in the same way, with a model of their own; of the ALERTS that
+whoever evaluates stores each time, it has the first, and one a day. The same year is judged by the published query in the same way, and by
+what people use today, which asks no database. Start it with: make simulation
 """
 
 from __future__ import annotations
@@ -429,7 +431,8 @@ def main() -> int:
     for name in (of.name for of in CONFIGURATIONS if of.run_reports):
         for text in itertools.chain.from_iterable(score.remarks + score.wrong for score in totals[name].values()):
             print(f"{name}: {text}")
-    return 1 if any(score.wrong for score in totals[CONFIGURATIONS[0].name].values()) else 0
+    promised = [of.name for of in CONFIGURATIONS if of.run_reports and of.retention > 7]
+    return 1 if any(score.wrong for name in promised for score in totals[name].values()) else 0
 
 
 if __name__ == "__main__":

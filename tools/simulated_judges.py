@@ -31,7 +31,7 @@ NOTED = re.compile(r'ALERTS{alertname="host_silent",alertstate="firing",host="(\
 NAME = re.compile(r"certbot_renewal,domain=(?!all,)(\S+),host=(\S+) renewed_count=1 (\d+)")
 # From which value of its query on an alert is critical: the vars of the TICKscripts as they come.
 CRITICAL = {OVERDUE: 1.0, SILENT: 2.0, FAILING: 1.0, PUBLISHED: 60.0}
-RULES = {OVERDUE: "renewal_overdue", SILENT: "host_silent", FAILING: "renewal_failing"}  # their names in prometheus/rules.yml
+RULES = {OVERDUE: "renewal_overdue", SILENT: "host_silent", FAILING: "renewal_failing"}  # their names in kapacitor/ and prometheus/
 MOST = ("(most hosts)",)  # the row of host_silent that tells of more than half of them
 Key = tuple[str, ...]  # host tag; and lineage or name, for the alert of overdue renewals
 
@@ -187,13 +187,12 @@ class AlertPack(Judge):
 
 class Rules(AlertPack):
     """The same three as rules of Prometheus: what does not fire has no row, which is -1 here. Who was heard is known by `run_at` of
-    certificates, not by runs. A host that was told of stays told of until it reports: when an alarm begins, that moment is stored."""
+    certificates, not by runs. A host that was told of stays told of until it reports: whoever evaluates stores that it was."""
 
     def __init__(self, retention: float) -> None:
         super().__init__(retention)
-        self.run_ats: dict[str, dict[str, list[tuple[int, int]]]] = defaultdict(
-            lambda: defaultdict(list)
-        )  # by host and lineage: time, run_at
+        # By host and lineage: time, run_at.
+        self.run_ats: dict[str, dict[str, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
         self.wells: dict[str, tuple[int, bool]] = {}  # by host: what `is_well` says, and before which moment
         self.told: dict[Key, int] = {}  # by host: when it was last told of
 
