@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The renewal board: every certificate that certbot looks after, on one HTML page, in a table, as CSV or JSON.
 
-It reads InfluxDB with the queries of flux/, so it shows what the alerts see. Needs requests, Jinja2 and rich, the hook's file
-certbot_renewal_report.py (for the settings, which are the same) and the folder flux/ beside its own folder.
+It reads InfluxDB with the queries of flux/, or VictoriaMetrics or Prometheus, so it shows what the alerts see. Needs requests, Jinja2 and
+rich, the hook's file certbot_renewal_report.py (for the settings, which are the same) and the folder flux/ beside its own folder.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TextIO
+from typing import Any, Protocol, TextIO
+
+from certbot_renewal_promql import Prometheus
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
@@ -61,6 +63,7 @@ REMEDIES = (  # (what a server says to a query, status first; what to do about i
     (r"orgID or org|organization name", "set INFLUXDB_ORG to the organization's name"),
     (r"^401", "set INFLUXDB_TOKEN to a token that may read {bucket}, or to user:password on 1.x"),
     (r"flux-enabled|[Ff]lux query service disabled", "set flux-enabled = true in [http] of InfluxDB's configuration"),
+    (r"unsupported path", "this is VictoriaMetrics: give --source prometheus"),
     (r"^403|requires READ", "give the token, or the user, in INFLUXDB_TOKEN the right to read {bucket}"),
     (r"^3", "a redirect: set INFLUXDB_URL to InfluxDB itself"),
     (r"^2", "it is something else than InfluxDB: correct INFLUXDB_URL"),
@@ -70,6 +73,17 @@ REMEDIES = (  # (what a server says to a query, status first; what to do about i
     (
         r"schema collision|type conflict|unsupported|cannot|type error|invalid",
         "{bucket} holds something else: correct INFLUXDB_BUCKET or MEASUREMENT",
+    ),
+    (r"", "look at the server's log"),
+)
+
+
+PROMETHEUS_REMEDIES = (  # likewise. VictoriaMetrics 1.79 and 1.151, Prometheus 2.42
+    (r"^40[13]", "set INFLUXDB_TOKEN to user:password, or to a bearer token, that may read there"),
+    (r"^3", "a redirect: set INFLUXDB_URL to VictoriaMetrics or Prometheus itself"),
+    (
+        r"^2|^40[45]|unsupported path",
+        "it is no Prometheus: correct INFLUXDB_URL, as in http://victoria:8428, or for a cluster http://vmselect:8481/select/0/prometheus",
     ),
     (r"", "look at the server's log"),
 )
@@ -115,42 +129,115 @@ def plain(text: str) -> str:
     return UNSAFE.sub("?", text)
 
 
-def judged(settings: hook.Settings, said: str) -> BoardError:
+def judged(settings: hook.Settings, said: str, remedies: Sequence[tuple[str, str]]) -> BoardError:
     """What an answer that is no result means, and what to do about it."""
     for secret in filter(None, (settings.token, *settings.token.split(":", 1))):
         said = said.replace(secret, "***")
-    remedy = next(text for sign, text in REMEDIES if re.search(sign, said)).format(bucket=settings.bucket)
+    remedy = next(text for sign, text in remedies if re.search(sign, said)).format(bucket=settings.bucket)
     return BoardError(f"{settings.url} answered {hook.shortened(said)}: {remedy}")
 
 
-def ask(settings: hook.Settings, flux: str) -> list[Row]:
-    """The rows of a query; BoardError where there is no answer, or no good one."""
+def ask(
+    settings: hook.Settings, path: str, kind: tuple[str, ...], read: Callable[[str], Any], remedies: Sequence[tuple[str, str]], **sent: Any
+) -> Any:
+    """What is read in an answer of that kind; BoardError where there is none, or no good one: `read` may return one, too."""
     requests = hook.load_requests()
-    wanted = {"type": "flux", "query": flux, "dialect": {"header": True, "annotations": []}}
-    sent = {"json": wanted, "params": {"org": settings.org}, "auth": hook.with_token(settings)}
+    sent.update(auth=hook.with_token(settings), timeout=settings.timeout, allow_redirects=False)
 
-    def work() -> list[Row] | BoardError:
+    def work() -> Any:
         try:
-            answer = requests.post(f"{settings.url}/api/v2/query", **sent, timeout=settings.timeout, allow_redirects=False)
+            answer = requests.post(settings.url + path, **sent)
             text = answer.content.decode("utf-8", "replace")
-            if answer.status_code != 200 or not answer.headers.get("Content-Type", "").startswith("text/csv"):
+            if answer.status_code != 200 or not answer.headers.get("Content-Type", "").startswith(kind):
                 with contextlib.suppress(ValueError, AttributeError):
                     text = str(json.loads(text).get("message") or json.loads(text).get("error") or text)
-                return judged(settings, f"{answer.status_code} {text}")
-            rows = list(rows_of(text))
+                return judged(settings, f"{answer.status_code} {text}", remedies)
+            return read(text)
         except (requests.RequestException, OSError, ValueError, csv.Error) as error:
             remedy = "does it run, and is INFLUXDB_URL its address?"
             if isinstance(error, requests.exceptions.SSLError) or "CA certificate" in str(error):
                 remedy = "set REQUESTS_CA_BUNDLE to the file with your CA's certificate, or correct INFLUXDB_URL"
             return BoardError(f"cannot reach {settings.url}: {hook.root_cause(error)}: {remedy}")
-        failed = next((row["error"] for row in rows if "error" in row), "")  # a query may fail when its answer has begun
-        return judged(settings, failed) if failed else rows
 
     late = BoardError(f"no answer from {settings.url} for {settings.timeout:g} s: raise INFLUXDB_TIMEOUT, or look at the server's log")
-    found: list[Row] | BoardError = hook.in_time(settings.timeout, work, late)
+    found = hook.in_time(settings.timeout, work, late)
     if isinstance(found, BoardError):
         raise found
     return found
+
+
+class Source(Protocol):
+    """Where the reports are: the `place`, the `settings` that name it, and in words what is not kept there."""
+
+    place: str
+    settings: str
+    lacks: str
+
+    def rows(self, name: str, **parameters: float) -> list[Row]:
+        """What the query of flux/ by that name finds; `since` is in seconds before now, `silence` in days."""
+
+    def fields(self) -> list[str]:
+        """What the measurement holds."""
+
+
+class InfluxDB:
+    """A Source: InfluxDB, asked with the queries of flux/."""
+
+    settings, lacks = "INFLUXDB_BUCKET or MEASUREMENT", ""
+
+    def __init__(self, given: hook.Settings) -> None:
+        self.given, self.place = given, f"{given.bucket} at {given.url}"
+
+    def rows(self, name: str, **parameters: float) -> list[Row]:
+        """The rows of the query."""
+        values = {key: f"-{value:.0f}s" if key == "since" else str(value) for key, value in parameters.items()}
+        return self.ask(query_of(name, self.given, **values))
+
+    def fields(self) -> list[str]:
+        """By a query of its own."""
+        flux = f"from(bucket: {flux_text(self.given.bucket)}) |> range(start: -{LONGEST}d)"
+        flux += f' |> filter(fn: (r) => r._measurement == {flux_text(self.given.measurement)}) |> last() |> keep(columns: ["_field"])'
+        return sorted({row["_value"] for row in self.ask(flux + ' |> group() |> distinct(column: "_field")')})
+
+    def ask(self, flux: str) -> list[Row]:
+        """The rows of any query."""
+
+        def read(text: str) -> list[Row] | BoardError:
+            rows = list(rows_of(text))
+            if failed := next((row["error"] for row in rows if "error" in row), ""):  # a query may fail when its answer has begun
+                return judged(self.given, failed, REMEDIES)
+            return rows
+
+        wanted = {"type": "flux", "query": flux, "dialect": {"header": True, "annotations": []}}
+        found: list[Row] = ask(self.given, "/api/v2/query", ("text/csv",), read, REMEDIES, json=wanted, params={"org": self.given.org})
+        return found
+
+
+def steers_nothing(parsed: dict[str, Any]) -> dict[str, Any]:
+    """An object of JSON whose texts are plain."""
+    return {key: plain(value) if isinstance(value, str) else value for key, value in parsed.items()}
+
+
+def prometheus(given: hook.Settings) -> Source:
+    """A Source: VictoriaMetrics or Prometheus."""
+    given = given._replace(version=1 if ":" in given.token else 3)  # Basic, or Bearer
+
+    def get(path: str, read: Callable[[Any], Any], **sent: Any) -> Any:
+        def data(text: str) -> Any:
+            try:
+                answer = json.loads(text, object_hook=steers_nothing)
+                if answer.get("isPartial"):  # rather the old page than one without some certificates
+                    return judged(given, "503 isPartial: a vmstorage is away, and what it holds is missing", PROMETHEUS_REMEDIES)
+                return read(answer["data"])
+            except (ValueError, KeyError, TypeError, AttributeError):
+                return judged(given, f"200 {text}", PROMETHEUS_REMEDIES)
+
+        return ask(given, f"/api/v1/{path}", ("application/json", "application/stream+json"), data, PROMETHEUS_REMEDIES, data=sent)
+
+    return Prometheus(get, given.measurement, given.url)
+
+
+SOURCES: dict[str, Callable[[hook.Settings], Source]] = {"influxdb": InfluxDB, "prometheus": prometheus}
 
 
 # ---- What the answers say --------------------------------------------------------------------------------------------
@@ -224,6 +311,7 @@ class Fleet:
     hosts: list[Host]
     renewals: list[Renewal]
     dry_runs: list[str]
+    lacks: str  # what the source does not keep
 
     @property
     def counts(self) -> dict[str, int]:
@@ -255,17 +343,13 @@ def renewals_of(rows: Sequence[Row], since: int) -> list[Renewal]:
     return [renewal for renewal in reversed(found) if renewal.time >= since]
 
 
-def read_fleet(settings: hook.Settings, since: int, limits: Thresholds) -> Fleet:
-    """Asks InfluxDB all that the board shows; `since` is in seconds before now. BoardError where it does not tell."""
-    now = int(time.time())
-
-    def rows(name: str, **parameters: str) -> list[Row]:
-        return ask(settings, query_of(name, settings, **parameters))
-
+def read_fleet(source: Source, since: int, limits: Thresholds) -> Fleet:
+    """Asks all that the board shows; `since` is in seconds before now. BoardError where it is not told."""
+    now, rows = int(time.time()), source.rows
     certificates = rows("overdue")
     if not certificates:
-        look_closer(settings)
-    history = renewals_of(rows("history", since=f"-{since // DAY + 1 + LONGEST}d"), now - since)  # with the predecessors of the first
+        look_closer(source)
+    history = renewals_of(rows("history", since=since + (1 + LONGEST) * DAY), now - since)  # with the predecessors of the first
     cards = {(row["host"], row["lineage"]): card_of(row, limits, now) for row in certificates}
     for renewal in history:
         if card := cards.get((renewal.host, renewal.lineage)):
@@ -276,30 +360,25 @@ def read_fleet(settings: hook.Settings, since: int, limits: Thresholds) -> Fleet
             card.not_before = now - round(float(row["age_days"]) * DAY)
             if card.not_before > now + 300:
                 card.mark("it is not valid yet: the clock of its host was wrong, or this one's is")
-    hosts = hosts_of(rows("silent_hosts", silence=str(limits.silence)), rows("failing"), cards, limits)
-    note_failures(cards, rows("failures", since=f"-{since // 60}m"))
+    hosts = hosts_of(rows("silent_hosts", silence=limits.silence), rows("failing"), cards, limits)
+    note_failures(cards, rows("failures", since=since))
     note_delivery(cards, rows("not_delivered"), rows("not_served"), limits)
     dry_runs = note_dry_runs(cards, rows("dry_runs"))
     for card in cards.values():
         card.to_try = to_try(card)
     order = list(STATES)
     ordered = sorted(cards.values(), key=lambda card: (order.index(card.state), card.due, card.host, card.lineage))
-    return Fleet(now, now - since, ordered, hosts, history, dry_runs)
+    return Fleet(now, now - since, ordered, hosts, history, dry_runs, source.lacks)
 
 
-def look_closer(settings: hook.Settings) -> None:
+def look_closer(source: Source) -> None:
     """BoardError where no certificate is known, but the measurement is in use: by something else, or by the published hook alone."""
-    flux = f"from(bucket: {flux_text(settings.bucket)}) |> range(start: -{LONGEST}d)"
-    flux += f' |> filter(fn: (r) => r._measurement == {flux_text(settings.measurement)}) |> last() |> keep(columns: ["_field"])'
-    flux += ' |> group() |> distinct(column: "_field")'
-    found = sorted({row["_value"] for row in ask(settings, flux)})
+    found = source.fields()
     if found == ["renewed_count"]:
         remedy = f"put certbot_renewal_report.py into {HOOKS} on the hosts, and run it there with --check"
-        raise BoardError(f"{settings.bucket} holds only renewals, as the published hook wrote them, and no state: {remedy}")
+        raise BoardError(f"{source.place} holds only renewals, as the published hook wrote them, and no state: {remedy}")
     if found and not {"renewal_due", "certificates", "dry_run_failed"}.intersection(found):
-        fields = hook.shortened(" ".join(found[:5]))
-        what = f"{settings.measurement} in {settings.bucket} holds other things ({fields})"
-        raise BoardError(f"{what}: correct INFLUXDB_BUCKET or MEASUREMENT")
+        raise BoardError(f"{source.place} holds other things ({hook.shortened(' '.join(found[:5]))}): correct {source.settings}")
 
 
 def card_of(row: Row, limits: Thresholds, now: int) -> Card:
@@ -320,7 +399,9 @@ def hosts_of(silent: Sequence[Row], runs: Sequence[Row], cards: dict[tuple[str, 
     for row in sorted(silent, key=lambda row: -float(row["days_silent"])):
         if float(row["days_silent"]) >= limits.silence:
             says = f"no report of certbot for {float(row['days_silent']):.1f} days, last of {some(row['lineages'])}"
-            says += ". Most hosts were away until lately, or InfluxDB was: no alert tells of it by itself" if row["deaf"] == "true" else ""
+            says += (
+                ". Most hosts were away until lately, or the server was: no alert tells of it by itself" if row["deaf"] == "true" else ""
+            )
             check = f"{HOOKS}/certbot_renewal_report.py --all"
             gone = shlex.join([f"{HOOKS}/certbot_renewal_report.py", "--host", row["host"], "--retire", *words(row["lineages"])])
             tries = [f"{check}  # on that host: does the report arrive?", f"{gone}  # on any host, if this one is gone for good"]
@@ -332,8 +413,8 @@ def hosts_of(silent: Sequence[Row], runs: Sequence[Row], cards: dict[tuple[str, 
             card.mark("nobody knows whether it was renewed: its host is silent")
     for row in sorted(runs, key=lambda row: row["host"]):
         if row["failing"] == "true":
-            parts = [f"not renewed: {some(row['failed'])}"] if row["failed"] != "none" else []
-            parts += [f"unreadable: {some(row['unreadable'])}"] if row["unreadable"] != "none" else []
+            parts = [f"not renewed: {some(row['failed']) or row['failed_count']}"] if row["failed"] != "none" else []
+            parts += [f"unreadable: {some(row['unreadable']) or row['unreadable_count']}"] if row["unreadable"] != "none" else []
             parts += [f"exit status {row['exit_status']}"] if int(row["exit_status"]) > 0 else []
             tries = ["certbot renew --dry-run  # its log is /var/log/letsencrypt/letsencrypt.log", "certbot certificates"]
             found.append(Host(row["host"], "failing", f"certbot fails, {', '.join(parts)}", seconds(row["run"]), tries))
@@ -365,7 +446,8 @@ def note_delivery(cards: dict[tuple[str, str], Card], targets: Sequence[Row], se
             late.append((row, f"not delivered to {row['target']} for {float(row['days_missing']):.1f} days, {has}{why}"))
     for row in served:
         if float(row["days_unserved"]) >= limits.grace:
-            late.append((row, f"another certificate is served for {some(row['not_served'])}, which {expires(row)}"))
+            names = some(row["not_served"])
+            late.append((row, f"another certificate is served{names and ' for ' + names}, which {expires(row)}"))
     for row, problem in late:
         if card := cards.get((row["host"], row["lineage"])):
             card.mark(problem)
@@ -448,6 +530,7 @@ def json_text(fleet: Fleet) -> str:
     """Everything as JSON; the moments are Unix seconds."""
     cards = [{**asdict(card), "renewals": [renewal.time for renewal in card.renewals]} for card in fleet.cards]
     whole = {"made": fleet.made, "since": fleet.since, "counts": fleet.counts, "certificates": cards}
+    whole["lacks"] = fleet.lacks
     whole["hosts"], whole["renewals"] = [asdict(host) for host in fleet.hosts], [asdict(renewal) for renewal in fleet.renewals]
     return json.dumps(whole, indent=1) + "\n"
 
@@ -475,6 +558,8 @@ def print_table(fleet: Fleet, out: TextIO) -> None:
             console.print(Text(f"{card.lineage} on {card.host}: {'; '.join(said)}", colours.get(card.state, "")))
     for line in fleet.dry_runs:
         console.print(Text(line))
+    if fleet.lacks:
+        console.print(Text(fleet.lacks))
     console.print(", ".join(f"{count} {state}" for state, count in fleet.counts.items()))
 
 
@@ -537,7 +622,7 @@ def chart_of(fleet: Fleet, days: int = 90) -> Chart:
     return Chart(bars, hosts, most)
 
 
-def page(fleet: Fleet, settings: hook.Settings, max_age: int, limits: Thresholds) -> str:
+def page(fleet: Fleet, source: Source, measurement: str, max_age: int, limits: Thresholds) -> str:
     """The board as one HTML file that needs nothing else, and allows nothing else to its browser."""
     import jinja2
 
@@ -548,7 +633,6 @@ def page(fleet: Fleet, settings: hook.Settings, max_age: int, limits: Thresholds
     style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("board.css", "board.js"))
     hashes = ["'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'" for text in (style, script)]
     columns = {state: [card for card in fleet.cards if card.state == state] for state in STATES}
-    where = f"{settings.bucket} at {settings.url}"
     return environment.get_template("board.html").render(
         fleet=fleet,
         columns=columns,
@@ -559,8 +643,8 @@ def page(fleet: Fleet, settings: hook.Settings, max_age: int, limits: Thresholds
         script=script,
         hashes=hashes,
         max_age=max_age,
-        where=where,
-        measurement=settings.measurement,
+        where=source.place,
+        measurement=measurement,
         limits=limits,
         day=DAY,
         hooks=HOOKS,
@@ -629,6 +713,8 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument(
         "--grace", metavar="DAYS", type=days, default=Thresholds.grace, help="days for a renewal to be delivered and served"
     )
+    about = "what INFLUXDB_URL is: influxdb, or VictoriaMetrics and whatever else answers as Prometheus does (default influxdb)"
+    parser.add_argument("--source", choices=SOURCES, default="influxdb", help=about)
     parser.add_argument("--env", metavar="FILE", type=Path, default=HERE / f"{NAME}.env", help="a file with the settings")
     parser.add_argument("--version", action="version", version=f"{NAME} {hook.__version__}")
     return parser
@@ -648,15 +734,16 @@ def main(arguments: Sequence[str], environ: hook.Environ, out: TextIO) -> int:
             if "everybody" in warning:  # the other is of a host that reports
                 print(f"{NAME}: warning: {plain(warning)}", file=sys.stderr)
         try:
-            fleet = read_fleet(settings, given.since, limits)
+            source = SOURCES[given.source](settings)
+            fleet = read_fleet(source, given.since, limits)
         except (KeyError, ValueError, OverflowError) as error:
             remedy = "correct INFLUXDB_URL, INFLUXDB_BUCKET or MEASUREMENT"
             raise BoardError(f"{settings.url} answers what the queries of flux/ never do ({error}): {remedy}") from None
         if given.html and (fleet.cards or not holds_certificates(given.html)):
-            write_whole(given.html, page(fleet, settings, given.max_age, limits))
+            write_whole(given.html, page(fleet, source, settings.measurement, given.max_age, limits))
         if not fleet.cards:
-            remedy = f"on each host run {HOOKS}/certbot_renewal_report.py --check, or correct INFLUXDB_BUCKET or MEASUREMENT"
-            raise BoardError(f"no certificate is known yet in {settings.bucket} at {settings.url}: {remedy}")
+            remedy = f"on each host run {HOOKS}/certbot_renewal_report.py --check, or correct {source.settings}"
+            raise BoardError(f"no certificate is known yet in {source.place}: {remedy}")
         if given.csv or given.json:
             out.write(csv_text(fleet.renewals) if given.csv else json_text(fleet))
         elif not given.html:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import certbot_renewal_report as hook
 from start_certbot import DAY, make_lineage, put_hook
+from start_prometheus import VictoriaMetrics
 from start_servers import InfluxDB
 
 HOUR = 3600
@@ -112,7 +113,7 @@ def run_hook_at(folder: Path, now: int, environ: dict[str, str], *arguments: str
         raise RuntimeError(said.getvalue() or f"the hook ended with status {status}")
 
 
-def report(fleet: Iterable[Host], folder: Path, influxdb: InfluxDB, bucket: str, now: int) -> None:
+def report(fleet: Iterable[Host], folder: Path, influxdb: InfluxDB | VictoriaMetrics, bucket: str, now: int) -> None:
     """Makes the hosts in a folder, and has each of them report."""
     for number, host in enumerate(fleet):
         certbot, at = folder / str(number), now - round(host.days * DAY)

@@ -53,9 +53,9 @@ class Prometheus(Program):
 class VictoriaMetrics(Prometheus):
     """A running VictoriaMetrics: takes line protocol, too."""
 
-    def settings(self) -> dict[str, str]:
+    def settings(self, bucket: str = "certbot") -> dict[str, str]:
         """The hook's settings for it."""
-        return {"INFLUXDB_URL": self.url, "INFLUXDB_BUCKET": "certbot"}
+        return {"INFLUXDB_URL": self.url, "INFLUXDB_BUCKET": bucket}
 
     def write(self, lines: str) -> None:
         """Stores line protocol with times in seconds; what is written is found at once."""
