@@ -147,11 +147,12 @@ class Prometheus:
                 "lineages": " ".join(names) or "none",
                 "deaf": is_deaf,
             }
-            for host, at, names, is_deaf in [*rows, ("(most hosts)", *most, False)]
+            for host, at, names, is_deaf in [("(most hosts)", *most, False), *rows]
         ]
 
     def failing(self) -> list[Facts]:
-        """How the last run of each host went; the names are "" where there are some."""
+        """How the last run of each host went. Only what is due can have failed, so the names are known where as many are due by the report
+        of that run; else they are ""."""
         unreadable, failed, ended = (self.last(name, RUNS, 30) for name in ("unreadable_count", "failed_count", "exit_status"))
         rows = []
         for (host, _), (at, unread) in unreadable.items():
@@ -159,7 +160,10 @@ class Prometheus:
             exit_at, status = ended.get((host, ""), (0.0, -1.0))
             status = status if exit_at >= run else -1.0
             row = {"host": host, "run": max(at, run), "failing": bool(status > 0 or left or unread), "exit_status": int(status)}
-            texts = {"failed": "" if left else "none", "unreadable": "" if unread else "none"}
+            of_host = [(name, it) for (on, name), it in self.states.items() if on == host] if left else []
+            late = [name for name, it in of_host if 0 < it["renewal_due"] <= run and it["run_at"] in (0, run)]
+            names = " ".join(late) if len(late) == left else ""
+            texts = {"failed": names if left else "none", "unreadable": "" if unread else "none"}
             rows.append({**row, "failed_count": int(left), "unreadable_count": int(unread), **texts})
         return rows
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import csv
 import io
 import json
 import os
 import re
 import shlex
+import socket
 import stat
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +26,15 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
 import demo_fleet
+import start_prometheus
 import start_servers
 from conftest import missing
 from demo_fleet import FLEET, Host, Lineage
 from faulty_servers import answer, drip, serving
 from start_certbot import DAY, command
+from start_prometheus import VictoriaMetrics
 from start_servers import ORG, InfluxDB
+from test_delivery_alerts import delivery
 from test_kapacitor import run_point, state, write
 
 BOARD = Path(__file__).resolve().parent.parent / "board" / "certbot_renewal_board.py"
@@ -483,3 +489,223 @@ def test_settings_come_from_a_file(fleet: Callable[[str], dict[str, str]], tmp_p
     assert f"warning: {other} holds the token and everybody may read it: chmod o= {other}" in board({}, "--env", str(other), "--json").err
     assert "correct --env" in board({}, "--env", str(tmp_path / "nix"), "--json").err
     assert "give --html a file" in board({}, "--env", str(file), "--html", str(tmp_path / "nix" / "board.html")).err
+
+
+# ---- VictoriaMetrics and Prometheus ----------------------------------------------------------------------------------
+@pytest.fixture(scope="session")
+def victoria(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], VictoriaMetrics]]:
+    """Gives a VictoriaMetrics without any data."""
+    with contextlib.ExitStack() as stack:
+
+        def get() -> VictoriaMetrics:
+            try:
+                return stack.enter_context(start_prometheus.victoria_metrics(tmp_path_factory.mktemp("victoria")))
+            except start_servers.MissingServer as error:
+                missing(error)
+
+        yield get
+
+
+def json_of(settings: dict[str, str], *arguments: str) -> dict[str, Any]:
+    """What the board tells as JSON."""
+    done = board(settings, "--json", *arguments)
+    assert (done.status, done.err) == (1, "")
+    told: dict[str, Any] = json.loads(done.out)
+    return told
+
+
+def without_text(told: dict[str, Any]) -> dict[str, Any]:
+    """What the board tells, but for what only text says, and the seconds that it was asked at another time."""
+    for card in told["certificates"]:
+        card["names"].sort()
+        card["days_overdue"], card["days_left"] = round(card["days_overdue"], 2), round(card["days_left"], 2)
+        card["last_failure"], card["failed_with"] = 0, []
+        card["dry_run_error"] = card["dry_run_error"] if card["dry_run_error"] == "none" else bool(card["dry_run_error"])
+        card["problems"] = [re.sub(r": no route$| for elsewhere.example.com(?=,)", "", problem) for problem in card["problems"]]
+    for host in told["hosts"]:
+        host["says"] = host["says"].replace("unreadable: broken", "unreadable: 1")
+    for renewal in told["renewals"]:
+        renewal["names"].sort()
+    ours = ("counts", "certificates", "hosts", "renewals")
+    return {key: told[key] for key in ours}
+
+
+def more_trouble(now: int) -> list[str]:
+    """What the fleet has not: what is served, targets, a lineage of which a series more came with a label, and an unreadable one."""
+    old, new = now - 88 * DAY, now - 2 * DAY
+
+    def looked(lineage: str, at: int, served: int, expiry: int, names: str) -> str:
+        of = state(lineage, new + 60 * DAY, host="cdn", run_at=at, at=at).rpartition(" ")[0]
+        return f'{of},looked_at={at}i,seen_at={at}i,served={served}i,served_expiry={expiry}i,not_served="{names}" {at}'
+
+    labelled = state("labelled", now + 9 * DAY, host="cdn", run_at=now).replace("host=", "dc=1,host=")
+    return [
+        looked("served", now, 1, 0, "none"),
+        looked("elsewhere", now, 0, now + 20 * DAY, "elsewhere.example.com"),
+        looked("looked-at-before", now - 3 * DAY, 0, now + 20 * DAY, "elsewhere.example.com"),
+        state("looked-at-before", new + 60 * DAY, host="cdn", run_at=now),
+        state("labelled", now - 9 * DAY, host="cdn", run_at=now - DAY, at=now - DAY),
+        labelled,
+        *(state(name, new + 60 * DAY, host="web1", run_at=now) for name in ("delivered", "alone")),
+        delivery("has", new, new, "delivered", run_at=now),
+        delivery("late", old, new, "delivered", run_at=now, error="no route"),
+        delivery("never", 0, new, "delivered", run_at=now),
+        delivery("no longer", 0, 0, "delivered", run_at=now).replace("no longer", "no-longer"),
+        delivery("of-what-ended", old, new, "ended", run_at=now),
+        run_point("cdn", now, unreadable="broken", exit_status=1),
+        run_point("cdn", now - DAY, failed="x y", exit_status=1),
+        f"certbot_renewal,domain=all,host=published renewed_count=1 {now - DAY}",
+        f"certbot_renewal,domain=published.example.com,host=published renewed_count=1 {now - DAY}",
+    ]
+
+
+def test_victoria_metrics_tells_the_same_as_influxdb_but_for_text(
+    server: Callable[[str], InfluxDB], victoria: Callable[[], VictoriaMetrics], tmp_path: Path
+) -> None:
+    influxdb, metrics, now = server("influxd-1.12"), victoria(), int(time.time())
+    bucket = influxdb.new_bucket()
+    apart = [replace(host, lineages=host.lineages, ended=()) if host.name == "mail" else host for host in FLEET]
+    for place, name in ((influxdb, bucket), (metrics, "certbot")):
+        demo_fleet.report([*apart, STRANGE], tmp_path / name, place, name, now)
+    write(influxdb, bucket, *more_trouble(now))
+    metrics.write("\n".join(more_trouble(now)))
+    by_influxdb, by_metrics = json_of(influxdb.settings(bucket)), json_of(metrics.settings(), "--source", "prometheus")
+    assert by_influxdb["lacks"] == "" and by_metrics["lacks"].startswith("Text is not kept there")
+    unreadable = [card for card in by_influxdb["certificates"] if card["lineage"] == "broken"]  # known by its name alone
+    by_influxdb["certificates"].remove(*unreadable)
+    by_influxdb["counts"]["failing"] -= 1
+    assert without_text(by_metrics) == without_text(by_influxdb)
+    assert {len(by_metrics[what]) > 0 for what in ("certificates", "hosts", "renewals")} == {True}
+    cards = {card["lineage"]: card for card in by_metrics["certificates"] if card["host"] in ("cdn", "web1", "web2")}
+    assert cards["elsewhere"]["problems"][0].startswith("another certificate is served, which expires ")
+    assert cards["labelled"]["state"] == "renewed"
+    assert cards["intranet.example.net"]["problems"] == ["certbot could not renew it in its last run"]
+    assert (cards["example.net"]["dry_run_error"], cards["shop.example.com"]["dry_run_error"]) == ("certbot could not renew it", "none")
+    assert sorted(cards["example.com"]["names"]) == ["*.static.example.com", "example.com", "www.example.com"]
+    page = tmp_path / "board.html"
+    assert board(metrics.settings(), "--source", "prometheus", "--html", str(page)) == Made(1, "", "")
+    assert "Text is not kept there" in page.read_text() and f"from {metrics.url}." in page.read_text()
+    assert "upside?down" in board(with_a_strange_host(metrics, now), "--source", "prometheus").out
+
+
+def with_a_strange_host(metrics: VictoriaMetrics, now: int) -> dict[str, str]:
+    """A host whose name would turn the letters of a terminal around."""
+    metrics.write(state("strange", now + DAY, host="upside\u202edown"))
+    return metrics.settings()
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_most_hosts_silent_is_told_alike(server: Callable[[str], InfluxDB], victoria: Callable[[], VictoriaMetrics], back: bool) -> None:
+    """While they are away, and when the first of them are back."""
+    influxdb, metrics, now = server("influxd-1.12"), victoria(), int(time.time())
+    bucket, then = influxdb.new_bucket(), now - 3 * DAY
+    lines = [state("a", now + 9 * DAY, host=f"web{n}", run_at=then + n, at=then + n) for n in range(5)]
+    lines += [run_point(f"web{n}", then + n, exit_status=0) for n in range(5)]
+    for host in ("web3", "web4") if back else ():
+        lines += [state("a", now + 9 * DAY, host=host, run_at=now - 60, at=now - 60), run_point(host, now - 60, exit_status=0)]
+    write(influxdb, bucket, *lines)
+    metrics.write("\n".join(lines))
+    hosts = json_of(influxdb.settings(bucket))["hosts"]
+    assert json_of(metrics.settings(), "--source", "prometheus")["hosts"] == hosts
+    assert [host["kind"] for host in hosts].count("unheard") == (3 if back else 5)
+    assert [host["host"] for host in hosts if host["kind"] == "silent"] == ["(most hosts)"]
+
+
+def test_two_that_began_at_once_have_no_names(victoria: Callable[[], VictoriaMetrics]) -> None:
+    """Whose they are would be a guess."""
+    metrics, now = victoria(), int(time.time())
+    for lineage, began in (("a", now - 5 * DAY), ("b", now - 5 * DAY), ("c", now - 4 * DAY), ("d", now - 3 * DAY)):
+        told = f"renewed_count=1,lifetime={90 * DAY}i,due_after={60 * DAY}i {began}"
+        metrics.write(f"{state(lineage, began + 60 * DAY)}\ncertbot_renewal,domain=all,host=web1,lineage={lineage} {told}")
+        if lineage != "d":  # of which a name is not known
+            metrics.write(f"certbot_renewal,domain={lineage}.example.com,host=web1 renewed_count=1 {began}")
+    told = json.loads(board(metrics.settings(), "--source", "prometheus", "--json").out)
+    assert {card["lineage"]: card["names"] for card in told["certificates"]} == {"a": [], "b": [], "c": ["c.example.com"], "d": []}
+    assert len(told["renewals"]) == 4
+
+
+def test_prometheus_tells_the_same_but_for_names_and_with_the_history_that_states_tell(
+    victoria: Callable[[], VictoriaMetrics], tmp_path: Path
+) -> None:
+    metrics, now = victoria(), int(time.time())
+    demo_fleet.report(FLEET, tmp_path / "fleet", metrics, "certbot", now)
+    begin = now - 70 * DAY
+    metrics.write(
+        "\n".join(
+            [
+                *more_trouble(now),
+                *(state("twice", begin + 60 * DAY, host="cdn", run_at=at, at=at) for at in range(begin, now - 9 * DAY, DAY // 2)),
+                *(state("twice", now + 51 * DAY, host="cdn", run_at=at, at=at) for at in range(now - 9 * DAY, now, DAY // 2)),
+            ]
+        )
+    )
+    by_metrics = json_of(metrics.settings(), "--source", "prometheus")
+    start_prometheus.copy(metrics, tmp_path / "prometheus")
+    with start_prometheus.prometheus(tmp_path / "prometheus") as prometheus:
+        by_prometheus = json_of({"INFLUXDB_URL": prometheus.url}, "--source", "prometheus")
+    assert by_prometheus["lacks"].endswith("The history is what the reports of this time tell, without names.")
+    told = [
+        (row["lineage"], row["time"], row["lifetime_days"], row["days_late"]) for row in by_prometheus["renewals"] if row["host"] == "cdn"
+    ]
+    assert [row for row in told if row[0] == "twice"] == [("twice", now - 9 * DAY, 90, 1), ("twice", begin, 90, None)]
+    for whole in (by_prometheus, by_metrics):
+        for card in whole["certificates"]:
+            card["names"], card["renewals"] = [], []
+    assert without_text(by_prometheus)["certificates"] == without_text(by_metrics)["certificates"]
+    assert by_prometheus["hosts"] == by_metrics["hosts"]
+
+
+IS_PARTIAL = b'{"status":"success","isPartial":true,"data":{"resultType":"vector","result":[]}}'
+
+
+def test_without_prometheus_the_remedy_is_said(
+    server: Callable[[str], InfluxDB], victoria: Callable[[], VictoriaMetrics], tmp_path: Path
+) -> None:
+    metrics, page = victoria(), tmp_path / "board.html"
+    page.write_text("the old one")
+    well = metrics.settings()
+    begin = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"
+
+    def said(settings: dict[str, str], source: str = "prometheus") -> str:
+        done = board(settings, "--source", source, "--html", str(page))
+        assert (done.status, page.read_text()) == (2, "the old one")
+        return done.err
+
+    done = board(well, "--source", "prometheus")
+    assert f"no certificate is known yet in {metrics.url}: on each host run" in done.err
+    assert "or correct INFLUXDB_URL or MEASUREMENT" in done.err
+    metrics.write(PUBLISHED.replace("\n", f" {int(time.time())}\n") + f" {int(time.time())}")
+    assert "holds only renewals" in said(well)
+    metrics.write("mine,cpu=0 usage=1")
+    assert "holds other things (usage): correct INFLUXDB_URL or MEASUREMENT" in said({**well, "MEASUREMENT": "mine"})
+    assert "this is VictoriaMetrics: give --source prometheus" in said(well, "influxdb")
+    for name in ("influxd-1.8", "influxd-2"):
+        influxdb = server(name)
+        assert "it is no Prometheus: correct INFLUXDB_URL, as in http://victoria:8428" in said(influxdb.settings("x"))
+    assert "it is no Prometheus" in said({"INFLUXDB_URL": metrics.url + "/select/0/prometheus"})
+    assert "does it run, and is INFLUXDB_URL its address?" in said({"INFLUXDB_URL": "http://127.0.0.1:1"})
+    for body, remedy in (
+        (IS_PARTIAL, "a vmstorage is away"),
+        (b"[]", "it is no Prometheus"),
+        (b'{"data":{"result":[{"metric":{}}]}}', "it is no Prometheus"),
+        (b"<p>Please log in", "it is no Prometheus"),
+    ):
+        with serving(answer(begin + body)) as url:
+            assert remedy in said({"INFLUXDB_URL": url})
+
+
+def test_a_password_or_a_bearer_token_opens_prometheus() -> None:
+    seen: list[str] = []
+
+    def refuse(connection: socket.socket) -> None:
+        seen.extend(re.findall(r"Authorization: (.*?)\r", connection.recv(65536).decode()))
+        connection.sendall(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno")
+
+    def asked(token: str) -> str:
+        with serving(refuse) as url:
+            return board({"INFLUXDB_URL": url, "INFLUXDB_TOKEN": token}, "--source", "prometheus").err
+
+    refused = asked("fake-Secret-7f3")
+    assert "401" in refused and "set INFLUXDB_TOKEN to user:password, or to a bearer token" in refused and "Secret" not in refused
+    asked("board:fake")
+    assert seen == ["Bearer fake-Secret-7f3", "Basic " + base64.b64encode(b"board:fake").decode()]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,22 @@ def victoria_metrics(folder: Path, port: int | None = None, *flags: str) -> Iter
     with running([command("victoria-metrics", "victoria-metrics"), *arguments], folder / "log") as child:
         wait_for(lambda: requests.get(url + "/health", timeout=5).status_code == 200, "VictoriaMetrics", child=child)
         yield VictoriaMetrics(url, folder, child.pid)
+
+
+def copy(victoria: VictoriaMetrics, folder: Path) -> None:
+    """Puts all that VictoriaMetrics has where a Prometheus in that folder will read it, also the points of long ago, which it takes from
+    nobody else."""
+    folder.mkdir(parents=True, exist_ok=True)
+    answer = requests.get(victoria.url + "/api/v1/export", params={"match[]": '{__name__!=""}'}, timeout=120)
+    lines = []
+    for series in map(json.loads, answer.text.splitlines()):
+        name = series["metric"].pop("__name__")
+        labels = ",".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in series["metric"].items())
+        samples = dict(zip(series["timestamps"], series["values"]))  # it may have one more than once
+        lines += [f"{name}{{{labels}}} {value} {at / 1000}" for at, value in sorted(samples.items())]
+    (folder / "points").write_text("\n".join([*sorted(lines, key=lambda line: line.partition("{")[0]), "# EOF\n"]))
+    program = [command("promtool", "prometheus"), "tsdb", "create-blocks-from", "openmetrics", "--quiet", "--max-block-duration=9600h"]
+    subprocess.run([*program, str(folder / "points"), str(folder / "data")], check=True, stdout=subprocess.DEVNULL, timeout=120)
 
 
 @contextlib.contextmanager
