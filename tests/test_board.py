@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import copy
 import csv
 import io
 import json
@@ -516,12 +517,13 @@ def json_of(settings: dict[str, str], *arguments: str) -> dict[str, Any]:
 
 def without_text(told: dict[str, Any]) -> dict[str, Any]:
     """What the board tells, but for what only text says, and the seconds that it was asked at another time."""
+    told = copy.deepcopy(told)
     for card in told["certificates"]:
         card["names"].sort()
         card["days_overdue"], card["days_left"] = round(card["days_overdue"], 2), round(card["days_left"], 2)
         card["last_failure"], card["failed_with"] = 0, []
         card["dry_run_error"] = card["dry_run_error"] if card["dry_run_error"] == "none" else bool(card["dry_run_error"])
-        card["problems"] = [re.sub(r": no route$| for elsewhere.example.com(?=,)", "", problem) for problem in card["problems"]]
+        card["problems"] = [re.sub(r": (no route|connect to .*)$| for elsewhere.example.com(?=,)", "", it) for it in card["problems"]]
     for host in told["hosts"]:
         host["says"] = host["says"].replace("unreadable: broken", "unreadable: 1")
     for renewal in told["renewals"]:
