@@ -19,6 +19,11 @@ def last(field: str, of: str = 'domain="all"') -> str:
     return f'last_over_time(certbot_renewal_{field}{{{of},host!="",lineage!=""}}[400d])'
 
 
+def last_run(field: str) -> str:
+    """The last point of a field of runs, for each host."""
+    return f'max by (host) (last_over_time(certbot_renewal_{field}{{host!=""}}[30d]))'
+
+
 def threshold(name: str, default: int) -> str:
     """A threshold in days. One that a server has twice is still one number."""
     return f"scalar(max(last_over_time(certbot_renewal:{name}_days[7d])) or vector({default}))"
@@ -28,6 +33,15 @@ NAMES = {
     "RUN_AT": last("run_at"),
     "DUE": last("renewal_due"),
     "NEWEST": "RUN_AT >= on (host, lineage) group_left () max by (host, lineage) (RUN_AT)",  # of several series of one certificate
+    # For how many days a renewal is overdue; below 0: until it is due.
+    "OVERDUE": """min by (host, lineage) (
+            (
+              (NEWEST) + (RUN_AT == bool 0) * time() - (DUE > 0)
+            ) / 86400
+          )""",
+    "FAILED_COUNT": last_run("failed_count"),
+    "UNREADABLE_COUNT": last_run("unreadable_count"),
+    "EXIT_STATUS": last_run("exit_status"),
     "CRIT_DAYS": threshold("crit", 1),
     "SILENCE_DAYS": threshold("silence", 2),
     "GRACE_DAYS": threshold("grace", 1),
@@ -43,6 +57,10 @@ NAMES = {
             )""",
     # More than two hosts, and more than twice as many as were heard.
     "DEAF": "count(LAST) > clamp_min(2 * (count(HEARD) or vector(0)), 2)",
+    "MOST_HOSTS": """label_replace(
+            min(SILENT) and (count(LAST) < 2 * count(SILENT)) > 2,
+            "host", "(most hosts)", "", ""
+          )""",
     # How many days ago each host was last told of, or 0 for less than one, which is less than the silence: a subquery does not see the last
     # five minutes. vmalert 1.79 keeps no ALERTS_FOR_STATE of an alert without `for`.
     "TOLD_AGE": """(
@@ -74,16 +92,21 @@ NAMES = {
     "SEEN_AT": last("seen_at"),
     "LOOKED_AT": last("looked_at"),
     "NOT_BEFORE": last("not_before"),
+    "NOT_AFTER": last("not_after"),
 }
+
+
+def spelled(text: str) -> str:
+    """A text with what the names stand for."""
+    name = re.compile(rf"\b({'|'.join(NAMES)})\b")
+    while found := name.search(text):
+        text = text[: found.start()] + NAMES[found[0]] + text[found.end() :]
+    return text
 
 
 def rules() -> str:
     """The text of the file."""
-    name = re.compile(rf"\b({'|'.join(NAMES)})\b")
-    text = (ROOT / "tools" / "rules.yml.in").read_text()
-    while found := name.search(text):
-        text = text[: found.start()] + NAMES[found[0]] + text[found.end() :]
-    return text
+    return spelled((ROOT / "tools" / "rules.yml.in").read_text())
 
 
 if __name__ == "__main__":
