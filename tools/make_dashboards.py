@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes the four files of dashboards/ from the queries of flux/, so that a dashboard and every alert show and judge the same.
+"""Writes the files of dashboards/ from the queries of flux/, so that a dashboard and every alert show and judge the same; the one for
+Prometheus from what the rules of prometheus/ are made of.
 
     python3 tools/make_dashboards.py
 
@@ -17,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from make_rules import last, spelled
 from put_queries import ROOT, TEXT
 
 FOLDER = ROOT / "dashboards"
@@ -196,21 +198,17 @@ def grafana_panel(number: int, panel: Panel) -> Json:
     return {**common, "type": "table", "fieldConfig": fields, "options": options, "transformations": without}
 
 
-def grafana() -> Json:
+def typed(name: str, label: str, value: str) -> Json:
+    """A variable that is typed on top of the dashboard."""
+    chosen = {"selected": True, "text": value, "value": value}
+    return {"type": "textbox", "name": name, "label": label, "query": value, "current": chosen, "options": [chosen], "hide": 0}
+
+
+def grafana_dashboard(label: str, kind: str, variables: list[Json], panels: list[Json]) -> Json:
     """A dashboard for Grafana 11 and 12."""
-
-    def typed(name: str, label: str, value: str) -> Json:
-        chosen = {"selected": True, "text": value, "value": value}
-        return {"type": "textbox", "name": name, "label": label, "query": value, "current": chosen, "options": [chosen], "hide": 0}
-
-    source = {"type": "datasource", "name": "datasource", "label": "InfluxDB", "query": "influxdb", "regex": "", "refresh": 1, "hide": 0}
-    variables = [
-        {**source, "options": [], "multi": False, "includeAll": False},
-        typed("bucket", "Bucket", "telegraf"),
-        typed("measurement", "Measurement", "certbot_renewal"),
-    ]
+    source = {"type": "datasource", "name": "datasource", "label": label, "query": kind, "regex": "", "refresh": 1, "hide": 0}
     return {
-        "uid": "certbot-renewals",
+        "uid": "certbot-renewals" if kind == "influxdb" else f"certbot-renewals-{kind}",
         "title": "certbot renewals",
         "description": "Certificates, and what is wrong with their renewals.",
         "tags": ["certbot"],
@@ -220,13 +218,222 @@ def grafana() -> Json:
         "graphTooltip": 0,
         "time": {"from": "now-30d", "to": "now"},
         "timepicker": {},
-        "timezone": "browser",
+        "timezone": "browser" if kind == "influxdb" else "utc",  # Prometheus is asked for days that begin at midnight there
         "refresh": "15m",
         "annotations": {"list": []},
         "links": [],
-        "templating": {"list": variables},
-        "panels": [grafana_panel(number, panel) for number, panel in enumerate(PANELS, start=1)],
+        "templating": {"list": [{**source, "options": [], "multi": False, "includeAll": False}, *variables]},
+        "panels": panels,
     }
+
+
+MEASUREMENT = typed("measurement", "Measurement", "certbot_renewal")
+
+
+def grafana() -> Json:
+    """For InfluxDB."""
+    panels = [grafana_panel(number, panel) for number, panel in enumerate(PANELS, start=1)]
+    return grafana_dashboard("InfluxDB", "influxdb", [typed("bucket", "Bucket", "telegraf"), MEASUREMENT], panels)
+
+
+# ---- Grafana, with Prometheus ----------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Numbers:
+    """A panel in PromQL: `rows` says which there are, by their labels, and each column is a query of its own. With a `step` it is asked over a
+    `span` of time, else as of the end of what the time picker shows. The words are those of make_rules.py."""
+
+    labels: str
+    rows: str
+    columns: dict[str, str]
+    sort: str
+    says: str = ""  # beside what the other dashboards say
+    ascending: bool = False
+    span: str = ""
+    step: str = ""
+
+    def queries(self) -> list[str]:
+        """One for each column, in PromQL."""
+        rows = [one if self.rows in one else f"({one}) and on ({self.labels}) ({self.rows})" for one in self.columns.values()]
+        return [re.sub(r"\s+", " ", spelled(one)).strip() for one in rows]
+
+
+def newest(of: str) -> str:
+    """By certificate: what the series says that was reported last."""
+    return f"max by (host, lineage) ({of} and NEWEST)"
+
+
+def since(series: str) -> str:
+    """When the last point of each series was written, Unix seconds, to a quarter of a day: of points of long ago PromQL says no more."""
+    moment = f"0 * last_over_time({series}[6h]) + time()"
+    return f"({moment} or max_over_time(({moment})[400d:6h]))"
+
+
+SILENT = "SILENT or MOST_HOSTS"
+FAILING = "FAILED_COUNT > 0 or UNREADABLE_COUNT > 0 or EXIT_STATUS > 0"
+MISSING = "max by (host, lineage, target) (MISSING) >= 0"
+UNSERVED = "max by (host, lineage) (UNSERVED)"
+LEFT_OVER = "max by (host) (max_over_time(certbot_renewal_{}[12h] offset -12h))"
+FAILED_RUNS = f"{LEFT_OVER.format('failed_count')} > 0 or {LEFT_OVER.format('unreadable_count')} > 0"
+RENEWALS = """
+count by (host) (
+    count_over_time(certbot_renewal_renewed_count{domain="all"}[1d] offset -1d)
+    or (last_over_time(certbot_renewal_not_before{domain="all"}[2d] offset -2d) >= time()) < time() + 86400
+)"""
+NAME = 'certbot_renewal_renewed_count{domain!="all"}'
+DRY_RUN = last("dry_run_failed")
+NOT_KEPT = "is text, which is not kept"
+PROMQL = {  # by the query that says the same in Flux
+    "overdue": Numbers(
+        "host, lineage",
+        "OVERDUE >= CRIT_DAYS",
+        {
+            "days_overdue": "OVERDUE >= CRIT_DAYS",
+            "days_left": newest("(NOT_AFTER - time()) / 86400"),
+            "due": newest("DUE * 1000"),
+            "expiry": newest("NOT_AFTER * 1000"),
+        },
+        "days_overdue",
+    ),
+    "silent_hosts": Numbers(
+        "host",
+        SILENT,
+        {
+            "last": f"(time() - ({SILENT}) * 86400) * 1000",
+            "days_silent": SILENT,
+            "deaf": "0 * SILENT + scalar(0 * DEAF + 1 or vector(0)) or 0 * MOST_HOSTS",
+        },
+        "days_silent",
+    ),
+    "failing": Numbers(
+        "host",
+        FAILING,
+        {
+            "run": "max by (host) (RUN_AT > 0) * 1000",
+            "exit_status": "EXIT_STATUS",
+            "failed_count": "FAILED_COUNT",
+            "unreadable_count": "UNREADABLE_COUNT",
+        },
+        "failed_count",
+        f"Which ones {NOT_KEPT}.",
+    ),
+    "not_delivered": Numbers(
+        "host, lineage, target",
+        MISSING,
+        {
+            "days_missing": MISSING,
+            "days_left": "max by (host, lineage, target) ((ENDS > 0) - time()) / 86400",
+            "renewed": "max by (host, lineage, target) (RENEWED) * 1000",
+            "expiry": "max by (host, lineage, target) (ENDS > 0) * 1000",
+            "never": "max by (host, lineage, target) (DEPLOYED == bool 0)",
+        },
+        "days_missing",
+        f"Why {NOT_KEPT}.",
+    ),
+    "not_served": Numbers(
+        "host, lineage",
+        UNSERVED,
+        {
+            "days_unserved": UNSERVED,
+            "days_left": newest("(SERVED_ENDS - time()) / 86400"),
+            "renewed": newest("NOT_BEFORE * 1000"),
+            "expiry": newest("SERVED_ENDS * 1000"),
+            "served": newest(last("served")),
+        },
+        "days_unserved",
+        f"For which names {NOT_KEPT}.",
+    ),
+    "renewals_per_host": Numbers(
+        "host",
+        "",
+        {"renewals": RENEWALS},
+        "",
+        "A certificate counts once a day.",
+        span="30d",
+        step="1d",
+    ),
+    "certificates": Numbers(
+        "host, lineage",
+        newest("DUE > 0"),
+        {
+            "age_days": newest("(time() - NOT_BEFORE) / 86400"),
+            "next_renewal": newest("DUE * 1000"),
+            "expiry": newest("NOT_AFTER * 1000"),
+        },
+        "age_days",
+    ),
+    "domains": Numbers(
+        "domain, host",
+        f"max by (domain, host) {since(NAME)}",
+        {
+            "renewed": f"max by (domain, host) {since(NAME)} * 1000",
+            "age_days": f"(time() - max by (domain, host) {since(NAME)}) / 86400",
+        },
+        "age_days",
+        "To a quarter of a day. Empty where Prometheus itself has the points, which takes none of long ago.",
+    ),
+    "failures": Numbers(
+        "host",
+        FAILED_RUNS,
+        {"failed_count": LEFT_OVER.format("failed_count"), "unreadable_count": LEFT_OVER.format("unreadable_count")},
+        "Time",
+        f"A row is half a day (UTC); which ones {NOT_KEPT}.",
+        span="400d",
+        step="12h",
+    ),
+    "dry_runs": Numbers(
+        "host, lineage",
+        f"max by (host, lineage) ({DRY_RUN})",
+        {
+            "time": f"max by (host, lineage) {since('certbot_renewal_dry_run_failed')} * 1000",
+            "failed": f"max by (host, lineage) ({DRY_RUN})",
+        },
+        "host",
+        f"To a quarter of a day; why {NOT_KEPT}.",
+        ascending=True,
+    ),
+}
+MOMENTS = ("due", "expiry", "last", "run", "renewed", "next_renewal", "time")  # milliseconds, as Grafana wants them
+YES_OR_NO = [{"type": "value", "options": {"0": {"text": "false", "index": 0}, "1": {"text": "true", "index": 1}}}]
+
+
+def grafana_prometheus_panel(number: int, panel: Panel) -> Json:
+    """The panel as Grafana shows it of InfluxDB, with other queries: each column is a table of its own, and they are put together."""
+    shown, of = grafana_panel(number, panel), PROMQL[panel.name]
+    source = {"type": "prometheus", "uid": "${datasource}"}
+    how = {"instant": not of.span, "range": bool(of.span), "format": "time_series" if panel.graph else "table"}
+    how |= {"legendFormat": "{{host}}"} if panel.graph else {}
+    how |= {"interval": of.step} if of.step else {}
+    shown["targets"] = [
+        {"refId": chr(ord("A") + place), "datasource": source, "expr": text.replace("certbot_renewal_", "${measurement}_"), **how}
+        for place, text in enumerate(of.queries())
+    ]
+    own = "As of the end of what the time picker shows." if not of.span else f"Of {of.span}, whatever the time picker shows."
+    shown |= {"datasource": source, "description": " ".join(filter(None, (panel.note, of.says, own)))}
+    shown |= {"timeFrom": of.span, "hideTimeOverride": True} if of.span else {}
+    if panel.graph:
+        shown["fieldConfig"]["defaults"].pop("displayName")
+        return shown
+    names = {f"Value #{target['refId']}": column for target, column in zip(shown["targets"], of.columns)}
+    order = {name: place for place, name in enumerate(["Time", *of.labels.split(", "), *names])}
+    tidy = {"excludeByName": {} if of.span else {"Time": True}, "indexByName": order, "renameByName": names}
+    shown["transformations"] = [
+        {"id": "merge", "options": {}},
+        {"id": "organize", "options": tidy},
+        {"id": "sortBy", "options": {"fields": {}, "sort": [{"field": of.sort, "desc": not of.ascending}]}},
+    ]
+    overrides = shown["fieldConfig"]["overrides"]
+    overrides += [override(column, unit="dateTimeAsIso") for column in of.columns if column in MOMENTS]
+    overrides += [override(column, mappings=YES_OR_NO) for column in ("deaf", "never") if column in of.columns]
+    overrides += [
+        override(column, decimals=0) for column in of.columns if column.endswith(("_count", "_status")) or column in ("served", "failed")
+    ]
+    return shown
+
+
+def grafana_prometheus() -> Json:
+    """For VictoriaMetrics and Prometheus."""
+    panels = [grafana_prometheus_panel(number, panel) for number, panel in enumerate(PANELS, start=1)]
+    return grafana_dashboard("VictoriaMetrics or Prometheus", "prometheus", [MEASUREMENT], panels)
 
 
 # ---- Alerts ----------------------------------------------------------------------------------------------------------
@@ -626,6 +833,7 @@ def files() -> dict[Path, str]:
     return {
         FOLDER / "chronograf.json": json.dumps(chronograf(), indent=2) + "\n",
         FOLDER / "grafana.json": json.dumps(grafana(), indent=2) + "\n",
+        FOLDER / "grafana-prometheus.json": json.dumps(grafana_prometheus(), indent=2) + "\n",
         FOLDER / "grafana-alerts.yaml": grafana_alerts(),
         FOLDER / "influxdb2.yml": influxdb2(),
     }
