@@ -17,9 +17,11 @@ import pytest
 import certbot_renewal_report
 import start_certbot
 import start_kapacitor
+import start_prometheus
 import start_servers
 from start_certbot import Authority, put_hook
 from start_kapacitor import Inbox, Kapacitor
+from start_prometheus import VictoriaMetrics
 from start_servers import InfluxDB, free_port
 
 # For make mutants: that a test fails is enough, and the least example that makes it fail would take its time.
@@ -98,6 +100,20 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
             if name not in running:
                 running[name] = stack.enter_context(start_servers.influxdb(name, tmp_path_factory.mktemp(name)))
             return running[name]
+
+        yield get
+
+
+@pytest.fixture(scope="session")
+def victoria(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], VictoriaMetrics]]:
+    """Gives a VictoriaMetrics without any data."""
+    with contextlib.ExitStack() as stack:
+
+        def get() -> VictoriaMetrics:
+            try:
+                return stack.enter_context(start_prometheus.victoria_metrics(tmp_path_factory.mktemp("victoria")))
+            except start_servers.MissingServer as error:
+                missing(error)
 
         yield get
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import copy
 import csv
 import io
@@ -493,20 +492,6 @@ def test_settings_come_from_a_file(fleet: Callable[[str], dict[str, str]], tmp_p
 
 
 # ---- VictoriaMetrics and Prometheus ----------------------------------------------------------------------------------
-@pytest.fixture(scope="session")
-def victoria(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], VictoriaMetrics]]:
-    """Gives a VictoriaMetrics without any data."""
-    with contextlib.ExitStack() as stack:
-
-        def get() -> VictoriaMetrics:
-            try:
-                return stack.enter_context(start_prometheus.victoria_metrics(tmp_path_factory.mktemp("victoria")))
-            except start_servers.MissingServer as error:
-                missing(error)
-
-        yield get
-
-
 def json_of(settings: dict[str, str], *arguments: str) -> dict[str, Any]:
     """What the board tells as JSON."""
     done = board(settings, "--json", *arguments)

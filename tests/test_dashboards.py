@@ -3,6 +3,7 @@ Chronograf and Grafana, which cannot be had here, what their documentation says 
 
 from __future__ import annotations
 
+import calendar
 import contextlib
 import http.server
 import json
@@ -12,7 +13,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,13 @@ import requests
 import yaml
 
 import make_dashboards
+import start_prometheus
 import start_servers
 from conftest import require
 from make_dashboards import ALERTS
 from put_queries import ROOT
 from start_certbot import DAY
+from start_prometheus import Prometheus, VictoriaMetrics
 from start_servers import InfluxDB, wait_for
 from test_delivery_alerts import delivery, served
 from test_flux import Rows
@@ -33,6 +37,7 @@ from test_kapacitor import run_point, state, write
 FOLDER = ROOT / "dashboards"
 CHRONOGRAF: dict[str, Any] = json.loads((FOLDER / "chronograf.json").read_text())
 GRAFANA: dict[str, Any] = json.loads((FOLDER / "grafana.json").read_text())
+PROMETHEUS: dict[str, Any] = json.loads((FOLDER / "grafana-prometheus.json").read_text())
 RULES: list[dict[str, Any]] = yaml.safe_load((FOLDER / "grafana-alerts.yaml").read_text())["groups"][0]["rules"]
 TEMPLATE = (FOLDER / "influxdb2.yml").read_text()
 DOCS = (ROOT / "docs" / "dashboards.md").read_text()
@@ -45,30 +50,45 @@ def test_each_file_is_made_of_the_queries_as_they_are() -> None:
 
 
 # ---- Queries ---------------------------------------------------------------------------------------------------------
-def fill(influxdb: InfluxDB) -> str:
-    """A bucket with a certificate in each kind of trouble, and one that is well."""
-    bucket, now = influxdb.new_bucket(), int(time.time())
-    old, new = now - 88 * DAY, now - 2 * DAY
-    write(
-        influxdb,
-        bucket,
-        state("fine", now + 30 * DAY),
+def points(now: int) -> list[str]:
+    """A certificate in each kind of trouble, and one that is well."""
+    old, new, before = now - 88 * DAY, now - 2 * DAY, now - DAY - 60
+
+    def looked(line: str) -> str:
+        at = line.rpartition(" ")[2]
+        return f"{line.rpartition(' ')[0]},looked_at={at}i,seen_at={at}i {at}"
+
+    return [
+        state("fine", now + 35 * DAY),
         state("late", now - 2 * DAY),
         state("ended", 0),
         state("a", now + DAY, host="web2", run_at=now - 3 * DAY, at=now - 3 * DAY),
+        *(state("b", now - 3600, host="web3", run_at=at, at=at) for at in (before, now - 60)),
+        run_point("web3", before, exit_status=0),
         run_point("web3", now - 60, failed="b", exit_status=1),
         run_point("web4", now - 60, exit_status=0),
+        run_point("web1", before, exit_status=0),
+        run_point("web1", now, exit_status=0),
         state("delivered", new + 60 * DAY),
         delivery("haproxy", new, new, "delivered"),
         delivery("vault", old, new, "delivered"),  # expires in two days
         delivery("mail", 0, new, "delivered"),  # never got one
         delivery("web", new - 60 * DAY, new, "delivered"),
-        served("served", new, 1, "none"),
-        served("elsewhere", new, 0, "elsewhere.example.com", now + 20 * DAY),
+        looked(served("served", new, 1, "none", at=before)),
+        looked(served("served", new, 1, "none", at=now)),
+        looked(served("elsewhere", new, 0, "elsewhere.example.com", now + 20 * DAY)),
         f"certbot_renewal,domain=all,host=web1,lineage=late renewed_count=1 {now - 3 * DAY}",
         f"certbot_renewal,domain=late.example.com,host=web1 renewed_count=1 {now - 3 * DAY}",
+        *(f"certbot_renewal,domain=all,host=web1,lineage={name} renewed_count=1 {new}" for name in ("delivered", "served", "elsewhere")),
         f'certbot_renewal,domain=all,host=web1,lineage=fine dry_run_failed=0i,dry_run_error="none" {now - DAY}',
-    )
+        f'certbot_renewal,domain=all,host=web1,lineage=late dry_run_failed=1i,dry_run_error="no" {now - 3 * DAY}',
+    ]
+
+
+def fill(influxdb: InfluxDB) -> str:
+    """A bucket with these points."""
+    bucket = influxdb.new_bucket()
+    write(influxdb, bucket, *points(int(time.time())))
     return bucket
 
 
@@ -78,11 +98,11 @@ TROUBLE = {
     "Failing hosts": {"web3"},
     "Not delivered": {"web1/delivered/vault", "web1/delivered/mail", "web1/delivered/web"},
     "Not served": {"web1/elsewhere"},
-    "Certificates": {"web1/fine", "web1/late", "web2/a", "web1/delivered", "web1/served", "web1/elsewhere"},
+    "Certificates": {"web1/fine", "web1/late", "web2/a", "web3/b", "web1/delivered", "web1/served", "web1/elsewhere"},
     "Names": {"web1/late.example.com"},
     "Renewals per day": {"web1"},
     "Failed runs": {"web3"},
-    "Dry runs": {"web1/fine"},
+    "Dry runs": {"web1/fine", "web1/late"},
 }
 FIRING = {
     "renewal_overdue": {"web1/late"},
@@ -132,7 +152,7 @@ def test_every_panel_shows_what_is_wrong_and_every_rule_of_grafana_judges_it(inf
         assert interpolated(panel["targets"][0]["query"]) == text  # so that each is asked once
         shown[cell["name"]] = influxdb.query(on(bucket, text))
     assert {title: {who(row) for row in rows} for title, rows in shown.items()} == TROUBLE
-    assert sum(int(row["_value"]) for row in shown.pop("Renewals per day")) == 1
+    assert sum(int(row["_value"]) for row in shown.pop("Renewals per day")) == 4
     for rows in shown.values():
         assert {row["table"] for row in rows} == {"0"}
     (dashboard,) = (one for one in yaml.safe_load_all(TEMPLATE) if one["kind"] == "Dashboard")
@@ -152,6 +172,140 @@ def test_every_panel_shows_what_is_wrong_and_every_rule_of_grafana_judges_it(inf
                 numbers.setdefault(who(row), {})[one["refId"]] = float(row["value"])
         assert {name for name, found in numbers.items() if fires(rule, found)} == FIRING[rule["title"]]
         assert set(numbers) > FIRING[rule["title"]]  # those that are well are there, too: else nothing would ever recover
+
+
+# ---- The same in PromQL ----------------------------------------------------------------------------------------------
+Table = dict[tuple[str, ...], dict[str, float]]
+
+
+def seconds_of(text: str) -> float:
+    """A span such as 12h."""
+    return float(text[:-1]) * {"h": 3600, "d": DAY}[text[-1]]
+
+
+def table_of(source: Prometheus, panel: dict[str, Any]) -> Table:
+    """What a table shows, as Grafana puts it together: by its labels (and the moment, where it is asked over time) each column."""
+    tidy: dict[str, Any] = next((one["options"] for one in panel.get("transformations", ()) if one["id"] == "organize"), {})
+    table: Table = {}
+    for target in panel["targets"]:
+        text = target["expr"].replace("${measurement}", "certbot_renewal")
+        column = tidy.get("renameByName", {}).get(f"Value #{target['refId']}", "value")
+        if target["instant"]:
+            found = [({**one["metric"]}, [one["value"]]) for one in source.query(text)]
+        else:
+            step = seconds_of(target["interval"])
+            end = time.time() // step * step
+            found = [(one["metric"], one["values"]) for one in source.query_range(text, end - seconds_of(panel["timeFrom"]), end, step)]
+        for labels, samples in found:
+            assert "__name__" not in labels
+            for at, value in samples:
+                key = tuple(labels[key] for key in ("host", "lineage", "target", "domain") if key in labels)
+                table.setdefault(key if target["instant"] else (*key, str(at)), {})[column] = float(value)
+    return table
+
+
+def store(metrics: VictoriaMetrics, lines: list[str]) -> None:
+    """Writes points, and waits until the newest are found: VictoriaMetrics does not find those of the present second."""
+    metrics.write("\n".join(lines))
+    newest = max(int(line.rpartition(" ")[2]) for line in lines)
+    wait_for(lambda: float(metrics.query("time()")[0]["value"][0]) > newest, "the present second")
+
+
+def number(text: str) -> float:
+    """What Flux says, as a number: a moment in milliseconds."""
+    if text in ("true", "false"):
+        return float(text == "true")
+    if re.fullmatch(r"\d{4}-.*Z", text):
+        return calendar.timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S")) * 1000.0
+    return float(text)
+
+
+NOT_TO_THE_SECOND = {"Names", "Dry runs"}  # a quarter of a day
+ONLY_WHERE = {"days_left": "never", "expiry": "never"}  # of what a target never got there is none
+
+
+def assert_same(title: str, table: Table, rows: Rows) -> None:
+    """Whether a table in PromQL has the rows of Flux, and in each column the same."""
+    of_flux = {tuple(row[key] for key in ("host", "lineage", "target", "domain") if key in row): row for row in rows}
+    assert table.keys() == of_flux.keys(), title
+    for key, row in table.items():
+        slack = 0.251 if title in NOT_TO_THE_SECOND else 0.001  # days
+        for column, value in row.items():
+            there = number(of_flux[key][column])
+            assert abs(value - there) <= slack * (DAY * 1000 if value > 1e9 else 1), (title, key, column, value, there)
+        gone = {column for column, where in ONLY_WHERE.items() if row.get(where)}
+        columns = {column for one in table.values() for column in one}
+        assert row.keys() == columns - gone, (title, key)
+
+
+def test_every_panel_in_promql_shows_the_numbers_of_flux(
+    server: Callable[[str], InfluxDB], victoria: Callable[[], VictoriaMetrics], tmp_path: Path
+) -> None:
+    influxdb, metrics, lines = server("influxd-1.12"), victoria(), points(int(time.time()))
+    bucket = influxdb.new_bucket()
+    write(influxdb, bucket, *lines)
+    for _ in range(2):  # VictoriaMetrics keeps what is reported again, beside the first
+        store(metrics, lines)
+    start_prometheus.copy(metrics, tmp_path)
+    with start_prometheus.prometheus(tmp_path) as prometheus:
+        for panel, flux in zip(PROMETHEUS["panels"], GRAFANA["panels"]):
+            title = panel["title"]
+            rows = influxdb.query(on(bucket, interpolated(flux["targets"][0]["query"])))
+            table = table_of(metrics, panel)
+            again = table_of(prometheus, panel)
+            assert again.keys() == table.keys() and table, title
+            for key, row in table.items():
+                for column, value in row.items():
+                    assert abs(again[key][column] - value) <= (5000 if value > 1e9 else 0.001), (title, key, column)
+            if title == "Renewals per day":
+                days = Counter(
+                    (row["host"], int(number(row["_time"]) / 1000 - 1) // DAY * DAY) for row in rows for _ in range(int(row["_value"]))
+                )
+                assert {(host, int(at)): row["value"] for (host, at), row in table.items()} == days
+            elif title == "Failed runs":
+                halves = {(row["host"], number(row["time"]) // 43_200_000 * 43_200): len(row["failed"].split()) for row in rows}
+                assert {(host, float(at)): row["failed_count"] for (host, at), row in table.items()} == halves
+            else:
+                assert_same(title, table, rows)
+
+
+def test_silent_hosts_in_promql_are_those_of_flux_while_most_are_away(
+    server: Callable[[str], InfluxDB], victoria: Callable[[], VictoriaMetrics]
+) -> None:
+    influxdb, metrics, now = server("influxd-1.12"), victoria(), int(time.time())
+    bucket, then = influxdb.new_bucket(), now - 3 * DAY
+    panel, flux = (next(one for one in of["panels"] if one["title"] == "Silent hosts") for of in (PROMETHEUS, GRAFANA))
+    for back in ([], ["web3", "web4"], ["web2"]):
+        hosts = {f"web{n}": then + n for n in range(5)} if not back else dict.fromkeys(back, now - 60)
+        lines = [line for host, at in hosts.items() for line in (state("a", now + DAY, host=host, run_at=at, at=at), run_point(host, at))]
+        write(influxdb, bucket, *lines)
+        store(metrics, lines)
+        table, rows = table_of(metrics, panel), influxdb.query(on(bucket, interpolated(flux["targets"][0]["query"])))
+        assert_same("Silent hosts", table, rows)
+        assert ("(most hosts)",) in table or len(table) == 2
+        assert table["web0",]["deaf"] == 1
+
+
+def test_grafana_can_read_its_dashboard_for_prometheus() -> None:
+    assert [one["name"] for one in PROMETHEUS["templating"]["list"]] == ["datasource", "measurement"]
+    assert PROMETHEUS["uid"] != GRAFANA["uid"] and set(PROMETHEUS) == set(GRAFANA)
+    for panel, other in zip(PROMETHEUS["panels"], GRAFANA["panels"]):
+        assert [panel[key] for key in ("id", "type", "title", "gridPos")] == [other[key] for key in ("id", "type", "title", "gridPos")]
+        assert panel["description"].startswith(other["description"].partition(" Looks as far back")[0])
+        assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+        assert [target["refId"] for target in panel["targets"]] == list("ABCDE")[: len(panel["targets"])]
+        for target in panel["targets"]:
+            assert target["datasource"] == panel["datasource"]
+            assert set(re.findall(r"\$\{?(\w+)", target["expr"])) == {"measurement"} and "[[" not in target["expr"]
+            assert target["instant"] != target["range"] and (target["instant"] or panel["timeFrom"])
+        if panel["type"] == "table":
+            merge, tidy, sort = panel["transformations"]
+            shown = {*tidy["options"]["renameByName"].values()}
+            assert len(shown) == len(panel["targets"]) > 1  # of one alone Grafana calls the column otherwise
+            assert (merge["id"], tidy["id"], sort["id"]) == ("merge", "organize", "sortBy")
+            assert {one["field"] for one in sort["options"]["sort"]} <= {*shown, "host", "Time"}
+            assert {one["matcher"]["options"] for one in panel["fieldConfig"]["overrides"]} <= {*shown, "days_left"}
+            assert tidy["options"]["excludeByName"] == ({"Time": True} if panel["targets"][0]["instant"] else {})
 
 
 def documented(name: str, text: str, folder: Path, *arguments: str) -> bytes:
@@ -176,7 +330,7 @@ def test_the_manual_s_commands_do_what_it_says(tmp_path: Path) -> None:
         assert re.findall(r'(?m)bucket = \\?"(.*?)\\?["]', after) == [
             name.replace("telegraf", "certs") for name in re.findall(r'(?m)bucket = \\?"(.*?)\\?["]', before)
         ]
-        assert (before != after) == (path.name != "grafana.json")
+        assert (before != after) == (path.name not in ("grafana.json", "grafana-prometheus.json"))
 
 
 # ---- Chronograf and Grafana: what their sources say of such a file ---------------------------------------------------

@@ -239,8 +239,8 @@ def grafana() -> Json:
 # ---- Grafana, with Prometheus ----------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Numbers:
-    """A panel in PromQL: `rows` says which there are, by their labels, and each column is a query of its own. With a `step` it is asked over a
-    `span` of time, else as of the end of what the time picker shows. The words are those of make_rules.py."""
+    """A panel in PromQL: `rows` says which there are, by their labels, and each column is a query of its own. With a `step` it is asked
+    over a `span` of time, else as of the end of what the time picker shows. The words are those of make_rules.py."""
 
     labels: str
     rows: str

@@ -51,6 +51,15 @@ class Prometheus(Program):
         found: list[dict[str, Any]] = answer.json()["data"]["result"]
         return found
 
+    def query_range(self, promql: str, start: float, end: float, step: float) -> list[dict[str, Any]]:
+        """What a query finds at each step (seconds): a `metric` and `values` each."""
+        parameters: dict[str, str | float] = {"query": promql, "start": start, "end": end, "step": step, "nocache": "1"}
+        answer = requests.post(self.url + "/api/v1/query_range", data=parameters, timeout=300)
+        if answer.status_code != 200:
+            raise RuntimeError(f"{promql}: {answer.text}")
+        found: list[dict[str, Any]] = answer.json()["data"]["result"]
+        return found
+
 
 class VictoriaMetrics(Prometheus):
     """A running VictoriaMetrics: takes line protocol, too."""
