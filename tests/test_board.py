@@ -525,12 +525,20 @@ def more_trouble(now: int) -> list[str]:
         of = state(lineage, new + 60 * DAY, host="cdn", run_at=at, at=at).rpartition(" ")[0]
         return f'{of},looked_at={at}i,seen_at={at}i,served={served}i,served_expiry={expiry}i,not_served="{names}" {at}'
 
+    before = now - 30 * DAY
     labelled = state("labelled", now + 9 * DAY, host="cdn", run_at=now).replace("host=", "dc=1,host=")
     return [
         looked("served", now, 1, 0, "none"),
-        looked("elsewhere", now, 0, now + 20 * DAY, "elsewhere.example.com"),
-        looked("looked-at-before", now - 3 * DAY, 0, now + 20 * DAY, "elsewhere.example.com"),
-        state("looked-at-before", new + 60 * DAY, host="cdn", run_at=now),
+        looked("elsewhere", now - DAY // 2, 0, now + 20 * DAY, "elsewhere.example.com"),
+        looked("looked-at-before", now - 3 * DAY, 0, now + 20 * DAY, "elsewhere.example.com").replace(str(new), str(before)),
+        state("looked-at-before", new + 60 * DAY, host="cdn", run_at=now).replace(str(new), str(before)),
+        state("by-its-report", now - 3 * DAY // 2, host="late", run_at=now - DAY - 3600, at=now - DAY - 3600),
+        state("without-reports", now - 3 * DAY // 2, host="late", at=now - 2 * DAY),
+        state("gone", now - 4 * DAY, host="late", run_at=now - 9 * DAY, at=now - 9 * DAY),
+        state("gone", 0, host="late", run_at=now - 5 * DAY, at=now - 5 * DAY),
+        *(state(name, now + 9 * DAY, host="two", run_at=at, at=at) for name, at in (("forgotten", now - 3 * DAY), ("seen", now))),
+        state("ended", now, host="web1", run_at=now - DAY, at=now - DAY),
+        state("ended", 0, host="web1", run_at=now),
         state("labelled", now - 9 * DAY, host="cdn", run_at=now - DAY, at=now - DAY),
         labelled,
         *(state(name, new + 60 * DAY, host="web1", run_at=now) for name in ("delivered", "alone")),
@@ -555,7 +563,7 @@ def test_victoria_metrics_tells_the_same_as_influxdb_but_for_text(
     for place, name in ((influxdb, bucket), (metrics, "certbot")):
         demo_fleet.report([*apart, STRANGE], tmp_path / name, place, name, now)
     write(influxdb, bucket, *more_trouble(now))
-    metrics.write("\n".join(more_trouble(now)))
+    metrics.store(*more_trouble(now))
     by_influxdb, by_metrics = json_of(influxdb.settings(bucket)), json_of(metrics.settings(), "--source", "prometheus")
     assert by_influxdb["lacks"] == "" and by_metrics["lacks"].startswith("Text is not kept there")
     unreadable = [card for card in by_influxdb["certificates"] if card["lineage"] == "broken"]  # known by its name alone
@@ -581,34 +589,72 @@ def with_a_strange_host(metrics: VictoriaMetrics, now: int) -> dict[str, str]:
     return metrics.settings()
 
 
-@pytest.mark.parametrize("back", [False, True])
-def test_most_hosts_silent_is_told_alike(server: Callable[[str], InfluxDB], victoria: Callable[[], VictoriaMetrics], back: bool) -> None:
-    """While they are away, and when the first of them are back."""
+@pytest.mark.parametrize("back", [0, 2, 3])
+def test_most_hosts_silent_is_told_alike(server: Callable[[str], InfluxDB], victoria: Callable[[], VictoriaMetrics], back: int) -> None:
+    """While they are away, when the first of them are back, and when most have been for a day."""
     influxdb, metrics, now = server("influxd-1.12"), victoria(), int(time.time())
     bucket, then = influxdb.new_bucket(), now - 3 * DAY
     lines = [state("a", now + 9 * DAY, host=f"web{n}", run_at=then + n, at=then + n) for n in range(5)]
     lines += [run_point(f"web{n}", then + n, exit_status=0) for n in range(5)]
-    for host in ("web3", "web4") if back else ():
-        lines += [state("a", now + 9 * DAY, host=host, run_at=now - 60, at=now - 60), run_point(host, now - 60, exit_status=0)]
+    for host in ("web2", "web3", "web4")[3 - back :]:
+        for at in (now - 60, now - DAY - 900)[: 2 if back == 3 else 1]:
+            lines += [state("a", now + 9 * DAY, host=host, run_at=at, at=at), run_point(host, at, exit_status=0)]
     write(influxdb, bucket, *lines)
-    metrics.write("\n".join(lines))
+    metrics.store(*lines)
     hosts = json_of(influxdb.settings(bucket))["hosts"]
     assert json_of(metrics.settings(), "--source", "prometheus")["hosts"] == hosts
-    assert [host["kind"] for host in hosts].count("unheard") == (3 if back else 5)
-    assert [host["host"] for host in hosts if host["kind"] == "silent"] == ["(most hosts)"]
+    assert [host["kind"] for host in hosts].count("unheard") == {0: 5, 2: 3, 3: 0}[back]
+    assert [host["host"] for host in hosts if host["kind"] == "silent"] == (["web0", "web1"] if back == 3 else ["(most hosts)"])
+
+
+def test_which_ones_failed_is_known_where_no_other_could_have(victoria: Callable[[], VictoriaMetrics]) -> None:
+    metrics, now = victoria(), int(time.time())
+    metrics.store(
+        *(state(name, now - 3600, host="all", run_at=now) for name in ("a", "b")),
+        state("of-another-installation", now - 3600, host="all", run_at=now - 1800, at=now - 1800),
+        run_point("all", now, failed="a b", exit_status=1),
+        *(state(name, now - 3600, host="some", run_at=now) for name in ("a", "b")),
+        run_point("some", now, failed="b", exit_status=1),
+        run_point("by-hand", now - DAY, failed="b", exit_status=1),
+        f"certbot_renewal,host=by-hand certificates=1i,unreadable_count=0i {now}",
+        state("old", now + DAY, host="odd", run_at=now),
+        run_point("odd", now - DAY, exit_status=1),
+        run_point("odd", now, failed="x"),
+    )
+    told = json.loads(board(metrics.settings(), "--source", "prometheus", "--json").out)
+    assert {host["host"]: host["says"] for host in told["hosts"]} == {
+        "all": "certbot fails, not renewed: a b, exit status 1",
+        "some": "certbot fails, not renewed: 1, exit status 1",
+        "by-hand": "certbot fails, not renewed: 1, exit status 1",
+        "odd": "certbot fails, not renewed: 1",
+    }
+    assert {f"{it['lineage']} on {it['host']}": it["state"] for it in told["certificates"]} == {
+        **dict.fromkeys(("a on all", "b on all"), "failing"),
+        **dict.fromkeys(("of-another-installation on all", "a on some", "b on some"), "due"),
+        "old on odd": "renewed",
+    }
 
 
 def test_two_that_began_at_once_have_no_names(victoria: Callable[[], VictoriaMetrics]) -> None:
     """Whose they are would be a guess."""
     metrics, now = victoria(), int(time.time())
-    for lineage, began in (("a", now - 5 * DAY), ("b", now - 5 * DAY), ("c", now - 4 * DAY), ("d", now - 3 * DAY)):
+    at_once = ("a", "b", "e", "f")
+    for lineage, began in (
+        *((name, now - 5 * DAY) for name in at_once[:2]),
+        ("c", now - 4 * DAY),
+        ("d", now - 3 * DAY),
+        *((name, now - 2 * DAY) for name in at_once[2:]),
+    ):
         told = f"renewed_count=1,lifetime={90 * DAY}i,due_after={60 * DAY}i {began}"
-        metrics.write(f"{state(lineage, began + 60 * DAY)}\ncertbot_renewal,domain=all,host=web1,lineage={lineage} {told}")
-        if lineage != "d":  # of which a name is not known
+        metrics.store(state(lineage, began + 60 * DAY, at=now - 60), f"certbot_renewal,domain=all,host=web1,lineage={lineage} {told}")
+        if lineage not in "df":  # of which a name is not known
             metrics.write(f"certbot_renewal,domain={lineage}.example.com,host=web1 renewed_count=1 {began}")
     told = json.loads(board(metrics.settings(), "--source", "prometheus", "--json").out)
-    assert {card["lineage"]: card["names"] for card in told["certificates"]} == {"a": [], "b": [], "c": ["c.example.com"], "d": []}
-    assert len(told["renewals"]) == 4
+    assert {card["lineage"]: card["names"] for card in told["certificates"]} == {
+        **{key: [] for key in "abdef"},
+        "c": ["c.example.com"],
+    }
+    assert len(told["renewals"]) == 6
 
 
 def test_prometheus_tells_the_same_but_for_names_and_with_the_history_that_states_tell(
@@ -617,14 +663,12 @@ def test_prometheus_tells_the_same_but_for_names_and_with_the_history_that_state
     metrics, now = victoria(), int(time.time())
     demo_fleet.report(FLEET, tmp_path / "fleet", metrics, "certbot", now)
     begin = now - 70 * DAY
-    metrics.write(
-        "\n".join(
-            [
-                *more_trouble(now),
-                *(state("twice", begin + 60 * DAY, host="cdn", run_at=at, at=at) for at in range(begin, now - 9 * DAY, DAY // 2)),
-                *(state("twice", now + 51 * DAY, host="cdn", run_at=at, at=at) for at in range(now - 9 * DAY, now, DAY // 2)),
-            ]
-        )
+    metrics.store(
+        *more_trouble(now),
+        *(state("twice", begin + 60 * DAY, host="cdn", run_at=at, at=at) for at in range(begin, now - 9 * DAY, DAY // 2)),
+        *(state("twice", now + 51 * DAY, host="cdn", run_at=at, at=at) for at in range(now - 9 * DAY, now, DAY // 2)),
+        *(state("back", begin + 20 * DAY, host="cdn", run_at=at, at=at) for at in range(begin, now - 9 * DAY, DAY // 2)),
+        state("back", begin, host="cdn", run_at=now, at=now),  # the old one, out of a backup
     )
     by_metrics = json_of(metrics.settings(), "--source", "prometheus")
     start_prometheus.copy(metrics, tmp_path / "prometheus")
@@ -635,6 +679,7 @@ def test_prometheus_tells_the_same_but_for_names_and_with_the_history_that_state
         (row["lineage"], row["time"], row["lifetime_days"], row["days_late"]) for row in by_prometheus["renewals"] if row["host"] == "cdn"
     ]
     assert [row for row in told if row[0] == "twice"] == [("twice", now - 9 * DAY, 90, 1), ("twice", begin, 90, None)]
+    assert [row[1] for row in told if row[0] == "back"] == [begin - 40 * DAY, begin - 60 * DAY]
     for whole in (by_prometheus, by_metrics):
         for card in whole["certificates"]:
             card["names"], card["renewals"] = [], []

@@ -204,13 +204,6 @@ def table_of(source: Prometheus, panel: dict[str, Any]) -> Table:
     return table
 
 
-def store(metrics: VictoriaMetrics, lines: list[str]) -> None:
-    """Writes points, and waits until the newest are found: VictoriaMetrics does not find those of the present second."""
-    metrics.write("\n".join(lines))
-    newest = max(int(line.rpartition(" ")[2]) for line in lines)
-    wait_for(lambda: float(metrics.query("time()")[0]["value"][0]) > newest, "the present second")
-
-
 def number(text: str) -> float:
     """What Flux says, as a number: a moment in milliseconds."""
     if text in ("true", "false"):
@@ -245,7 +238,7 @@ def test_every_panel_in_promql_shows_the_numbers_of_flux(
     bucket = influxdb.new_bucket()
     write(influxdb, bucket, *lines)
     for _ in range(2):  # VictoriaMetrics keeps what is reported again, beside the first
-        store(metrics, lines)
+        metrics.store(*lines)
     start_prometheus.copy(metrics, tmp_path)
     with start_prometheus.prometheus(tmp_path) as prometheus:
         for panel, flux in zip(PROMETHEUS["panels"], GRAFANA["panels"]):
@@ -279,7 +272,7 @@ def test_silent_hosts_in_promql_are_those_of_flux_while_most_are_away(
         hosts = {f"web{n}": then + n for n in range(5)} if not back else dict.fromkeys(back, now - 60)
         lines = [line for host, at in hosts.items() for line in (state("a", now + DAY, host=host, run_at=at, at=at), run_point(host, at))]
         write(influxdb, bucket, *lines)
-        store(metrics, lines)
+        metrics.store(*lines)
         table, rows = table_of(metrics, panel), influxdb.query(on(bucket, interpolated(flux["targets"][0]["query"])))
         assert_same("Silent hosts", table, rows)
         assert ("(most hosts)",) in table or len(table) == 2

@@ -74,6 +74,12 @@ class VictoriaMetrics(Prometheus):
         answer.raise_for_status()
         self.flush()
 
+    def store(self, *lines: str) -> None:
+        """Stores lines, and waits until the newest is found, too: a query finds none of the present second."""
+        self.write("\n".join(lines))
+        newest = max(int(line.rpartition(" ")[2]) for line in lines)
+        wait_for(lambda: float(self.query("time()")[0]["value"][0]) > newest, "the present second")
+
     def flush(self) -> None:
         """Makes what was written before be found by queries."""
         requests.get(self.url + "/internal/force_flush", timeout=120).raise_for_status()
