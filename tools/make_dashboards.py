@@ -272,7 +272,7 @@ SILENT = "SILENT or MOST_HOSTS"
 FAILING = "FAILED_COUNT > 0 or UNREADABLE_COUNT > 0 or EXIT_STATUS > 0"
 MISSING = "max by (host, lineage, target) (MISSING) >= 0"
 UNSERVED = "max by (host, lineage) (UNSERVED)"
-LEFT_OVER = "max by (host) (max_over_time(certbot_renewal_{}[12h] offset -12h))"
+LEFT_OVER = 'max by (host) (max_over_time(certbot_renewal_{}{{host!=""}}[12h] offset -12h))'
 FAILED_RUNS = f"{LEFT_OVER.format('failed_count')} > 0 or {LEFT_OVER.format('unreadable_count')} > 0"
 RENEWALS = """
 count by (host) (
@@ -300,7 +300,7 @@ PROMQL = {  # by the query that says the same in Flux
         {
             "last": f"(time() - ({SILENT}) * 86400) * 1000",
             "days_silent": SILENT,
-            "deaf": "0 * SILENT + scalar(0 * DEAF + 1 or vector(0)) or 0 * MOST_HOSTS",
+            "deaf": "0 * SILENT + scalar(0 * (DEAF) + 1 or vector(0)) or 0 * MOST_HOSTS",
         },
         "days_silent",
     ),
