@@ -61,11 +61,13 @@ def points(now: int) -> list[str]:
     return [
         state("fine", now + 35 * DAY),
         state("late", now - 2 * DAY),
+        state("later", now - 30 * 3600),
+        state("tolerable", now - 20 * 3600),
         state("ended", 0),
         state("a", now + DAY, host="web2", run_at=now - 3 * DAY, at=now - 3 * DAY),
         *(state("b", now - 3600, host="web3", run_at=at, at=at) for at in (before, now - 60)),
         run_point("web3", before, exit_status=0),
-        run_point("web3", now - 60, failed="b", exit_status=1),
+        run_point("web3", now - 60, failed="b", exit_status=2),
         run_point("web4", now - 60, exit_status=0),
         run_point("web1", before, exit_status=0),
         run_point("web1", now, exit_status=0),
@@ -79,6 +81,7 @@ def points(now: int) -> list[str]:
         looked(served("elsewhere", new, 0, "elsewhere.example.com", now + 20 * DAY)),
         f"certbot_renewal,domain=all,host=web1,lineage=late renewed_count=1 {now - 3 * DAY}",
         f"certbot_renewal,domain=late.example.com,host=web1 renewed_count=1 {now - 3 * DAY}",
+        f"certbot_renewal,domain=old.example.com,host=web1 renewed_count=1 {now - 300 * DAY}",
         *(f"certbot_renewal,domain=all,host=web1,lineage={name} renewed_count=1 {new}" for name in ("delivered", "served", "elsewhere")),
         f'certbot_renewal,domain=all,host=web1,lineage=fine dry_run_failed=0i,dry_run_error="none" {now - DAY}',
         f'certbot_renewal,domain=all,host=web1,lineage=late dry_run_failed=1i,dry_run_error="no" {now - 3 * DAY}',
@@ -93,19 +96,22 @@ def fill(influxdb: InfluxDB) -> str:
 
 
 TROUBLE = {
-    "Overdue": {"web1/late"},
+    "Overdue": {"web1/late", "web1/later"},
     "Silent hosts": {"web2"},
     "Failing hosts": {"web3"},
     "Not delivered": {"web1/delivered/vault", "web1/delivered/mail", "web1/delivered/web"},
     "Not served": {"web1/elsewhere"},
-    "Certificates": {"web1/fine", "web1/late", "web2/a", "web3/b", "web1/delivered", "web1/served", "web1/elsewhere"},
-    "Names": {"web1/late.example.com"},
+    "Certificates": {
+        *(f"web1/{name}" for name in ("fine", "late", "later", "tolerable", "delivered", "served", "elsewhere")),
+        *("web2/a", "web3/b"),
+    },
+    "Names": {"web1/late.example.com", "web1/old.example.com"},
     "Renewals per day": {"web1"},
     "Failed runs": {"web3"},
     "Dry runs": {"web1/fine", "web1/late"},
 }
 FIRING = {
-    "renewal_overdue": {"web1/late"},
+    "renewal_overdue": TROUBLE["Overdue"],
     "renewal_failing": {"web3"},
     "host_silent": {"web2"},
     "certificate_not_delivered": TROUBLE["Not delivered"],
@@ -268,15 +274,16 @@ def test_silent_hosts_in_promql_are_those_of_flux_while_most_are_away(
     influxdb, metrics, now = server("influxd-1.12"), victoria(), int(time.time())
     bucket, then = influxdb.new_bucket(), now - 3 * DAY
     panel, flux = (next(one for one in of["panels"] if one["title"] == "Silent hosts") for of in (PROMETHEUS, GRAFANA))
-    for back in ([], ["web3", "web4"], ["web2"]):
-        hosts = {f"web{n}": then + n for n in range(5)} if not back else dict.fromkeys(back, now - 60)
+    everybody, some, most = {f"web{n}": then + n for n in range(5)}, ("web3", "web4"), ("web2", "web3", "web4")
+    steps = (everybody, dict.fromkeys(some, now - 60), dict.fromkeys(most, now - 60), dict.fromkeys(most, now - DAY - 900))
+    for hosts, deaf in zip(steps, (1, 1, 1, 0)):
         lines = [line for host, at in hosts.items() for line in (state("a", now + DAY, host=host, run_at=at, at=at), run_point(host, at))]
         write(influxdb, bucket, *lines)
         metrics.store(*lines)
         table, rows = table_of(metrics, panel), influxdb.query(on(bucket, interpolated(flux["targets"][0]["query"])))
         assert_same("Silent hosts", table, rows)
         assert ("(most hosts)",) in table or len(table) == 2
-        assert table["web0",]["deaf"] == 1
+        assert table["web0",]["deaf"] == deaf
 
 
 def test_grafana_can_read_its_dashboard_for_prometheus() -> None:
