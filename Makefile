@@ -18,7 +18,7 @@ pictures: $(VENV)/ready  # of the README
 	PYTHONPATH=. $(VENV)/bin/python tools/pictures.py
 
 bench: $(VENV)/ready
-	$(PYTHON) tools/build_servers.py influxd-1.8 influxd-1.12 influxd-2 kapacitor vault haproxy sshd ssh chromium
+	$(PYTHON) tools/build_servers.py influxd-1.8 influxd-1.12 influxd-2 kapacitor vault haproxy sshd ssh chromium victoria-metrics
 	$(VENV)/bin/python tools/bench.py
 	$(VENV)/bin/python tools/bench_deploy.py
 	$(VENV)/bin/python tools/bench_alerts.py

@@ -78,12 +78,12 @@ REMEDIES = (  # (what a server says to a query, status first; what to do about i
 )
 
 
-PROMETHEUS_REMEDIES = (  # likewise. VictoriaMetrics 1.79 and 1.151, Prometheus 2.42
+PROMETHEUS_REMEDIES = (  # likewise. VictoriaMetrics 1.79, Prometheus 2.42
     (r"^40[13]", "set INFLUXDB_TOKEN to user:password, or to a bearer token, that may read there"),
     (r"^3", "a redirect: set INFLUXDB_URL to VictoriaMetrics or Prometheus itself"),
     (
         r"^2|^40[45]|unsupported path",
-        "it is no Prometheus: correct INFLUXDB_URL, as in http://victoria:8428, or for a cluster http://vmselect:8481/select/0/prometheus",
+        "it is no Prometheus: correct INFLUXDB_URL, as in http://victoria:8428, or http://vmselect:8481/select/0/prometheus of a cluster",
     ),
     (r"", "look at the server's log"),
 )

@@ -14,6 +14,7 @@ import pytest
 
 import certbot_renewal_board
 import certbot_renewal_deploy
+import certbot_renewal_promql
 import certbot_renewal_report
 import pythons
 from conftest import Ran
@@ -42,7 +43,8 @@ def test_what_both_hooks_need_is_the_same_in_both(name: str) -> None:
 
 
 def test_the_programs_use_nothing_newer_than_python_3_9() -> None:
-    vermin, programs = str(Path(sys.executable).with_name("vermin")), [str(HOOK), str(DEPLOY_HOOK), certbot_renewal_board.__file__]
+    vermin, board = str(Path(sys.executable).with_name("vermin")), [certbot_renewal_board.__file__, certbot_renewal_promql.__file__]
+    programs = [str(HOOK), str(DEPLOY_HOOK), *board]
     done = subprocess.run([vermin, "-t=3.9-", "--no-tips", "--violations", *programs], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 

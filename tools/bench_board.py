@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """What the renewal board costs with 2,000 certificates on 100 hosts, 60 days of two reports a day and six renewals each: seconds to make
-it out of each InfluxDB, beside its slowest query alone, and in Chromium the milliseconds until it is ready, and for a filter and a sort.
+it out of each InfluxDB, beside its slowest query alone, and out of VictoriaMetrics, which has each renewal as often as it was reported;
+then in Chromium the milliseconds until it is ready, and for a filter and a sort.
 
 Start it with: make bench
 """
@@ -19,6 +20,7 @@ from playwright.sync_api import Page, sync_playwright
 import start_servers
 from bench_fleet import ROOT, Fleet, load, seconds
 from start_certbot import command
+from start_prometheus import victoria_metrics
 
 FLEET = Fleet(2000, 100)
 RUNS = 5
@@ -42,14 +44,33 @@ def make(name: str, folder: Path) -> Path:
         for report in (FLEET.states, FLEET.runs):
             load(influxdb, bucket, report(now, 60, 0))
         history = seconds(influxdb, bucket, (ROOT / "flux" / "history.flux").read_text(), 3)
-        begin = time.perf_counter()
-        program = ROOT / "board" / "certbot_renewal_board.py"
-        done = subprocess.run([sys.executable, str(program), "--html", str(path)], env=influxdb.settings(bucket), timeout=600)
-        took = time.perf_counter() - begin
-        if done.returncode not in (0, 1):
-            raise RuntimeError(f"the board ended with status {done.returncode}")
+        took = run(path, influxdb.settings(bucket))
         print(f"{name:13} {took:8.1f} {history:9.1f} {took / history:7.2f} {path.stat().st_size / 1e6:8.1f}", flush=True)
         return path
+
+
+def run(path: Path, environ: dict[str, str], *arguments: str) -> float:
+    """Makes the board into a file, in so many seconds."""
+    begin = time.perf_counter()
+    program = ROOT / "board" / "certbot_renewal_board.py"
+    done = subprocess.run([sys.executable, str(program), "--html", str(path), *arguments], env=environ, timeout=600)
+    if done.returncode not in (0, 1):
+        raise RuntimeError(f"the board ended with status {done.returncode}")
+    return time.perf_counter() - begin
+
+
+def make_of_victoria_metrics(folder: Path) -> None:
+    """Makes the board out of VictoriaMetrics, and prints how long that took."""
+    with victoria_metrics(folder / "victoria") as metrics:
+        now, path = int(time.time()), folder / "victoria.html"
+        renewals = list(FLEET.renewals(now, 6))
+        for _ in range(120):
+            load(metrics, "", iter(renewals))
+        for report in (FLEET.states, FLEET.runs):
+            load(metrics, "", report(now, 60, 0))
+        metrics.flush()
+        took = run(path, metrics.settings(), "--source", "prometheus")
+        print(f"{'victoria':13} {took:8.1f} {'':17} {path.stat().st_size / 1e6:8.1f}", flush=True)
 
 
 def steps(page: Page, field: str, values: list[str]) -> tuple[float, float]:
@@ -83,6 +104,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="certbot-renewal-report-bench-") as folder:
         for name in ("influxd-1.8", "influxd-1.12", "influxd-2"):
             path = make(name, Path(folder))
+        make_of_victoria_metrics(Path(folder))
         look(path)
     return 0
 
