@@ -100,9 +100,13 @@ class Street:
         """Waits until what is known was evaluated, and Alertmanager has seen twice what of it is to be told."""
         self.evaluated()
         wait_for(self.alerts, "an alert")
+        self.tells()
+
+    def tells(self, times: int = 2) -> None:
+        """Waits until Alertmanager has seen so many times what of the alerts is to be told."""
         groups = self.alertmanager.number("alertmanager_dispatcher_aggregation_groups")
         seen = self.alertmanager.number("alertmanager_nflog_queries_total")
-        wait_for(lambda: self.alertmanager.number("alertmanager_nflog_queries_total") >= seen + 2 * groups, "a look of Alertmanager")
+        wait_for(lambda: self.alertmanager.number("alertmanager_nflog_queries_total") >= seen + times * groups, "looks of Alertmanager")
 
     def mails(self, number: int) -> list[str]:
         """What the next mails are about, sorted; waits for so many."""
@@ -360,8 +364,7 @@ def test_without_the_flag_an_outage_looks_like_a_recovery(street: Street) -> Non
     assert street.mails(1) == ["[resolved] web1: renewal_overdue, 1 resolved: late"]
 
 
-@pytest.mark.parametrize("away", ["victoria", "vmalert"])
-def test_with_the_flag_an_outage_of_a_day_makes_no_mail(street: Street, away: str) -> None:
+def test_with_the_flag_an_outage_of_a_day_makes_no_mail(street: Street) -> None:
     street.stop("vmalert")
     street.flags = [DAY_LONG]
     street.start("vmalert")
@@ -371,12 +374,11 @@ def test_with_the_flag_an_outage_of_a_day_makes_no_mail(street: Street, away: st
     (alert,) = street.alertmanager.api("/api/v2/alerts")
     ends = datetime.datetime.fromisoformat(alert["endsAt"].replace("Z", "+00:00")).timestamp()
     assert ends >= now + (24 + 8) * 3600  # also when it was about to be sent again
-    street.stop(away)
-    seen = street.alertmanager.number("alertmanager_nflog_queries_total")
-    wait_for(lambda: street.alertmanager.number("alertmanager_nflog_queries_total") > seen + 5, "more than four intervals to pass")
-    assert time.time() > now + 4 * 0.2
-    street.start(away)
-    street.looked()
+    for away in (["victoria"], ["vmalert", "victoria"]):
+        street.stop(*away)
+        street.tells(4)  # takes longer than four intervals
+        street.start(*reversed(away))
+        street.looked()
     # A new Alertmanager would know nothing for hours: so vmalert is started anew with it.
     street.stop("alertmanager", "vmalert")
     street.start("alertmanager", "vmalert")
@@ -386,7 +388,7 @@ def test_with_the_flag_an_outage_of_a_day_makes_no_mail(street: Street, away: st
     assert street.mails(1) == ["[resolved] web1: renewal_overdue, 1 resolved: late"]
 
 
-LIFE, CRIT = 16, 2  # seconds: due after 8, overdue after 2 more
+LIFE, CRIT = 12, 2  # seconds: due after 6, overdue after 2 more
 
 
 def test_a_certificate_that_certbot_did_not_renew_in_time(street: Street) -> None:
@@ -406,10 +408,6 @@ def test_a_certificate_that_certbot_did_not_renew_in_time(street: Street) -> Non
         assert time.time() >= begin + LIFE / 2 + CRIT - 1
         certbot.shell(CRON)
         assert street.mails(1) == ["[resolved] web1: renewal_overdue, 1 resolved: example.com"]
-        assert certbot.run("delete", "--cert-name", "example.com").returncode == 0
-        certbot.shell(CRON)
-        street.evaluated()
-        assert (street.alerts(), street.box.unread()) == (set(), [])
 
 
 @contextlib.contextmanager
@@ -434,10 +432,9 @@ def test_with_prometheus_behind_vmagent(street: Street) -> None:
             make_lineage(certbot, "late", ["example.com"], now - 62 * DAY, 90 * DAY)
             assert run_hook(certbot, "--all", **settings).returncode == 0
             assert street.mails(1) == ["[critical] web1: renewal_overdue, 1 firing: late"]
-        seen = street.alertmanager.number("alertmanager_nflog_queries_total")
         make_lineage(other, "fine", ["example.net"], now - 5 * DAY, 90 * DAY)
         assert run_hook(other, "--all", **settings, HOSTNAME="web2").returncode == 0  # vmagent keeps it
-        wait_for(lambda: street.alertmanager.number("alertmanager_nflog_queries_total") > seen + 5, "more than four intervals to pass")
+        street.tells(4)  # takes longer than four intervals
         with prometheus_of(street, port) as prometheus:
             wait_for(lambda: prometheus.query('certbot_renewal_run_at{host="web2"}'), "what vmagent kept")
             assert street.box.unread() == []
