@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,6 +107,21 @@ def all_reports(url: str, bucket: str, token: str, fleet: Fleet) -> str:
     )
 
 
+def cpu(pid: int) -> float:
+    """Seconds that a process has computed."""
+    return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+def measured(median_of: Callable[[int], float], pid: int) -> tuple[float, float]:
+    """The seconds of a query, the median of three, and what its server computes for it, which others on the machine do not lengthen; where
+    the first, of a server that was just started, takes over five, it is the only one."""
+    computed, took = cpu(pid), median_of(1)
+    if took > 5:
+        return took, cpu(pid) - computed
+    computed = cpu(pid)
+    return median_of(3), (cpu(pid) - computed) / 3
+
+
 def on_disk(folder: Path) -> int:
     """The bytes of a folder, as du counts them."""
     total = 0
@@ -151,7 +166,8 @@ def engine(name: str, fleet: Fleet, folder: Path) -> dict[str, float]:
         for report in (fleet.states, fleet.runs):
             load(influxdb, bucket, report(now, days, 0))
         rate = (fleet.certificates * (6 + 2 * days) + fleet.hosts * 2 * days) / (time.perf_counter() - begin)
-        print(f"{name:13} {all_reports(influxdb.url, bucket, influxdb.token, fleet)}", flush=True)
+        computed, said = cpu(influxdb.child.pid), all_reports(influxdb.url, bucket, influxdb.token, fleet)
+        print(f"{name:13} {said}; {cpu(influxdb.child.pid) - computed:.1f} s CPU", flush=True)
         written = peak(influxdb.child.pid)
     with start_servers.influxdb(name, folder, storage={**LIMITS[name], **AT_ONCE}):
         size = settled(folder)
@@ -160,10 +176,10 @@ def engine(name: str, fleet: Fleet, folder: Path) -> dict[str, float]:
     for query in QUERIES:
         with start_servers.influxdb(name, folder, storage=LIMITS[name]) as influxdb:  # a memory of its own for each
             text = (ROOT / "flux" / f"{query}.flux").read_text()
+            ask = functools.partial(seconds, influxdb, bucket, text, limit=LIMIT)
             try:
-                took = seconds(influxdb, bucket, text, 1, LIMIT)  # the first of a server that was just started
-                figures[query] = took if took > 5 else seconds(influxdb, bucket, text, 3)
-                texts.append(f"{query} {figures[query]:.1f} s {peak(influxdb.child.pid):.0f} MiB")
+                figures[query], computed = measured(ask, influxdb.child.pid)
+                texts.append(f"{query} {figures[query]:.1f} s ({computed:.1f} s CPU) {peak(influxdb.child.pid):.0f} MiB")
             except requests.ReadTimeout:
                 texts.append(f"{query} over {LIMIT} s {peak(influxdb.child.pid):.0f} MiB")
     print(f"{'':13} {', '.join(texts)}", flush=True)
@@ -238,7 +254,8 @@ def metrics_engine(fleet: Fleet, folder: Path) -> None:
         for lines in (fleet.renewals(now), fleet.states(now, days, 0), fleet.runs(now, days, 0)):
             load(server, "", lines)
         rate = (fleet.certificates * (6 + 2 * days) + fleet.hosts * 2 * days) / (time.perf_counter() - begin)
-        print(f"{'VictoriaMetrics':13} {all_reports(server.url, 'bucket', '', fleet)}", flush=True)
+        computed, said = cpu(server.pid), all_reports(server.url, "bucket", "", fleet)
+        print(f"{METRICS} {said}; {cpu(server.pid) - computed:.1f} s CPU", flush=True)
         written = peak(server.pid)
         size = merged(server)
         print(f"{'':13} {days} days at {rate:.0f} points/s: {size / 2**20:.0f} MiB on disk; peak memory {written:.0f} MiB", flush=True)
@@ -247,9 +264,8 @@ def metrics_engine(fleet: Fleet, folder: Path) -> None:
     texts = []
     for alert, promql in alerts_of_prometheus().items():
         with victoria_metrics(folder, None, *ROOMY) as server:  # a memory of its own for each
-            took = promql_seconds(server, promql, 1)
-            took = took if took > 5 else promql_seconds(server, promql, 3)
-            texts.append(f"{alert} {took:.1f} s {peak(server.pid):.0f} MiB")
+            took, computed = measured(functools.partial(promql_seconds, server, promql), server.pid)
+            texts.append(f"{alert} {took:.1f} s ({computed:.1f} s CPU) {peak(server.pid):.0f} MiB")
     print(f"{'':13} {', '.join(texts)}", flush=True)
     with victoria_metrics(folder, None, *ROOMY) as server:
         print(f"{'':13} {rules_of(server, fleet, folder / 'rules')}; peak memory {peak(server.pid):.0f} MiB", flush=True)
@@ -287,11 +303,6 @@ def silent(fleet: Fleet, share: float, now: int) -> Iterator[str]:
     for host in range(round(fleet.hosts * share)):
         times = f"not_before={now - LIFE // 2}i,renewal_due={now + LIFE // 6}i,not_after={now + LIFE // 2}i,run_at={now - 3 * DAY}i"
         yield f"certbot_renewal,domain=all,host=host{host},lineage=silent.example.com {times} {now - 3 * DAY}"
-
-
-def cpu(pid: int) -> float:
-    """Seconds that a process has computed."""
-    return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 def flood(box: Arrivals, running: start_kapacitor.Kapacitor, influxdb: InfluxDB, lines: Iterator[str], every: int) -> str:
