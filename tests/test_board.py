@@ -530,6 +530,7 @@ def more_trouble(now: int) -> list[str]:
     return [
         looked("served", now, 1, 0, "none"),
         looked("elsewhere", now - DAY // 2, 0, now + 20 * DAY, "elsewhere.example.com"),
+        looked("soon-after", now - 13 * DAY // 10, 0, now + 20 * DAY, "elsewhere.example.com"),
         looked("looked-at-before", now - 3 * DAY, 0, now + 20 * DAY, "elsewhere.example.com").replace(str(new), str(before)),
         state("looked-at-before", new + 60 * DAY, host="cdn", run_at=now).replace(str(new), str(before)),
         state("by-its-report", now - 3 * DAY // 2, host="late", run_at=now - DAY - 3600, at=now - DAY - 3600),
