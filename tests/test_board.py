@@ -526,7 +526,9 @@ def more_trouble(now: int) -> list[str]:
         return f'{of},looked_at={at}i,seen_at={at}i,served={served}i,served_expiry={expiry}i,not_served="{names}" {at}'
 
     before = now - 30 * DAY
-    labelled = state("labelled", now + 9 * DAY, host="cdn", run_at=now).replace("host=", "dc=1,host=")
+    labelled = [
+        state(name, due, host="cdn", run_at=now).replace("host=", "dc=1,host=") for name, due in (("labelled", now + DAY), ("over", 0))
+    ]
     return [
         looked("served", now, 1, 0, "none"),
         looked("elsewhere", now - DAY // 2, 0, now + 20 * DAY, "elsewhere.example.com"),
@@ -541,7 +543,8 @@ def more_trouble(now: int) -> list[str]:
         state("ended", now, host="web1", run_at=now - DAY, at=now - DAY),
         state("ended", 0, host="web1", run_at=now),
         state("labelled", now - 9 * DAY, host="cdn", run_at=now - DAY, at=now - DAY),
-        labelled,
+        state("over", now + 9 * DAY, host="cdn", run_at=now - DAY, at=now - DAY),
+        *labelled,
         *(state(name, new + 60 * DAY, host="web1", run_at=now) for name in ("delivered", "alone")),
         delivery("has", new, new, "delivered", run_at=now),
         delivery("late", old, new, "delivered", run_at=now, error="no route"),

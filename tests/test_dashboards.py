@@ -275,8 +275,8 @@ def test_silent_hosts_in_promql_are_those_of_flux_while_most_are_away(
     bucket, then = influxdb.new_bucket(), now - 3 * DAY
     panel, flux = (next(one for one in of["panels"] if one["title"] == "Silent hosts") for of in (PROMETHEUS, GRAFANA))
     everybody, some, most = {f"web{n}": then + n for n in range(5)}, ("web3", "web4"), ("web2", "web3", "web4")
-    steps = (everybody, dict.fromkeys(some, now - 60), dict.fromkeys(most, now - 60), dict.fromkeys(most, now - DAY - 900))
-    for hosts, deaf in zip(steps, (1, 1, 1, 0)):
+    steps = [dict.fromkeys(who, at) for who in (some, most) for at in (now - 60, now - DAY - 900)]
+    for hosts, deaf in zip([everybody, *steps], (1, 1, 1, 1, 0)):
         lines = [line for host, at in hosts.items() for line in (state("a", now + DAY, host=host, run_at=at, at=at), run_point(host, at))]
         write(influxdb, bucket, *lines)
         metrics.store(*lines)
