@@ -82,9 +82,10 @@ PROMETHEUS_REMEDIES = (  # likewise. VictoriaMetrics 1.79, Prometheus 2.42
     (r"^40[13]", "set INFLUXDB_TOKEN to user:password, or to a bearer token, that may read there"),
     (r"^3", "a redirect: set INFLUXDB_URL to VictoriaMetrics or Prometheus itself"),
     (
-        r"^2|^40[45]|unsupported path",
+        r"^2|^40[45]|unsupported path|cannot parse path",
         "it is no Prometheus: correct INFLUXDB_URL, as in http://victoria:8428, or http://vmselect:8481/select/0/prometheus of a cluster",
     ),
+    (r"too many samples|-search\.max", "raise that limit of the server"),
     (r"", "look at the server's log"),
 )
 

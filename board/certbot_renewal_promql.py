@@ -52,7 +52,7 @@ class Prometheus:
     def fields(self) -> list[str]:
         """What the measurement holds."""
         prefix = f"{self.measurement}_"
-        wanted = {"match[]": f"{{__name__=~{json.dumps(re.escape(prefix) + '.+')}}}", "start": self.now - LONGEST * DAY}
+        wanted = {"match[]": f"{{__name__=~{json.dumps(re.escape(prefix) + '.+', ensure_ascii=False)}}}", "start": self.now - LONGEST * DAY}
         names: set[str] = self.get("series", lambda data: {one["__name__"] for one in data}, **wanted)
         return sorted(name[len(prefix) :] for name in names)
 
@@ -68,7 +68,7 @@ class Prometheus:
 
     def series(self, field: str, match: str = CERTIFICATES) -> str:
         """The selector of a field."""
-        return f"{{__name__={json.dumps(f'{self.measurement}_{field}')},{match}}}"
+        return f"{{__name__={json.dumps(f'{self.measurement}_{field}', ensure_ascii=False)},{match}}}"
 
     def newest(self, keys: Keys, match: str, fields: Keys, more: Keys = ()) -> dict[Keys, dict[str, int]]:
         """The last points that have all `fields`, and perhaps some `more`, of whatever the keys tell apart. Of several series, as where a

@@ -694,6 +694,21 @@ def test_prometheus_tells_the_same_but_for_names_and_with_the_history_that_state
     assert by_prometheus["hosts"] == by_metrics["hosts"]
 
 
+def test_a_limit_of_the_server_and_a_strange_measurement(victoria: Callable[[], VictoriaMetrics], tmp_path: Path) -> None:
+    metrics, now, name = victoria(), int(time.time()), 'a "b" ü😀'
+    metrics.store(state("fine", now + DAY, at=now - 60).replace("certbot_renewal", name.replace(" ", "\\ ")))
+    metrics.store(*(state(name, now + DAY, at=now - 60) for name in "abc"))
+    told = json.loads(board({**metrics.settings(), "MEASUREMENT": name}, "--source", "prometheus", "--json").out)
+    assert [card["lineage"] for card in told["certificates"]] == ["fine"]
+    start_prometheus.copy(metrics, tmp_path / "prometheus")
+    limited = start_prometheus.prometheus(tmp_path / "prometheus", "{}", None, "--query.max-samples=2")
+    with limited as prometheus:
+        assert "raise that limit of the server" in board({"INFLUXDB_URL": prometheus.url}, "--source", "prometheus").err
+    with start_prometheus.victoria_metrics(metrics.folder / "limited", None, "-search.maxUniqueTimeseries=2") as limited_metrics:
+        limited_metrics.store(*(state(name, now + DAY, at=now - 60) for name in "abc"))
+        assert "raise that limit of the server" in board(limited_metrics.settings(), "--source", "prometheus").err
+
+
 IS_PARTIAL = b'{"status":"success","isPartial":true,"data":{"resultType":"vector","result":[]}}'
 
 

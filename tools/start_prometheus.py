@@ -99,10 +99,10 @@ def victoria_metrics(folder: Path, port: int | None = None, *flags: str) -> Iter
 
 
 def copy(victoria: VictoriaMetrics, folder: Path) -> None:
-    """Puts all that VictoriaMetrics has where a Prometheus in that folder will read it, also the points of long ago, which it takes from
-    nobody else."""
+    """Puts what VictoriaMetrics has of the hook where a Prometheus in that folder will read it, also the points of long ago, which it
+    takes from nobody else."""
     folder.mkdir(parents=True, exist_ok=True)
-    answer = requests.get(victoria.url + "/api/v1/export", params={"match[]": '{__name__!=""}'}, timeout=120)
+    answer = requests.get(victoria.url + "/api/v1/export", params={"match[]": '{__name__=~"certbot_renewal_.+"}'}, timeout=120)
     lines = []
     for series in map(json.loads, answer.text.splitlines()):
         name = series["metric"].pop("__name__")
