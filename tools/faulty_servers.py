@@ -74,6 +74,9 @@ def answer(text: bytes) -> Serve:
     def serve(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(text)
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(65536):  # a body that comes after its headers: closing before that would reset the connection
+            pass
 
     return serve
 
