@@ -28,7 +28,7 @@ def test_the_rules_are_those_of_their_source() -> None:
 @pytest.mark.parametrize(
     ("program", "package", "arguments"),
     [
-        ("promtool", "prometheus", ("test", "rules", "rules_test.yml", "rules_test_away.yml")),
+        ("promtool", "prometheus", ("test", "rules", "rules_test.yml", "rules_test_away.yml", "rules_test_edges.yml")),
         ("promtool", "prometheus", ("check", "rules", "rules.yml")),
         ("vmalert", "victoria-metrics", ("-dryRun", "-rule=rules.yml")),
     ],
