@@ -10,48 +10,48 @@ test: $(VENV)/ready servers pythons lint
 	$(VENV)/bin/python -m pytest -q -rs -n 6 --dist load --maxschedchunk 1
 
 demo: $(VENV)/ready
-	$(PYTHON) tools/build_servers.py influxd-1.8 kapacitor pebble
-	$(VENV)/bin/python tools/demo.py
+	$(PYTHON) -m tools.servers.build influxd-1.8 kapacitor pebble
+	$(VENV)/bin/python -m tools.demo
 
 pictures: $(VENV)/ready  # of the README
-	$(PYTHON) tools/build_servers.py influxd-1.8 chromium
-	PYTHONPATH=. $(VENV)/bin/python tools/pictures.py
+	$(PYTHON) -m tools.servers.build influxd-1.8 chromium
+	$(VENV)/bin/python -m tools.pictures
 
 bench: $(VENV)/ready
-	$(PYTHON) tools/build_servers.py influxd-1.8 influxd-1.12 influxd-2 kapacitor vault haproxy sshd ssh chromium victoria-metrics
-	$(VENV)/bin/python tools/bench.py
-	$(VENV)/bin/python tools/bench_deploy.py
-	$(VENV)/bin/python tools/bench_alerts.py
-	$(VENV)/bin/python tools/bench_board.py
+	$(PYTHON) -m tools.servers.build influxd-1.8 influxd-1.12 influxd-2 kapacitor vault haproxy sshd ssh chromium victoria-metrics
+	$(VENV)/bin/python -m tools.benchmarks.hook
+	$(VENV)/bin/python -m tools.benchmarks.deliver
+	$(VENV)/bin/python -m tools.benchmarks.alerts
+	$(VENV)/bin/python -m tools.benchmarks.board
 
 simulation: $(VENV)/ready
-	$(PYTHON) tools/build_servers.py influxd-1.12 influxd-2 victoria-metrics
-	PYTHONPATH=. $(VENV)/bin/python tools/simulate.py
+	$(PYTHON) -m tools.servers.build influxd-1.12 influxd-2 victoria-metrics
+	$(VENV)/bin/python -m tools.simulation.simulate
 
 faults: $(VENV)/ready  # the long form; SEED=… repeats a run
-	$(PYTHON) tools/build_servers.py influxd-1.12 influxd-2
-	PYTHONPATH=. $(VENV)/bin/python tools/faults.py $(addprefix --seed ,$(SEED))
+	$(PYTHON) -m tools.servers.build influxd-1.12 influxd-2
+	$(VENV)/bin/python -m tools.faults.trials $(addprefix --seed ,$(SEED))
 	FAULTS_EXAMPLES=5000 $(VENV)/bin/python -m pytest -q tests/test_faults.py tests/test_any_input.py
-	$(PYTHON) tools/build_servers.py vault haproxy nginx sshd ssh
+	$(PYTHON) -m tools.servers.build vault haproxy nginx sshd ssh
 	RENEWALS=20 $(VENV)/bin/python -m pytest -q -rP tests/test_deploy.py
 
 ONLY ?= *
 mutants: $(MUTATION)/ready  # of the hook, in a copy; ONLY='*[37]' takes a fifth of them, those whose number ends in 3 or 7
-	$(PYTHON) tools/build_servers.py influxd-1.12
+	$(PYTHON) -m tools.servers.build influxd-1.12
 	rm -rf $(CACHE)/mutants && mkdir $(CACHE)/mutants
 	git ls-files -z | xargs -0 cp --parents -t $(CACHE)/mutants
 	cd $(CACHE)/mutants && FAULTS_EXAMPLES=20 TMPDIR=/dev/shm $(MUTATION)/bin/mutmut run --max-children 1 '$(ONLY)'
 	cd $(CACHE)/mutants && $(MUTATION)/bin/mutmut results
 
 scale: $(VENV)/ready
-	$(PYTHON) tools/build_servers.py influxd-1.8 influxd-1.12 influxd-2 kapacitor telegraf victoria-metrics vmalert prometheus-alertmanager
-	PYTHONPATH=. $(VENV)/bin/python tools/scale.py
+	$(PYTHON) -m tools.servers.build influxd-1.8 influxd-1.12 influxd-2 kapacitor telegraf victoria-metrics vmalert prometheus-alertmanager
+	$(VENV)/bin/python -m tools.benchmarks.scale
 
 servers:  # without them their tests are skipped, and fail in CI
-	-$(PYTHON) tools/build_servers.py
+	-$(PYTHON) -m tools.servers.build
 
 pythons:
-	$(PYTHON) tools/pythons.py
+	$(PYTHON) -m tools.servers.pythons
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check .

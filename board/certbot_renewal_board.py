@@ -42,10 +42,10 @@ except ImportError:
 NAME = "certbot_renewal_board"
 FLUX = HERE.parent / "flux"
 DAY = 86400  # seconds
-PATIENCE = 120.0  # seconds for a query, where INFLUXDB_TIMEOUT is not set: the hook's ten are for a write
-LONGEST = (
-    400  # days, the longest lifetime of a certificate (398 by the CA/Browser Forum's rules): how far back the last reports are looked for
+PATIENCE = (
+    120.0  # seconds for a query, where INFLUXDB_TIMEOUT is not set: the hook's ten are for a write
 )
+LONGEST = 400  # days, the longest lifetime of a certificate (398 by the CA/Browser Forum's rules): how far back the last reports are looked for
 UNITS = {"m": 60, "h": 3600, "d": DAY, "w": 7 * DAY}  # seconds
 STATES = {  # the columns of the board, the worst first
     "overdue": "Overdue",
@@ -62,9 +62,15 @@ HOOKS = "/etc/letsencrypt/renewal-hooks/deploy"
 REMEDIES = (  # (what a server says to a query, status first; what to do about it): the first that fits. InfluxDB 1.8, 1.12, 2.9
     (r"orgID or org|organization name", "set INFLUXDB_ORG to the organization's name"),
     (r"^401", "set INFLUXDB_TOKEN to a token that may read {bucket}, or to user:password on 1.x"),
-    (r"flux-enabled|[Ff]lux query service disabled", "set flux-enabled = true in [http] of InfluxDB's configuration"),
+    (
+        r"flux-enabled|[Ff]lux query service disabled",
+        "set flux-enabled = true in [http] of InfluxDB's configuration",
+    ),
     (r"unsupported path", "this is VictoriaMetrics: give --source prometheus"),
-    (r"^403|requires READ", "give the token, or the user, in INFLUXDB_TOKEN the right to read {bucket}"),
+    (
+        r"^403|requires READ",
+        "give the token, or the user, in INFLUXDB_TOKEN the right to read {bucket}",
+    ),
     (r"^3", "a redirect: set INFLUXDB_URL to InfluxDB itself"),
     (r"^2", "it is something else than InfluxDB: correct INFLUXDB_URL"),
     (r"retention policy", "correct what stands behind the slash in INFLUXDB_BUCKET"),
@@ -105,12 +111,22 @@ def flux_text(value: str) -> str:
 
 def query_of(name: str, settings: hook.Settings, **parameters: str) -> str:
     """A query of flux/ with its parameters: bucket and measurement as set, others as given, in Flux."""
-    values = {"bucket": flux_text(settings.bucket), "measurement": flux_text(settings.measurement), **parameters}
+    values = {
+        "bucket": flux_text(settings.bucket),
+        "measurement": flux_text(settings.measurement),
+        **parameters,
+    }
     try:
         text = (FLUX / f"{name}.flux").read_text(encoding="utf-8")
     except OSError as error:
-        raise BoardError(f"{FLUX}: {error.strerror}: copy the folder flux/ to where board/ is") from None
-    return re.sub(r"(?m)^(\w+) = .*$", lambda line: f"{line[1]} = {values[line[1]]}" if line[1] in values else line[0], text)
+        raise BoardError(
+            f"{FLUX}: {error.strerror}: copy the folder flux/ to where board/ is"
+        ) from None
+    return re.sub(
+        r"(?m)^(\w+) = .*$",
+        lambda line: f"{line[1]} = {values[line[1]]}" if line[1] in values else line[0],
+        text,
+    )
 
 
 def rows_of(text: str) -> Iterator[Row]:
@@ -134,12 +150,19 @@ def judged(settings: hook.Settings, said: str, remedies: Sequence[tuple[str, str
     """What an answer that is no result means, and what to do about it."""
     for secret in filter(None, (settings.token, *settings.token.split(":", 1))):
         said = said.replace(secret, "***")
-    remedy = next(text for sign, text in remedies if re.search(sign, said)).format(bucket=settings.bucket)
+    remedy = next(text for sign, text in remedies if re.search(sign, said)).format(
+        bucket=settings.bucket
+    )
     return BoardError(f"{settings.url} answered {hook.shortened(said)}: {remedy}")
 
 
 def ask(
-    settings: hook.Settings, path: str, kind: tuple[str, ...], read: Callable[[str], Any], remedies: Sequence[tuple[str, str]], **sent: Any
+    settings: hook.Settings,
+    path: str,
+    kind: tuple[str, ...],
+    read: Callable[[str], Any],
+    remedies: Sequence[tuple[str, str]],
+    **sent: Any,
 ) -> Any:
     """What is read in an answer of that kind; BoardError where there is none, or no good one: `read` may return one, too."""
     requests = hook.load_requests()
@@ -149,9 +172,13 @@ def ask(
         try:
             answer = requests.post(settings.url + path, **sent)
             text = answer.content.decode("utf-8", "replace")
-            if answer.status_code != 200 or not answer.headers.get("Content-Type", "").startswith(kind):
+            if answer.status_code != 200 or not answer.headers.get("Content-Type", "").startswith(
+                kind
+            ):
                 with contextlib.suppress(ValueError, AttributeError):
-                    text = str(json.loads(text).get("message") or json.loads(text).get("error") or text)
+                    text = str(
+                        json.loads(text).get("message") or json.loads(text).get("error") or text
+                    )
                 return judged(settings, f"{answer.status_code} {text}", remedies)
             return read(text)
         except (requests.RequestException, OSError, ValueError, csv.Error) as error:
@@ -160,7 +187,9 @@ def ask(
                 remedy = "set REQUESTS_CA_BUNDLE to the file with your CA's certificate, or correct INFLUXDB_URL"
             return BoardError(f"cannot reach {settings.url}: {hook.root_cause(error)}: {remedy}")
 
-    late = BoardError(f"no answer from {settings.url} for {settings.timeout:g} s: raise INFLUXDB_TIMEOUT, or look at the server's log")
+    late = BoardError(
+        f"no answer from {settings.url} for {settings.timeout:g} s: raise INFLUXDB_TIMEOUT, or look at the server's log"
+    )
     found = hook.in_time(settings.timeout, work, late)
     if isinstance(found, BoardError):
         raise found
@@ -191,26 +220,41 @@ class InfluxDB:
 
     def rows(self, name: str, **parameters: float) -> list[Row]:
         """The rows of the query."""
-        values = {key: f"-{value:.0f}s" if key == "since" else str(value) for key, value in parameters.items()}
+        values = {
+            key: f"-{value:.0f}s" if key == "since" else str(value)
+            for key, value in parameters.items()
+        }
         return self.ask(query_of(name, self.given, **values))
 
     def fields(self) -> list[str]:
         """By a query of its own."""
         flux = f"from(bucket: {flux_text(self.given.bucket)}) |> range(start: -{LONGEST}d)"
         flux += f' |> filter(fn: (r) => r._measurement == {flux_text(self.given.measurement)}) |> last() |> keep(columns: ["_field"])'
-        return sorted({row["_value"] for row in self.ask(flux + ' |> group() |> distinct(column: "_field")')})
+        return sorted(
+            {row["_value"] for row in self.ask(flux + ' |> group() |> distinct(column: "_field")')}
+        )
 
     def ask(self, flux: str) -> list[Row]:
         """The rows of any query."""
 
         def read(text: str) -> list[Row] | BoardError:
             rows = list(rows_of(text))
-            if failed := next((row["error"] for row in rows if "error" in row), ""):  # a query may fail when its answer has begun
+            if failed := next(
+                (row["error"] for row in rows if "error" in row), ""
+            ):  # a query may fail when its answer has begun
                 return judged(self.given, failed, REMEDIES)
             return rows
 
         wanted = {"type": "flux", "query": flux, "dialect": {"header": True, "annotations": []}}
-        found: list[Row] = ask(self.given, "/api/v2/query", ("text/csv",), read, REMEDIES, json=wanted, params={"org": self.given.org})
+        found: list[Row] = ask(
+            self.given,
+            "/api/v2/query",
+            ("text/csv",),
+            read,
+            REMEDIES,
+            json=wanted,
+            params={"org": self.given.org},
+        )
         return found
 
 
@@ -227,18 +271,34 @@ def prometheus(given: hook.Settings) -> Source:
         def data(text: str) -> Any:
             try:
                 answer = json.loads(text, object_hook=steers_nothing)
-                if answer.get("isPartial"):  # rather the old page than one without some certificates
-                    return judged(given, "503 isPartial: a vmstorage is away, and what it holds is missing", PROMETHEUS_REMEDIES)
+                if answer.get(
+                    "isPartial"
+                ):  # rather the old page than one without some certificates
+                    return judged(
+                        given,
+                        "503 isPartial: a vmstorage is away, and what it holds is missing",
+                        PROMETHEUS_REMEDIES,
+                    )
                 return read(answer["data"])
             except (ValueError, KeyError, TypeError, AttributeError):
                 return judged(given, f"200 {text}", PROMETHEUS_REMEDIES)
 
-        return ask(given, f"/api/v1/{path}", ("application/json", "application/stream+json"), data, PROMETHEUS_REMEDIES, data=sent)
+        return ask(
+            given,
+            f"/api/v1/{path}",
+            ("application/json", "application/stream+json"),
+            data,
+            PROMETHEUS_REMEDIES,
+            data=sent,
+        )
 
     return Prometheus(get, given.measurement, given.url)
 
 
-SOURCES: dict[str, Callable[[hook.Settings], Source]] = {"influxdb": InfluxDB, "prometheus": prometheus}
+SOURCES: dict[str, Callable[[hook.Settings], Source]] = {
+    "influxdb": InfluxDB,
+    "prometheus": prometheus,
+}
 
 
 # ---- What the answers say --------------------------------------------------------------------------------------------
@@ -322,7 +382,9 @@ class Fleet:
 
 def seconds(text: str) -> int:
     """A time in InfluxDB's answer as Unix seconds."""
-    return int(datetime.strptime(text[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc).timestamp())
+    return int(
+        datetime.strptime(text[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc).timestamp()
+    )
 
 
 def words(text: str) -> list[str]:
@@ -350,7 +412,9 @@ def read_fleet(source: Source, since: int, limits: Thresholds) -> Fleet:
     certificates = rows("overdue")
     if not certificates:
         look_closer(source)
-    history = renewals_of(rows("history", since=since + (1 + LONGEST) * DAY), now - since)  # with the predecessors of the first
+    history = renewals_of(
+        rows("history", since=since + (1 + LONGEST) * DAY), now - since
+    )  # with the predecessors of the first
     cards = {(row["host"], row["lineage"]): card_of(row, limits, now) for row in certificates}
     for renewal in history:
         if card := cards.get((renewal.host, renewal.lineage)):
@@ -368,7 +432,10 @@ def read_fleet(source: Source, since: int, limits: Thresholds) -> Fleet:
     for card in cards.values():
         card.to_try = to_try(card)
     order = list(STATES)
-    ordered = sorted(cards.values(), key=lambda card: (order.index(card.state), card.due, card.host, card.lineage))
+    ordered = sorted(
+        cards.values(),
+        key=lambda card: (order.index(card.state), card.due, card.host, card.lineage),
+    )
     return Fleet(now, now - since, ordered, hosts, history, dry_runs, source.lacks)
 
 
@@ -377,9 +444,13 @@ def look_closer(source: Source) -> None:
     found = source.fields()
     if found == ["renewed_count"]:
         remedy = f"put certbot_renewal_report.py into {HOOKS} on the hosts, and run it there with --check"
-        raise BoardError(f"{source.place} holds only renewals, as the published hook wrote them, and no state: {remedy}")
+        raise BoardError(
+            f"{source.place} holds only renewals, as the published hook wrote them, and no state: {remedy}"
+        )
     if found and not {"renewal_due", "certificates", "dry_run_failed"}.intersection(found):
-        raise BoardError(f"{source.place} holds other things ({hook.shortened(' '.join(found[:5]))}): correct {source.settings}")
+        raise BoardError(
+            f"{source.place} holds other things ({hook.shortened(' '.join(found[:5]))}): correct {source.settings}"
+        )
 
 
 def card_of(row: Row, limits: Thresholds, now: int) -> Card:
@@ -391,39 +462,99 @@ def card_of(row: Row, limits: Thresholds, now: int) -> Card:
     late = float(row["days_overdue"]) >= limits.crit or days_left < 0
     days_overdue = (now - due) / DAY  # now, not at the last report
     state = "overdue" if late else "due" if days_overdue >= 0 else "renewed"
-    return Card(row["host"], row["lineage"], state, [], 0, due, seconds(row["expiry"]), days_overdue, days_left)
+    return Card(
+        row["host"],
+        row["lineage"],
+        state,
+        [],
+        0,
+        due,
+        seconds(row["expiry"]),
+        days_overdue,
+        days_left,
+    )
 
 
-def hosts_of(silent: Sequence[Row], runs: Sequence[Row], cards: dict[tuple[str, str], Card], limits: Thresholds) -> list[Host]:
+def hosts_of(
+    silent: Sequence[Row],
+    runs: Sequence[Row],
+    cards: dict[tuple[str, str], Card],
+    limits: Thresholds,
+) -> list[Host]:
     """The hosts that are silent, then those whose last run failed; a certificate that the run names is failing."""
     found = []
     for row in sorted(silent, key=lambda row: -float(row["days_silent"])):
         if float(row["days_silent"]) >= limits.silence:
             says = f"no report of certbot for {float(row['days_silent']):.1f} days, last of {some(row['lineages'])}"
             says += (
-                ". Most hosts were away until lately, or the server was: no alert tells of it by itself" if row["deaf"] == "true" else ""
+                ". Most hosts were away until lately, or the server was: no alert tells of it by itself"
+                if row["deaf"] == "true"
+                else ""
             )
             check = f"{HOOKS}/certbot_renewal_report.py --all"
-            gone = shlex.join([f"{HOOKS}/certbot_renewal_report.py", "--host", row["host"], "--retire", *words(row["lineages"])])
-            tries = [f"{check}  # on that host: does the report arrive?", f"{gone}  # on any host, if this one is gone for good"]
+            gone = shlex.join(
+                [
+                    f"{HOOKS}/certbot_renewal_report.py",
+                    "--host",
+                    row["host"],
+                    "--retire",
+                    *words(row["lineages"]),
+                ]
+            )
+            tries = [
+                f"{check}  # on that host: does the report arrive?",
+                f"{gone}  # on any host, if this one is gone for good",
+            ]
             kind = "unheard" if row["deaf"] == "true" else "silent"
-            found.append(Host(row["host"], kind, says, seconds(row["last"]), [] if row["host"] == "(most hosts)" else tries))
+            found.append(
+                Host(
+                    row["host"],
+                    kind,
+                    says,
+                    seconds(row["last"]),
+                    [] if row["host"] == "(most hosts)" else tries,
+                )
+            )
     silent_hosts = {host.host for host in found}
     for card in cards.values():
         if card.host in silent_hosts and card.state == "due" and card.days_overdue >= limits.crit:
             card.mark("nobody knows whether it was renewed: its host is silent")
     for row in sorted(runs, key=lambda row: row["host"]):
         if row["failing"] == "true":
-            parts = [f"not renewed: {some(row['failed']) or row['failed_count']}"] if row["failed"] != "none" else []
-            parts += [f"unreadable: {some(row['unreadable']) or row['unreadable_count']}"] if row["unreadable"] != "none" else []
+            parts = (
+                [f"not renewed: {some(row['failed']) or row['failed_count']}"]
+                if row["failed"] != "none"
+                else []
+            )
+            parts += (
+                [f"unreadable: {some(row['unreadable']) or row['unreadable_count']}"]
+                if row["unreadable"] != "none"
+                else []
+            )
             parts += [f"exit status {row['exit_status']}"] if int(row["exit_status"]) > 0 else []
-            tries = ["certbot renew --dry-run  # its log is /var/log/letsencrypt/letsencrypt.log", "certbot certificates"]
-            found.append(Host(row["host"], "failing", f"certbot fails, {', '.join(parts)}", seconds(row["run"]), tries))
-            for what, problem in (("failed", "certbot could not renew it in its last run"), ("unreadable", "it cannot be read")):
+            tries = [
+                "certbot renew --dry-run  # its log is /var/log/letsencrypt/letsencrypt.log",
+                "certbot certificates",
+            ]
+            found.append(
+                Host(
+                    row["host"],
+                    "failing",
+                    f"certbot fails, {', '.join(parts)}",
+                    seconds(row["run"]),
+                    tries,
+                )
+            )
+            for what, problem in (
+                ("failed", "certbot could not renew it in its last run"),
+                ("unreadable", "it cannot be read"),
+            ):
                 for lineage in words(row[what]):
                     if lineage == "...":  # there were more than a field can hold
                         continue
-                    card = cards.setdefault((row["host"], lineage), Card(row["host"], lineage, "failing"))
+                    card = cards.setdefault(
+                        (row["host"], lineage), Card(row["host"], lineage, "failing")
+                    )
                     card.mark(problem)
     return found
 
@@ -434,21 +565,39 @@ def note_failures(cards: dict[tuple[str, str], Card], failures: Sequence[Row]) -
         for lineage in (together := words(row["failed"]) + words(row["unreadable"])):
             card = cards.get((row["host"], lineage))
             if card and not card.last_failure:
-                card.last_failure, card.failed_with = seconds(row["time"]), [name for name in together if name != lineage]
+                card.last_failure, card.failed_with = (
+                    seconds(row["time"]),
+                    [name for name in together if name != lineage],
+                )
 
 
-def note_delivery(cards: dict[tuple[str, str], Card], targets: Sequence[Row], served: Sequence[Row], limits: Thresholds) -> None:
+def note_delivery(
+    cards: dict[tuple[str, str], Card],
+    targets: Sequence[Row],
+    served: Sequence[Row],
+    limits: Thresholds,
+) -> None:
     """What was not delivered, or is not served, for longer than it may take."""
     late = []
     for row in targets:
         if float(row["days_missing"]) >= limits.grace:
             why = "" if row["deploy_error"] == "none" else f": {row['deploy_error']}"
             has = "it never got one" if row["never"] == "true" else f"what it has {expires(row)}"
-            late.append((row, f"not delivered to {row['target']} for {float(row['days_missing']):.1f} days, {has}{why}"))
+            late.append(
+                (
+                    row,
+                    f"not delivered to {row['target']} for {float(row['days_missing']):.1f} days, {has}{why}",
+                )
+            )
     for row in served:
         if float(row["days_unserved"]) >= limits.grace:
             names = some(row["not_served"])
-            late.append((row, f"another certificate is served{names and ' for ' + names}, which {expires(row)}"))
+            late.append(
+                (
+                    row,
+                    f"another certificate is served{names and ' for ' + names}, which {expires(row)}",
+                )
+            )
     for row, problem in late:
         if card := cards.get((row["host"], row["lineage"])):
             card.mark(problem)
@@ -465,19 +614,28 @@ def note_dry_runs(cards: dict[tuple[str, str], Card], rows: Sequence[Row]) -> li
     told = []
     for host, (when, of) in last.items():
         failed = " ".join(row["lineage"] for row in of if row["failed"] == "1")
-        tried, result = f"{len(of)} certificate{'s' if len(of) > 1 else ''}", f"failed: {failed}" if failed else "none failed"
+        tried, result = (
+            f"{len(of)} certificate{'s' if len(of) > 1 else ''}",
+            f"failed: {failed}" if failed else "none failed",
+        )
         told.append(f"{host}: dry run of {utc(seconds(when))}, {tried}, {result}")
     return told
 
 
 def expires(row: Row) -> str:
     """When the certificate ends that is there instead of the renewed one, in words."""
-    return f"{'expired' if float(row['days_left']) < 0 else 'expires'} {utc(seconds(row['expiry']))}"
+    return (
+        f"{'expired' if float(row['days_left']) < 0 else 'expires'} {utc(seconds(row['expiry']))}"
+    )
 
 
 def some(names: str) -> str:
     """The first few of many names."""
-    return names if len(names.split()) <= 8 else " ".join(names.split()[:6]) + f" and {len(names.split()) - 6} more"
+    return (
+        names
+        if len(names.split()) <= 8
+        else " ".join(names.split()[:6]) + f" and {len(names.split()) - 6} more"
+    )
 
 
 def to_try(card: Card) -> list[str]:
@@ -489,10 +647,26 @@ def to_try(card: Card) -> list[str]:
             "systemctl list-timers | grep certbot  # or the cron job: is certbot started?",
             f"{HOOKS}/certbot_renewal_report.py --check  # was it renewed, and only the report lost?",
         ]
-    tries = [f"certbot renew --cert-name {name} --dry-run"] if any("certbot" in problem for problem in card.problems) else []
-    tries += ["certbot certificates"] if any("cannot be read" in problem for problem in card.problems) else []
-    tries += [f"{HOOKS}/certbot_renewal_deploy.py --check"] if any("not delivered" in problem for problem in card.problems) else []
-    tries += [f"{HOOKS}/certbot_renewal_report.py --check"] if any("is served" in problem for problem in card.problems) else []
+    tries = (
+        [f"certbot renew --cert-name {name} --dry-run"]
+        if any("certbot" in problem for problem in card.problems)
+        else []
+    )
+    tries += (
+        ["certbot certificates"]
+        if any("cannot be read" in problem for problem in card.problems)
+        else []
+    )
+    tries += (
+        [f"{HOOKS}/certbot_renewal_deliver.py --check"]
+        if any("not delivered" in problem for problem in card.problems)
+        else []
+    )
+    tries += (
+        [f"{HOOKS}/certbot_renewal_report.py --check"]
+        if any("is served" in problem for problem in card.problems)
+        else []
+    )
     return tries
 
 
@@ -514,8 +688,14 @@ def csv_rows(renewals: Sequence[Renewal]) -> list[list[str]]:
     """The history, the newest first. A cell that a spreadsheet would take for a formula begins with an apostrophe."""
     rows = []
     for it in renewals:
-        lifetime, late = ("" if number is None else f"{round(number, 2) + 0:.2f}" for number in (it.lifetime_days, it.days_late))
-        texts = [re.sub(r"^(?=[=+\-@\t\r])", "'", text) for text in (it.host, it.lineage, " ".join(it.names))]
+        lifetime, late = (
+            "" if number is None else f"{round(number, 2) + 0:.2f}"
+            for number in (it.lifetime_days, it.days_late)
+        )
+        texts = [
+            re.sub(r"^(?=[=+\-@\t\r])", "'", text)
+            for text in (it.host, it.lineage, " ".join(it.names))
+        ]
         rows.append([iso(it.time), *texts, lifetime, iso(it.next_due), late])
     return rows
 
@@ -529,10 +709,21 @@ def csv_text(renewals: Sequence[Renewal]) -> str:
 
 def json_text(fleet: Fleet) -> str:
     """Everything as JSON; the moments are Unix seconds."""
-    cards = [{**asdict(card), "renewals": [renewal.time for renewal in card.renewals]} for card in fleet.cards]
-    whole = {"made": fleet.made, "since": fleet.since, "counts": fleet.counts, "certificates": cards}
+    cards = [
+        {**asdict(card), "renewals": [renewal.time for renewal in card.renewals]}
+        for card in fleet.cards
+    ]
+    whole = {
+        "made": fleet.made,
+        "since": fleet.since,
+        "counts": fleet.counts,
+        "certificates": cards,
+    }
     whole["lacks"] = fleet.lacks
-    whole["hosts"], whole["renewals"] = [asdict(host) for host in fleet.hosts], [asdict(renewal) for renewal in fleet.renewals]
+    whole["hosts"], whole["renewals"] = (
+        [asdict(host) for host in fleet.hosts],
+        [asdict(renewal) for renewal in fleet.renewals],
+    )
     return json.dumps(whole, indent=1) + "\n"
 
 
@@ -542,21 +733,44 @@ def print_table(fleet: Fleet, out: TextIO) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(file=out, width=None if out.isatty() else 160, highlight=False, markup=False, soft_wrap=True)
+    console = Console(
+        file=out, width=None if out.isatty() else 160, highlight=False, markup=False, soft_wrap=True
+    )
     colours = {"overdue": "bold red", "failing": "red", "due": "yellow", "ended": "dim"}
-    table = Table("state", "certificate", "host", "age", "due", "expires", box=None, header_style="bold", pad_edge=False)
+    table = Table(
+        "state",
+        "certificate",
+        "host",
+        "age",
+        "due",
+        "expires",
+        box=None,
+        header_style="bold",
+        pad_edge=False,
+    )
     for column in table.columns[1:3]:
         column.overflow = "fold"
     for card in fleet.cards:
         age = f"{(fleet.made - card.not_before) // DAY} d" if card.not_before else ""
-        cells = [card.state, card.lineage, card.host, age, utc(card.due)[:10], utc(card.expiry)[:10]]
+        cells = [
+            card.state,
+            card.lineage,
+            card.host,
+            age,
+            utc(card.due)[:10],
+            utc(card.expiry)[:10],
+        ]
         table.add_row(*map(Text, cells), style=colours.get(card.state))
     console.print(table, soft_wrap=False)
     for host in fleet.hosts:
         console.print(Text(f"{host.host}: {host.says}", "red"))
     for card in fleet.cards:
         if said := notes(card):
-            console.print(Text(f"{card.lineage} on {card.host}: {'; '.join(said)}", colours.get(card.state, "")))
+            console.print(
+                Text(
+                    f"{card.lineage} on {card.host}: {'; '.join(said)}", colours.get(card.state, "")
+                )
+            )
     for line in fleet.dry_runs:
         console.print(Text(line))
     if fleet.lacks:
@@ -569,7 +783,11 @@ def notes(card: Card) -> list[str]:
     found = [f"overdue by {card.days_overdue:.1f} days"] if card.state == "overdue" else []
     found += ["expired"] if card.state != "ended" and card.days_left < 0 else []
     found += card.problems
-    found += [f"dry run of {utc(card.dry_run)} failed: {card.dry_run_error}"] if card.dry_run_error not in ("", "none") else []
+    found += (
+        [f"dry run of {utc(card.dry_run)} failed: {card.dry_run_error}"]
+        if card.dry_run_error not in ("", "none")
+        else []
+    )
     return found
 
 
@@ -608,7 +826,11 @@ def chart_of(fleet: Fleet, days: int = 90) -> Chart:
             of_host[renewal.host] += 1
     ranked = sorted(of_host, key=lambda host: (-of_host[host], host))
     colour_of = {host: min(place, COLOURS - 1) for place, host in enumerate(ranked)}
-    hosts = ranked if len(ranked) <= COLOURS else [*ranked[: COLOURS - 1], f"{len(ranked) - COLOURS + 1} other hosts"]
+    hosts = (
+        ranked
+        if len(ranked) <= COLOURS
+        else [*ranked[: COLOURS - 1], f"{len(ranked) - COLOURS + 1} other hosts"]
+    )
     most = max((sum(day.values()) for day in counts.values()), default=0)
     bars = []
     for day in range(first, last + 1):
@@ -628,11 +850,20 @@ def page(fleet: Fleet, source: Source, measurement: str, max_age: int, limits: T
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(utc=utc, iso=iso)
-    style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("board.css", "board.js"))
-    hashes = ["'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'" for text in (style, script)]
+    style, script = (
+        (HERE / name).read_text(encoding="utf-8") for name in ("board.css", "board.js")
+    )
+    hashes = [
+        "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
+        for text in (style, script)
+    ]
     columns = {state: [card for card in fleet.cards if card.state == state] for state in STATES}
     return environment.get_template("board.html").render(
         fleet=fleet,
@@ -660,7 +891,9 @@ def write_whole(path: Path, text: str) -> None:
         if path.exists() and not path.is_file():
             raise BoardError(f"{path}: not a file: give --html the name of one")
         mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f".{path.name[:200]}.", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name[:200]}.", delete=False
+        ) as file:
             try:
                 file.write(text)
                 file.flush()
@@ -670,7 +903,9 @@ def write_whole(path: Path, text: str) -> None:
                 Path(file.name).unlink()
                 raise
     except OSError as error:
-        raise BoardError(f"{path}: {error.strerror}: give --html a file that can be written") from None
+        raise BoardError(
+            f"{path}: {error.strerror}: give --html a file that can be written"
+        ) from None
 
 
 def holds_certificates(path: Path) -> bool:
@@ -700,23 +935,54 @@ def command_line() -> argparse.ArgumentParser:
     """What may be given."""
     places = f"The settings are the hook's, INFLUXDB_URL and so on: from {NAME}.env beside this file, else the environment."
     status = "Exit status: 0 well, 1 something is overdue or a host silent, 2 it could not be told, or wrong usage."
-    parser = argparse.ArgumentParser(f"{NAME}.py", description=(__doc__ or "").partition("\n")[0], epilog=f"{places} {status}")
+    parser = argparse.ArgumentParser(
+        f"{NAME}.py", description=(__doc__ or "").partition("\n")[0], epilog=f"{places} {status}"
+    )
     parser.add_argument("--html", metavar="FILE", type=Path, help="write the board into a file")
     text = parser.add_mutually_exclusive_group()
     text.add_argument("--csv", action="store_true", help="print every renewal, for an auditor")
     text.add_argument("--json", action="store_true", help="print everything")
-    parser.add_argument("--since", metavar="SPAN", type=span, default="400d", help="how far back renewals go: 400d, 12h (default 400d)")
-    parser.add_argument("--max-age", metavar="SPAN", type=span, default="1h", help="after which the page says that it is old (default 1h)")
-    for name, meaning in (("crit", "after certbot should have renewed: overdue"), ("silence", "without a run report: silent")):
+    parser.add_argument(
+        "--since",
+        metavar="SPAN",
+        type=span,
+        default="400d",
+        help="how far back renewals go: 400d, 12h (default 400d)",
+    )
+    parser.add_argument(
+        "--max-age",
+        metavar="SPAN",
+        type=span,
+        default="1h",
+        help="after which the page says that it is old (default 1h)",
+    )
+    for name, meaning in (
+        ("crit", "after certbot should have renewed: overdue"),
+        ("silence", "without a run report: silent"),
+    ):
         parser.add_argument(
-            f"--{name}", metavar="DAYS", type=days, default=getattr(Thresholds, name), help=f"days {meaning}, as in the alert"
+            f"--{name}",
+            metavar="DAYS",
+            type=days,
+            default=getattr(Thresholds, name),
+            help=f"days {meaning}, as in the alert",
         )
     parser.add_argument(
-        "--grace", metavar="DAYS", type=days, default=Thresholds.grace, help="days for a renewal to be delivered and served"
+        "--grace",
+        metavar="DAYS",
+        type=days,
+        default=Thresholds.grace,
+        help="days for a renewal to be delivered and served",
     )
     about = "what INFLUXDB_URL is: influxdb, or VictoriaMetrics and whatever else answers as Prometheus does (default influxdb)"
     parser.add_argument("--source", choices=SOURCES, default="influxdb", help=about)
-    parser.add_argument("--env", metavar="FILE", type=Path, default=HERE / f"{NAME}.env", help="a file with the settings")
+    parser.add_argument(
+        "--env",
+        metavar="FILE",
+        type=Path,
+        default=HERE / f"{NAME}.env",
+        help="a file with the settings",
+    )
     parser.add_argument("--version", action="version", version=f"{NAME} {hook.__version__}")
     return parser
 
@@ -739,9 +1005,13 @@ def main(arguments: Sequence[str], environ: hook.Environ, out: TextIO) -> int:
             fleet = read_fleet(source, given.since, limits)
         except (KeyError, ValueError, OverflowError) as error:
             remedy = "correct INFLUXDB_URL, INFLUXDB_BUCKET or MEASUREMENT"
-            raise BoardError(f"{settings.url} answers what the queries of flux/ never do ({error}): {remedy}") from None
+            raise BoardError(
+                f"{settings.url} answers what the queries of flux/ never do ({error}): {remedy}"
+            ) from None
         if given.html and (fleet.cards or not holds_certificates(given.html)):
-            write_whole(given.html, page(fleet, source, settings.measurement, given.max_age, limits))
+            write_whole(
+                given.html, page(fleet, source, settings.measurement, given.max_age, limits)
+            )
         if not fleet.cards:
             remedy = f"on each host run {HOOKS}/certbot_renewal_report.py --check, or correct {source.settings}"
             raise BoardError(f"no certificate is known yet in {source.place}: {remedy}")
@@ -751,8 +1021,12 @@ def main(arguments: Sequence[str], environ: hook.Environ, out: TextIO) -> int:
             print_table(fleet, out)
         out.flush()
     except ModuleNotFoundError as error:
-        return fail(f"no {error.name} for {sys.executable}: apt-get install python3-{error.name}, or pip install {error.name}")
-    except BrokenPipeError:  # who reads has seen enough; nothing more goes there when the interpreter ends
+        return fail(
+            f"no {error.name} for {sys.executable}: apt-get install python3-{error.name}, or pip install {error.name}"
+        )
+    except (
+        BrokenPipeError
+    ):  # who reads has seen enough; nothing more goes there when the interpreter ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
     except (BoardError, hook.ReportError, OSError) as error:
         return fail(f"stdout: {error.strerror}" if isinstance(error, OSError) else str(error))

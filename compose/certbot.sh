@@ -6,7 +6,7 @@ etc=/etc/letsencrypt
 trap 'exit 0' TERM
 while :; do
     # What another such container has renewed in the meantime.
-    [ "$1" != restore ] || "$etc/renewal-hooks/deploy/certbot_renewal_deploy.py" restore
+    [ "$1" != restore ] || "$etc/renewal-hooks/deploy/certbot_renewal_deliver.py" restore
     if [ -e "$etc/renewal/${DOMAINS%%,*}.conf" ]; then
         certbot -q renew
         status=$? pause=43200
@@ -14,7 +14,7 @@ while :; do
         certbot certonly -n --standalone --http-01-port 80 --agree-tos -m "$EMAIL" -d "$DOMAINS"
         status=$? pause=1200 # again soon: Let's Encrypt allows five failures an hour
     fi
-    "$etc/renewal-hooks/deploy/certbot_renewal_deploy.py" --all # before the report, which tells how it went
+    "$etc/renewal-hooks/deploy/certbot_renewal_deliver.py" --all # before the report, which tells how it went
     EXIT_STATUS=$status "$etc/renewal-hooks/deploy/certbot_renewal_report.py" --all --patience 24 &
     touch /tmp/ran # for the health check
     sleep $pause &

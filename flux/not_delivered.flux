@@ -1,4 +1,4 @@
-// Every certificate and every target of certbot_renewal_deploy.py that it goes to, and for how many days the target has lacked the
+// Every certificate and every target of certbot_renewal_deliver.py that it goes to, and for how many days the target has lacked the
 // renewed one: one row each, at the time of the query.
 // The alert certificate_not_delivered runs exactly this.
 //

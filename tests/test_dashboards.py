@@ -21,32 +21,32 @@ from typing import Any
 import requests
 import yaml
 
-import make_dashboards
-import start_prometheus
-import start_servers
-from conftest import require
-from make_dashboards import ALERTS
-from put_queries import ROOT
-from start_certbot import DAY
-from start_prometheus import Prometheus, VictoriaMetrics
-from start_servers import InfluxDB, wait_for
-from test_delivery_alerts import delivery, served
-from test_flux import Rows
-from test_kapacitor import run_point, state, write
+from support.points import delivery, run_point, served, state, write
+from support.queries import Rows
+from support.servers import require_program
+from tools import ROOT
+from tools.generate import dashboards
+from tools.generate.dashboards import ALERTS
+from tools.servers.influxdb import InfluxDB, start_influxdb
+from tools.servers.lineages import DAY
+from tools.servers.processes import free_port, wait_for
+from tools.servers.prometheus import Prometheus, VictoriaMetrics, copy_database, start_prometheus
 
 FOLDER = ROOT / "dashboards"
 CHRONOGRAF: dict[str, Any] = json.loads((FOLDER / "chronograf.json").read_text())
 GRAFANA: dict[str, Any] = json.loads((FOLDER / "grafana.json").read_text())
 PROMETHEUS: dict[str, Any] = json.loads((FOLDER / "grafana-prometheus.json").read_text())
-RULES: list[dict[str, Any]] = yaml.safe_load((FOLDER / "grafana-alerts.yaml").read_text())["groups"][0]["rules"]
+RULES: list[dict[str, Any]] = yaml.safe_load((FOLDER / "grafana-alerts.yaml").read_text())[
+    "groups"
+][0]["rules"]
 TEMPLATE = (FOLDER / "influxdb2.yml").read_text()
 DOCS = (ROOT / "docs" / "dashboards.md").read_text()
 MINUTE = 60
 
 
 def test_each_file_is_made_of_the_queries_as_they_are() -> None:
-    for path, text in make_dashboards.files().items():
-        assert path.read_text() == text, "run: python3 tools/make_dashboards.py"
+    for path, text in dashboards.files().items():
+        assert path.read_text() == text, "run: python3 -m tools.generate.dashboards"
 
 
 # ---- Queries ---------------------------------------------------------------------------------------------------------
@@ -82,7 +82,10 @@ def points(now: int) -> list[str]:
         f"certbot_renewal,domain=all,host=web1,lineage=late renewed_count=1 {now - 3 * DAY}",
         f"certbot_renewal,domain=late.example.com,host=web1 renewed_count=1 {now - 3 * DAY}",
         f"certbot_renewal,domain=old.example.com,host=web1 renewed_count=1 {now - 300 * DAY}",
-        *(f"certbot_renewal,domain=all,host=web1,lineage={name} renewed_count=1 {new}" for name in ("delivered", "served", "elsewhere")),
+        *(
+            f"certbot_renewal,domain=all,host=web1,lineage={name} renewed_count=1 {new}"
+            for name in ("delivered", "served", "elsewhere")
+        ),
         f'certbot_renewal,domain=all,host=web1,lineage=fine dry_run_failed=0i,dry_run_error="none" {now - DAY}',
         f'certbot_renewal,domain=all,host=web1,lineage=late dry_run_failed=1i,dry_run_error="no" {now - 3 * DAY}',
     ]
@@ -102,7 +105,10 @@ TROUBLE = {
     "Not delivered": {"web1/delivered/vault", "web1/delivered/mail", "web1/delivered/web"},
     "Not served": {"web1/elsewhere"},
     "Certificates": {
-        *(f"web1/{name}" for name in ("fine", "late", "later", "tolerable", "delivered", "served", "elsewhere")),
+        *(
+            f"web1/{name}"
+            for name in ("fine", "late", "later", "tolerable", "delivered", "served", "elsewhere")
+        ),
         *("web2/a", "web3/b"),
     },
     "Names": {"web1/late.example.com", "web1/old.example.com"},
@@ -135,7 +141,11 @@ def on(bucket: str, text: str) -> str:
 def interpolated(text: str) -> str:
     """A query with the values of Grafana's variables, as Grafana puts them in."""
     values = {one["name"]: one.get("query", "") for one in GRAFANA["templating"]["list"]}
-    return re.sub(r"\$\{(\w+)\}|\$(\w+)|\[\[(\w+)\]\]", lambda found: values[found[1] or found[2] or found[3]], text)
+    return re.sub(
+        r"\$\{(\w+)\}|\$(\w+)|\[\[(\w+)\]\]",
+        lambda found: values[found[1] or found[2] or found[3]],
+        text,
+    )
 
 
 def fires(rule: dict[str, Any], numbers: dict[str, float]) -> bool:
@@ -150,7 +160,9 @@ def fires(rule: dict[str, Any], numbers: dict[str, float]) -> bool:
     return bool(eval(python.replace("&&", " and ").replace("||", " or ")))
 
 
-def test_every_panel_shows_what_is_wrong_and_every_rule_of_grafana_judges_it(influxdb: InfluxDB) -> None:
+def test_every_panel_shows_what_is_wrong_and_every_rule_of_grafana_judges_it(
+    influxdb: InfluxDB,
+) -> None:
     bucket = fill(influxdb)
     shown: dict[str, Rows] = {}
     for cell, panel in zip(CHRONOGRAF["dashboard"]["cells"], GRAFANA["panels"]):
@@ -173,11 +185,19 @@ def test_every_panel_shows_what_is_wrong_and_every_rule_of_grafana_judges_it(inf
             rows = answers[text] = answers.get(text) or influxdb.query(text)
             for row in rows:
                 # One table, with text and exactly one number, and no time: otherwise Grafana sees no instances, or another one each time.
-                assert set(row) - {"", "result"} == {"table", "value", *(key for key in ("host", "lineage", "target") if key in row)}
+                assert set(row) - {"", "result"} == {
+                    "table",
+                    "value",
+                    *(key for key in ("host", "lineage", "target") if key in row),
+                }
                 assert row["table"] == "0"
                 numbers.setdefault(who(row), {})[one["refId"]] = float(row["value"])
-        assert {name for name, found in numbers.items() if fires(rule, found)} == FIRING[rule["title"]]
-        assert set(numbers) > FIRING[rule["title"]]  # those that are well are there, too: else nothing would ever recover
+        assert {name for name, found in numbers.items() if fires(rule, found)} == FIRING[
+            rule["title"]
+        ]
+        assert (
+            set(numbers) > FIRING[rule["title"]]
+        )  # those that are well are there, too: else nothing would ever recover
 
 
 # ---- The same in PromQL ----------------------------------------------------------------------------------------------
@@ -191,7 +211,9 @@ def seconds_of(text: str) -> float:
 
 def table_of(source: Prometheus, panel: dict[str, Any]) -> Table:
     """What a table shows, as Grafana puts it together: by its labels (and the moment, where it is asked over time) each column."""
-    tidy: dict[str, Any] = next((one["options"] for one in panel.get("transformations", ()) if one["id"] == "organize"), {})
+    tidy: dict[str, Any] = next(
+        (one["options"] for one in panel.get("transformations", ()) if one["id"] == "organize"), {}
+    )
     table: Table = {}
     for target in panel["targets"]:
         text = target["expr"].replace("${measurement}", "certbot_renewal")
@@ -201,12 +223,19 @@ def table_of(source: Prometheus, panel: dict[str, Any]) -> Table:
         else:
             step = seconds_of(target["interval"])
             end = time.time() // step * step
-            found = [(one["metric"], one["values"]) for one in source.query_range(text, end - seconds_of(panel["timeFrom"]), end, step)]
+            found = [
+                (one["metric"], one["values"])
+                for one in source.query_range(text, end - seconds_of(panel["timeFrom"]), end, step)
+            ]
         for labels, samples in found:
             assert "__name__" not in labels
             for at, value in samples:
-                key = tuple(labels[key] for key in ("host", "lineage", "target", "domain") if key in labels)
-                table.setdefault(key if target["instant"] else (*key, str(at)), {})[column] = float(value)
+                key = tuple(
+                    labels[key] for key in ("host", "lineage", "target", "domain") if key in labels
+                )
+                table.setdefault(key if target["instant"] else (*key, str(at)), {})[column] = float(
+                    value
+                )
     return table
 
 
@@ -225,13 +254,22 @@ ONLY_WHERE = {"days_left": "never", "expiry": "never"}  # of what a target never
 
 def assert_same(title: str, table: Table, rows: Rows) -> None:
     """Whether a table in PromQL has the rows of Flux, and in each column the same."""
-    of_flux = {tuple(row[key] for key in ("host", "lineage", "target", "domain") if key in row): row for row in rows}
+    of_flux = {
+        tuple(row[key] for key in ("host", "lineage", "target", "domain") if key in row): row
+        for row in rows
+    }
     assert table.keys() == of_flux.keys(), title
     for key, row in table.items():
         slack = 0.251 if title in NOT_TO_THE_SECOND else 0.001  # days
         for column, value in row.items():
             there = number(of_flux[key][column])
-            assert abs(value - there) <= slack * (DAY * 1000 if value > 1e9 else 1), (title, key, column, value, there)
+            assert abs(value - there) <= slack * (DAY * 1000 if value > 1e9 else 1), (
+                title,
+                key,
+                column,
+                value,
+                there,
+            )
         gone = {column for column, where in ONLY_WHERE.items() if row.get(where)}
         columns = {column for one in table.values() for column in one}
         assert row.keys() == columns - gone, (title, key)
@@ -245,8 +283,8 @@ def test_every_panel_in_promql_shows_the_numbers_of_flux(
     write(influxdb, bucket, *lines)
     for _ in range(2):  # VictoriaMetrics keeps what is reported again, beside the first
         metrics.store(*lines)
-    start_prometheus.copy(metrics, tmp_path)
-    with start_prometheus.prometheus(tmp_path) as prometheus:
+    copy_database(metrics, tmp_path)
+    with start_prometheus(tmp_path) as prometheus:
         for panel, flux in zip(PROMETHEUS["panels"], GRAFANA["panels"]):
             title = panel["title"]
             rows = influxdb.query(on(bucket, interpolated(flux["targets"][0]["query"])))
@@ -255,15 +293,28 @@ def test_every_panel_in_promql_shows_the_numbers_of_flux(
             assert again.keys() == table.keys() and table, title
             for key, row in table.items():
                 for column, value in row.items():
-                    assert abs(again[key][column] - value) <= (5000 if value > 1e9 else 0.001), (title, key, column)
+                    assert abs(again[key][column] - value) <= (5000 if value > 1e9 else 0.001), (
+                        title,
+                        key,
+                        column,
+                    )
             if title == "Renewals per day":
                 days = Counter(
-                    (row["host"], int(number(row["_time"]) / 1000 - 1) // DAY * DAY) for row in rows for _ in range(int(row["_value"]))
+                    (row["host"], int(number(row["_time"]) / 1000 - 1) // DAY * DAY)
+                    for row in rows
+                    for _ in range(int(row["_value"]))
                 )
                 assert {(host, int(at)): row["value"] for (host, at), row in table.items()} == days
             elif title == "Failed runs":
-                halves = {(row["host"], number(row["time"]) // 43_200_000 * 43_200): len(row["failed"].split()) for row in rows}
-                assert {(host, float(at)): row["failed_count"] for (host, at), row in table.items()} == halves
+                halves = {
+                    (row["host"], number(row["time"]) // 43_200_000 * 43_200): len(
+                        row["failed"].split()
+                    )
+                    for row in rows
+                }
+                assert {
+                    (host, float(at)): row["failed_count"] for (host, at), row in table.items()
+                } == halves
             else:
                 assert_same(title, table, rows)
 
@@ -273,39 +324,72 @@ def test_silent_hosts_in_promql_are_those_of_flux_while_most_are_away(
 ) -> None:
     influxdb, metrics, now = server("influxd-1.12"), victoria(), int(time.time())
     bucket, then = influxdb.new_bucket(), now - 3 * DAY
-    panel, flux = (next(one for one in of["panels"] if one["title"] == "Silent hosts") for of in (PROMETHEUS, GRAFANA))
-    everybody, some, most = {f"web{n}": then + n for n in range(5)}, ("web3", "web4"), ("web2", "web3", "web4")
+    panel, flux = (
+        next(one for one in of["panels"] if one["title"] == "Silent hosts")
+        for of in (PROMETHEUS, GRAFANA)
+    )
+    everybody, some, most = (
+        {f"web{n}": then + n for n in range(5)},
+        ("web3", "web4"),
+        ("web2", "web3", "web4"),
+    )
     steps = [dict.fromkeys(who, at) for who in (some, most) for at in (now - 60, now - DAY - 900)]
     for hosts, deaf in zip([everybody, *steps], (1, 1, 1, 1, 0)):
-        lines = [line for host, at in hosts.items() for line in (state("a", now + DAY, host=host, run_at=at, at=at), run_point(host, at))]
+        lines = [
+            line
+            for host, at in hosts.items()
+            for line in (state("a", now + DAY, host=host, run_at=at, at=at), run_point(host, at))
+        ]
         write(influxdb, bucket, *lines)
         metrics.store(*lines)
-        table, rows = table_of(metrics, panel), influxdb.query(on(bucket, interpolated(flux["targets"][0]["query"])))
+        table, rows = (
+            table_of(metrics, panel),
+            influxdb.query(on(bucket, interpolated(flux["targets"][0]["query"]))),
+        )
         assert_same("Silent hosts", table, rows)
         assert ("(most hosts)",) in table or len(table) == 2
         assert table["web0",]["deaf"] == deaf
 
 
 def test_grafana_can_read_its_dashboard_for_prometheus() -> None:
-    assert [one["name"] for one in PROMETHEUS["templating"]["list"]] == ["datasource", "measurement"]
+    assert [one["name"] for one in PROMETHEUS["templating"]["list"]] == [
+        "datasource",
+        "measurement",
+    ]
     assert PROMETHEUS["uid"] != GRAFANA["uid"] and set(PROMETHEUS) == set(GRAFANA)
     for panel, other in zip(PROMETHEUS["panels"], GRAFANA["panels"]):
-        assert [panel[key] for key in ("id", "type", "title", "gridPos")] == [other[key] for key in ("id", "type", "title", "gridPos")]
-        assert panel["description"].startswith(other["description"].partition(" Looks as far back")[0])
+        assert [panel[key] for key in ("id", "type", "title", "gridPos")] == [
+            other[key] for key in ("id", "type", "title", "gridPos")
+        ]
+        assert panel["description"].startswith(
+            other["description"].partition(" Looks as far back")[0]
+        )
         assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
-        assert [target["refId"] for target in panel["targets"]] == list("ABCDE")[: len(panel["targets"])]
+        assert [target["refId"] for target in panel["targets"]] == list("ABCDE")[
+            : len(panel["targets"])
+        ]
         for target in panel["targets"]:
             assert target["datasource"] == panel["datasource"]
-            assert set(re.findall(r"\$\{?(\w+)", target["expr"])) == {"measurement"} and "[[" not in target["expr"]
+            assert (
+                set(re.findall(r"\$\{?(\w+)", target["expr"])) == {"measurement"}
+                and "[[" not in target["expr"]
+            )
             assert target["instant"] != target["range"] and (target["instant"] or panel["timeFrom"])
         if panel["type"] == "table":
             merge, tidy, sort = panel["transformations"]
             shown = {*tidy["options"]["renameByName"].values()}
-            assert len(shown) == len(panel["targets"]) > 1  # of one alone Grafana calls the column otherwise
+            assert (
+                len(shown) == len(panel["targets"]) > 1
+            )  # of one alone Grafana calls the column otherwise
             assert (merge["id"], tidy["id"], sort["id"]) == ("merge", "organize", "sortBy")
             assert {one["field"] for one in sort["options"]["sort"]} <= {*shown, "host", "Time"}
-            assert {one["matcher"]["options"] for one in panel["fieldConfig"]["overrides"]} <= {*shown, "days_left"}
-            assert tidy["options"]["excludeByName"] == ({"Time": True} if panel["targets"][0]["instant"] else {})
+            assert {one["matcher"]["options"] for one in panel["fieldConfig"]["overrides"]} <= {
+                *shown,
+                "days_left",
+            }
+            assert tidy["options"]["excludeByName"] == (
+                {"Time": True} if panel["targets"][0]["instant"] else {}
+            )
 
 
 def documented(name: str, text: str, folder: Path, *arguments: str) -> bytes:
@@ -313,7 +397,9 @@ def documented(name: str, text: str, folder: Path, *arguments: str) -> bytes:
     (line,) = (one for one in re.findall(r"(?m)^python3 -c '(.*)'", DOCS) if f'"{name}"' in one)
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text(text)
-    return subprocess.run([sys.executable, "-c", line, *arguments], cwd=folder, capture_output=True, check=True).stdout
+    return subprocess.run(
+        [sys.executable, "-c", line, *arguments], cwd=folder, capture_output=True, check=True
+    ).stdout
 
 
 def test_the_manual_s_commands_do_what_it_says(tmp_path: Path) -> None:
@@ -321,14 +407,18 @@ def test_the_manual_s_commands_do_what_it_says(tmp_path: Path) -> None:
         ("chronograf.json", CHRONOGRAF["dashboard"]),
         ("grafana.json", {"dashboard": GRAFANA, "overwrite": True}),
     ):
-        assert json.loads(documented(f"dashboards/{name}", (FOLDER / name).read_text(), tmp_path)) == body
+        assert (
+            json.loads(documented(f"dashboards/{name}", (FOLDER / name).read_text(), tmp_path))
+            == body
+        )
     (command,) = re.findall(r"(?m)^sed .*$", DOCS)
     shutil.copytree(FOLDER, tmp_path / "dashboards", dirs_exist_ok=True)
     subprocess.run(command, shell=True, cwd=tmp_path, check=True)
     for path in FOLDER.iterdir():
         before, after = path.read_text(), (tmp_path / "dashboards" / path.name).read_text()
         assert re.findall(r'(?m)bucket = \\?"(.*?)\\?["]', after) == [
-            name.replace("telegraf", "certs") for name in re.findall(r'(?m)bucket = \\?"(.*?)\\?["]', before)
+            name.replace("telegraf", "certs")
+            for name in re.findall(r'(?m)bucket = \\?"(.*?)\\?["]', before)
         ]
         assert (before != after) == (path.name not in ("grafana.json", "grafana-prometheus.json"))
 
@@ -336,7 +426,12 @@ def test_the_manual_s_commands_do_what_it_says(tmp_path: Path) -> None:
 # ---- Chronograf and Grafana: what their sources say of such a file ---------------------------------------------------
 def assert_no_overlap(places: list[tuple[int, int, int, int]], columns: int) -> None:
     """No two panels lie on each other, and none is beyond the edge."""
-    taken = [(x + i, y + j) for x, y, width, height in places for i in range(width) for j in range(height)]
+    taken = [
+        (x + i, y + j)
+        for x, y, width, height in places
+        for i in range(width)
+        for j in range(height)
+    ]
     assert len(taken) == len(set(taken))
     assert all(x < columns for x, _ in taken)
 
@@ -346,11 +441,21 @@ def test_chronograf_can_read_its_file() -> None:
     assert set(CHRONOGRAF) == {"meta", "dashboard"}
     cells = CHRONOGRAF["dashboard"]["cells"]
     for cell in cells:
-        assert [(one["type"], one["source"]) for one in cell["queries"]] == [("flux", "")]  # "": Dynamic Source
+        assert [(one["type"], one["source"]) for one in cell["queries"]] == [
+            ("flux", "")
+        ]  # "": Dynamic Source
         assert set(cell["axes"]) <= {"x", "y", "y2"}
-        assert all(axis["base"] in ("10", "2") and axis["scale"] in ("linear", "log") for axis in cell["axes"].values())
-        assert all(len(color["hex"]) == 7 and isinstance(color["value"], str) for color in cell["colors"])
-        assert all(color["type"] in ("min", "max", "threshold", "text", "background", "scale") for color in cell["colors"])
+        assert all(
+            axis["base"] in ("10", "2") and axis["scale"] in ("linear", "log")
+            for axis in cell["axes"].values()
+        )
+        assert all(
+            len(color["hex"]) == 7 and isinstance(color["value"], str) for color in cell["colors"]
+        )
+        assert all(
+            color["type"] in ("min", "max", "threshold", "text", "background", "scale")
+            for color in cell["colors"]
+        )
         assert cell["noteVisibility"] in ("default", "showWhenNoData")
         assert cell["type"] in ("table", "bar")
     assert len({cell["i"] for cell in cells}) == len(cells)
@@ -359,7 +464,11 @@ def test_chronograf_can_read_its_file() -> None:
 
 def test_grafana_can_read_its_dashboard() -> None:
     panels, names = GRAFANA["panels"], [one["name"] for one in GRAFANA["templating"]["list"]]
-    assert GRAFANA["schemaVersion"] >= 39 and "id" not in GRAFANA and names == ["datasource", "bucket", "measurement"]
+    assert (
+        GRAFANA["schemaVersion"] >= 39
+        and "id" not in GRAFANA
+        and names == ["datasource", "bucket", "measurement"]
+    )
     assert len({panel["id"] for panel in panels}) == len(panels)
     assert_no_overlap([tuple(panel["gridPos"][side] for side in "xywh") for panel in panels], 24)
     for panel in panels:
@@ -367,19 +476,41 @@ def test_grafana_can_read_its_dashboard() -> None:
         assert panel["datasource"] == {"type": "influxdb", "uid": "${datasource}"}
         (target,) = panel["targets"]
         assert target["refId"] == "A" and target["datasource"] == panel["datasource"]
-        assert set(re.findall(r"\$\{?(\w+)", target["query"])) == {"bucket", "measurement"} and "[[" not in target["query"]
+        assert (
+            set(re.findall(r"\$\{?(\w+)", target["query"])) == {"bucket", "measurement"}
+            and "[[" not in target["query"]
+        )
 
 
 def test_grafana_can_read_its_alerts() -> None:
     """As pkg/services/provisioning/alerting/rules_types.go and pkg/services/ngalert check it."""
     text = (FOLDER / "grafana-alerts.yaml").read_text()
     assert text.count("influxdb\n") == 1  # the data source is named in one place
-    assert len({rule["uid"] for rule in RULES}) == len({rule["title"] for rule in RULES}) == len(RULES) == 7
-    keys = {"uid", "title", "condition", "data", "noDataState", "execErrState", "for", "annotations", "labels"}
+    assert (
+        len({rule["uid"] for rule in RULES})
+        == len({rule["title"] for rule in RULES})
+        == len(RULES)
+        == 7
+    )
+    keys = {
+        "uid",
+        "title",
+        "condition",
+        "data",
+        "noDataState",
+        "execErrState",
+        "for",
+        "annotations",
+        "labels",
+    }
     keys.add("missing_series_evals_to_resolve")  # Grafana 12.2; older ones ignore it
     for rule in RULES:
         assert set(rule) == keys and len(rule["uid"]) <= 40 and re.fullmatch(r"\w+", rule["uid"])
-        assert (rule["for"], rule["noDataState"], rule["execErrState"]) == ("0s", "KeepLast", "Error")
+        assert (rule["for"], rule["noDataState"], rule["execErrState"]) == (
+            "0s",
+            "KeepLast",
+            "Error",
+        )
         assert rule["labels"]["severity"] in ("warning", "critical")
         *queries, condition = rule["data"]
         assert condition["refId"] == rule["condition"] and condition["datasourceUid"] == "__expr__"
@@ -440,11 +571,21 @@ class Alerting:
 
     def get(self, path: str, **parameters: str) -> Any:
         """What the API says."""
-        return requests.get(f"{self.influxdb.url}/api/v2/{path}", params=parameters, headers=self.influxdb.headers, timeout=30).json()
+        return requests.get(
+            f"{self.influxdb.url}/api/v2/{path}",
+            params=parameters,
+            headers=self.influxdb.headers,
+            timeout=30,
+        ).json()
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
         """Asks the API for something."""
-        answer = requests.post(f"{self.influxdb.url}/api/v2/{path}", json=body, headers=self.influxdb.headers, timeout=60)
+        answer = requests.post(
+            f"{self.influxdb.url}/api/v2/{path}",
+            json=body,
+            headers=self.influxdb.headers,
+            timeout=60,
+        )
         assert answer.status_code < 300, answer.text
         return answer.json()
 
@@ -457,16 +598,25 @@ class Alerting:
 
     def tasks(self) -> dict[str, str]:
         """The tasks by name, the rules' too."""
-        rules = {one["name"]: one["taskID"] for one in self.get("notificationRules", orgID=self.org)["notificationRules"]}
+        rules = {
+            one["name"]: one["taskID"]
+            for one in self.get("notificationRules", orgID=self.org)["notificationRules"]
+        }
         return {**{one["name"]: one["id"] for one in self.get("tasks")["tasks"]}, **rules}
 
     def run(self, at: int, *names: str) -> None:
         """Runs tasks as of a moment, and waits until they have ended well."""
         tasks = self.tasks()
         moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
-        runs = [f"tasks/{tasks[name]}/runs/{self.post(f'tasks/{tasks[name]}/runs', {'scheduledFor': moment})['id']}" for name in names]
+        runs = [
+            f"tasks/{tasks[name]}/runs/{self.post(f'tasks/{tasks[name]}/runs', {'scheduledFor': moment})['id']}"
+            for name in names
+        ]
         for run in runs:
-            ended = wait_for(lambda: (one := self.get(run)) and one["status"] in ("success", "failed") and one, "the run of a task")  # noqa: B023
+            ended = wait_for(
+                lambda: (one := self.get(run)) and one["status"] in ("success", "failed") and one,
+                "the run of a task",
+            )  # noqa: B023
             assert ended["status"] == "success", ended
 
     def look(self, at: int, *names: str) -> None:
@@ -482,21 +632,30 @@ def offered(number: int) -> str:
 
 def variant(template: str, endpoint: str) -> str:
     """The template with another endpoint."""
-    edited = re.sub(r"(?s)apiVersion: \S+\nkind: NotificationEndpointHTTP\n.*?(?=---\n)", lambda _: endpoint, template)
-    return edited.replace("  endpointName:", '  messageTemplate: "${ r._message }"\n  endpointName:')
+    edited = re.sub(
+        r"(?s)apiVersion: \S+\nkind: NotificationEndpointHTTP\n.*?(?=---\n)",
+        lambda _: endpoint,
+        template,
+    )
+    return edited.replace(
+        "  endpointName:", '  messageTemplate: "${ r._message }"\n  endpointName:'
+    )
 
 
 def test_influxdb_2_tells_each_incident_once_and_its_recovery_once(tmp_path: Path) -> None:
-    require("influxd-2")
-    hook, port = Webhook(), start_servers.free_port()
+    require_program("influxd-2")
+    hook, port = Webhook(), free_port()
     start = int(time.time()) // (15 * MINUTE) * 15 * MINUTE - 8 * 15 * MINUTE
     with webhook(hook) as url, contextlib.ExitStack() as stack:
-        influxdb = stack.enter_context(start_servers.influxdb("influxd-2", tmp_path, port))
+        influxdb = stack.enter_context(start_influxdb("influxd-2", tmp_path, port))
         house, bucket = Alerting(influxdb), influxdb.new_bucket()
         template = on(bucket, TEMPLATE).replace("http://127.0.0.1:9999/certificates", url)
         applied = house.apply(template, tmp_path)
         assert {one["every"] for one in house.get("tasks")["tasks"]} == {"15m0s"}
-        assert house.get("notificationRules", orgID=house.org)["notificationRules"][0]["every"] == "5m0s"
+        assert (
+            house.get("notificationRules", orgID=house.org)["notificationRules"][0]["every"]
+            == "5m0s"
+        )
 
         begin, old = start - 2 * DAY, start - 88 * DAY
         due = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(begin))
@@ -516,7 +675,10 @@ def test_influxdb_2_tells_each_incident_once_and_its_recovery_once(tmp_path: Pat
         house.look(start)
         late = ("late on web1", "late on web2", "ending on web1")
         days = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(start - 3 * DAY))
-        expiry = [time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(at)) for at in (begin + 30 * DAY, old + 90 * DAY, start + DAY)]
+        expiry = [
+            time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(at))
+            for at in (begin + 30 * DAY, old + 90 * DAY, start + DAY)
+        ]
         assert hook.messages() == sorted(
             [
                 *(f"crit: {name}: not renewed, due since {due}, 28.0 days left" for name in late),
@@ -529,10 +691,17 @@ def test_influxdb_2_tells_each_incident_once_and_its_recovery_once(tmp_path: Pat
         )
         # InfluxDB starts anew; and most hosts are not heard, so that one that is silent is neither told of nor well again.
         stack.close()
-        house.influxdb = influxdb = stack.enter_context(start_servers.influxdb("influxd-2", tmp_path, port))
+        house.influxdb = influxdb = stack.enter_context(start_influxdb("influxd-2", tmp_path, port))
         at = start + 6 * MINUTE
         write(influxdb, bucket, state("a", at + DAY, host="web8", run_at=at - 3 * DAY, at=at))
-        write(influxdb, bucket, *(state("a", at + DAY, host=host, run_at=at, at=at) for host in ("web5", "web6", "web7")))
+        write(
+            influxdb,
+            bucket,
+            *(
+                state("a", at + DAY, host=host, run_at=at, at=at)
+                for host in ("web5", "web6", "web7")
+            ),
+        )
         house.look(start + 15 * MINUTE)
         assert hook.messages() == []
 
@@ -540,10 +709,14 @@ def test_influxdb_2_tells_each_incident_once_and_its_recovery_once(tmp_path: Pat
         hook.status = 503
         write(influxdb, bucket, state("next", begin, at=start + 21 * MINUTE))
         house.look(start + 30 * MINUTE, "renewal_overdue")
-        assert hook.messages() == [f"crit: next on web1: not renewed, due since {due}, 28.0 days left"]
+        assert hook.messages() == [
+            f"crit: next on web1: not renewed, due since {due}, 28.0 days left"
+        ]
         hook.status = 204  # many a webhook says so, and InfluxDB takes it for a failure
         house.look(start + 45 * MINUTE, "renewal_overdue")
-        assert hook.messages() == [f"crit: next on web1: not renewed, due since {due}, 28.0 days left"]
+        assert hook.messages() == [
+            f"crit: next on web1: not renewed, due since {due}, 28.0 days left"
+        ]
         house.look(start + 60 * MINUTE, "renewal_overdue")
         assert hook.messages() == []
 
@@ -566,7 +739,10 @@ def test_influxdb_2_tells_each_incident_once_and_its_recovery_once(tmp_path: Pat
         due = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(new))
         assert hook.messages() == sorted(
             [
-                *(f"ok: {name}: renewed, next due {due}" for name in ("late on web1", "late on web2", "next on web1")),
+                *(
+                    f"ok: {name}: renewed, next due {due}"
+                    for name in ("late on web1", "late on web2", "next on web1")
+                ),
                 "ok: ending on web1: no longer on this host",
                 "ok: web1: certbot runs well again",
                 "ok: web9: reports again",
@@ -580,19 +756,41 @@ def test_influxdb_2_tells_each_incident_once_and_its_recovery_once(tmp_path: Pat
 
         # Applied again, with another endpoint in the place of the first, as the head of the file says.
         slack, pagerduty = (variant(template, offered(number)) for number in (1, 2))
-        house.apply(slack.replace("https://hooks.slack.com/services/fake/fake/fake", url), tmp_path, stackID=applied)
-        assert [one["name"] for one in house.get("dashboards")["dashboards"]] == ["certbot renewals"]
-        assert [len(house.get("notificationRules", orgID=house.org)["notificationRules"]), len(house.get("tasks")["tasks"])] == [1, 5]
+        house.apply(
+            slack.replace("https://hooks.slack.com/services/fake/fake/fake", url),
+            tmp_path,
+            stackID=applied,
+        )
+        assert [one["name"] for one in house.get("dashboards")["dashboards"]] == [
+            "certbot renewals"
+        ]
+        assert [
+            len(house.get("notificationRules", orgID=house.org)["notificationRules"]),
+            len(house.get("tasks")["tasks"]),
+        ] == [1, 5]
         write(influxdb, bucket, state("slack", begin, at=start + 96 * MINUTE))
         house.look(start + 105 * MINUTE, "renewal_overdue")
-        assert [one["attachments"][0]["text"].split(",")[0] for one in hook.got] == ["slack on web1: not renewed"]
-        without = "---".join(one for one in pagerduty.split("---") if "kind: Task" not in one and "kind: Dashboard" not in one)
+        assert [one["attachments"][0]["text"].split(",")[0] for one in hook.got] == [
+            "slack on web1: not renewed"
+        ]
+        without = "---".join(
+            one
+            for one in pagerduty.split("---")
+            if "kind: Task" not in one and "kind: Dashboard" not in one
+        )
         house.apply(f"{without}---\n{offered(0)}", tmp_path)
-        assert [one["name"] for one in house.get("buckets", name="telegraf")["buckets"]] == ["telegraf"]
+        assert [one["name"] for one in house.get("buckets", name="telegraf")["buckets"]] == [
+            "telegraf"
+        ]
 
         # _monitoring, which knows what was told, keeps it for a week, or for as long as one says.
         (monitoring,) = house.get("buckets", name="_monitoring")["buckets"]
         assert monitoring["retentionRules"][0]["everySeconds"] == 7 * DAY
         forever = {"retentionRules": [{"type": "expire", "everySeconds": 0}]}
         path = f"{influxdb.url}/api/v2/buckets/{monitoring['id']}"
-        assert requests.patch(path, json=forever, headers=influxdb.headers, timeout=30).json()["retentionRules"][0]["everySeconds"] == 0
+        assert (
+            requests.patch(path, json=forever, headers=influxdb.headers, timeout=30).json()[
+                "retentionRules"
+            ][0]["everySeconds"]
+            == 0
+        )

@@ -21,15 +21,16 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import certbot_renewal_report
-import faulty_servers
-import start_prometheus
-import start_servers
-from conftest import Ran, missing, require, run_hook
-from start_certbot import DAY, make_lineage, self_signed
-from start_servers import ORG, InfluxDB
-from test_rules import TEXT
+from support.hooks import TEXT, Ran, run_hook
+from support.servers import require_program, skip_or_fail
+from tools import ROOT
+from tools.servers import faulty
+from tools.servers.influxdb import ORG, InfluxDB, start_influxdb
+from tools.servers.lineages import DAY, make_lineage, make_server_certificate
+from tools.servers.processes import MissingServer, built_program, free_port, running, wait_for
+from tools.servers.prometheus import start_prometheus, start_victoria_metrics
+from tools.servers.telegraf import start_telegraf
 
-ROOT = Path(__file__).resolve().parent.parent
 NAMES = ["example.com", "www.example.com", "::1"]
 Hook = Callable[..., Ran]
 
@@ -47,10 +48,22 @@ def renewed(certbot_folder: Path, begin: int) -> dict[str, str]:
     return {"RENEWED_LINEAGE": str(live), "RENEWED_DOMAINS": " ".join(NAMES)}
 
 
-def renewals(begin: int, lineage: str = "example.com", names: list[str] = NAMES, host: str = "web1") -> set[tuple[str, ...]]:
+def renewals(
+    begin: int, lineage: str = "example.com", names: list[str] = NAMES, host: str = "web1"
+) -> set[tuple[str, ...]]:
     """The renewal points that must be in the database."""
-    whole = (str(begin), "renewed_count", str(len(names)), "domain=all", f"host={host}", f"lineage={lineage}")
-    return {whole, *((str(begin), "renewed_count", "1", f"domain={name}", f"host={host}") for name in names)}
+    whole = (
+        str(begin),
+        "renewed_count",
+        str(len(names)),
+        "domain=all",
+        f"host={host}",
+        f"lineage={lineage}",
+    )
+    return {
+        whole,
+        *((str(begin), "renewed_count", "1", f"domain={name}", f"host={host}") for name in names),
+    }
 
 
 def stored_renewals(server: InfluxDB, bucket: str) -> set[tuple[str, ...]]:
@@ -58,7 +71,9 @@ def stored_renewals(server: InfluxDB, bucket: str) -> set[tuple[str, ...]]:
     return {p for p in server.points(bucket) if p[1] == "renewed_count"}
 
 
-def test_a_renewal_arrives_as_points_and_state(influxdb: InfluxDB, certbot_folder: Path, renewed: dict[str, str], begin: int) -> None:
+def test_a_renewal_arrives_as_points_and_state(
+    influxdb: InfluxDB, certbot_folder: Path, renewed: dict[str, str], begin: int
+) -> None:
     bucket, before = influxdb.new_bucket(), int(time.time())
     done = run_hook(certbot_folder, **renewed, **influxdb.settings(bucket))
     assert (done.returncode, done.stderr) == (0, "")
@@ -71,40 +86,63 @@ def test_a_renewal_arrives_as_points_and_state(influxdb: InfluxDB, certbot_folde
     assert told == {(str(begin), name, value, *whole) for name, value in told_of.items()}
     points -= told
     state = {p[1]: p[2] for p in points if p[1] != "renewed_count"}
-    assert state == {"not_before": str(begin), "renewal_due": str(begin + 60 * DAY), "not_after": str(begin + 90 * DAY), "run_at": "0"}
+    assert state == {
+        "not_before": str(begin),
+        "renewal_due": str(begin + 60 * DAY),
+        "not_after": str(begin + 90 * DAY),
+        "run_at": "0",
+    }
     assert {p[3:] for p in points if p[1] != "renewed_count"} == {whole}
     assert all(before <= int(p[0]) <= time.time() for p in points if p[1] != "renewed_count")
 
 
-def test_a_repeated_report_overwrites_the_same_points(influxdb: InfluxDB, hook: Hook, renewed: dict[str, str], begin: int) -> None:
+def test_a_repeated_report_overwrites_the_same_points(
+    influxdb: InfluxDB, hook: Hook, renewed: dict[str, str], begin: int
+) -> None:
     bucket = influxdb.new_bucket()
     for _ in range(3):
         assert hook(**renewed, **influxdb.settings(bucket)).status == 0
     assert stored_renewals(influxdb, bucket) == renewals(begin)
 
 
-def test_many_names_are_one_request(influxdb: InfluxDB, hook: Hook, certbot_folder: Path, begin: int) -> None:
+def test_many_names_are_one_request(
+    influxdb: InfluxDB, hook: Hook, certbot_folder: Path, begin: int
+) -> None:
     bucket, names = influxdb.new_bucket(), [f"{i}.example.com" for i in range(1000)]
     live = make_lineage(certbot_folder, "many", names, begin, 90 * DAY)
     with proxy(influxdb.url) as front:
         environ = {**influxdb.settings(bucket), "INFLUXDB_URL": front.url}
-        assert hook(RENEWED_LINEAGE=str(live), RENEWED_DOMAINS=" ".join(names), **environ).status == 0
+        assert (
+            hook(RENEWED_LINEAGE=str(live), RENEWED_DOMAINS=" ".join(names), **environ).status == 0
+        )
         assert front.paths == ["/api/v2/write"]
     assert stored_renewals(influxdb, bucket) == renewals(begin, "many", names)
 
 
 @pytest.mark.parametrize("name", ["influxd-1.8", "influxd-1.12", "influxd-2"])
-def test_whatever_text_goes_in_comes_out(server: Callable[[str], InfluxDB], hook: Hook, name: str) -> None:
+def test_whatever_text_goes_in_comes_out(
+    server: Callable[[str], InfluxDB], hook: Hook, name: str
+) -> None:
     influxdb = server(name)
-    word = TEXT.map(lambda t: "".join(t.split())).filter(bool).filter(lambda t: not t.endswith("\\"))
+    word = (
+        TEXT.map(lambda t: "".join(t.split())).filter(bool).filter(lambda t: not t.endswith("\\"))
+    )
 
     @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
     @given(
-        host=TEXT.filter(lambda t: bool(t.strip())).map(str.strip).filter(lambda t: not t.endswith("\\")),
-        measurement=TEXT.filter(lambda t: t[0] not in "#_").map(str.strip).filter(lambda t: bool(t) and t[0] not in "#_" and t[-1] != "\\"),
+        host=TEXT.filter(lambda t: bool(t.strip()))
+        .map(str.strip)
+        .filter(lambda t: not t.endswith("\\")),
+        measurement=TEXT.filter(lambda t: t[0] not in "#_")
+        .map(str.strip)
+        .filter(lambda t: bool(t) and t[0] not in "#_" and t[-1] != "\\"),
         names=st.lists(word, min_size=1, max_size=3, unique=True),
     )
-    @example(host='a b,c=d"e\\f', measurement="x y,z=1", names=["*.example.com", "xn--bcher-kva.example", "192.0.2.1", "2001:db8::1"])
+    @example(
+        host='a b,c=d"e\\f',
+        measurement="x y,z=1",
+        names=["*.example.com", "xn--bcher-kva.example", "192.0.2.1", "2001:db8::1"],
+    )
     def out_as_in(host: str, measurement: str, names: list[str]) -> None:
         bucket, before = influxdb.new_bucket(), int(time.time())
         ran = hook(
@@ -115,9 +153,18 @@ def test_whatever_text_goes_in_comes_out(server: Callable[[str], InfluxDB], hook
             **influxdb.settings(bucket),
         )
         assert "Reported as renewed now" in ran.err, ran.err
-        told = {"lifetime": "0", "due_after": "0", "names": " ".join(names)}  # of a certificate that could not be read
-        whole = {(field, value, "domain=all", f"host={host}", "lineage=a,b =c") for field, value in told.items()}
-        assert {p[1:] for p in influxdb.points(bucket)} == {p[1:] for p in renewals(before, "a,b =c", names, host)} | whole
+        told = {
+            "lifetime": "0",
+            "due_after": "0",
+            "names": " ".join(names),
+        }  # of a certificate that could not be read
+        whole = {
+            (field, value, "domain=all", f"host={host}", "lineage=a,b =c")
+            for field, value in told.items()
+        }
+        assert {p[1:] for p in influxdb.points(bucket)} == {
+            p[1:] for p in renewals(before, "a,b =c", names, host)
+        } | whole
         query = f'import "influxdata/influxdb/schema" schema.measurements(bucket: "{bucket}")'
         if influxdb.major == 2:
             assert [row["_value"] for row in influxdb.query(query)] == [measurement]
@@ -126,17 +173,23 @@ def test_whatever_text_goes_in_comes_out(server: Callable[[str], InfluxDB], hook
 
 
 # ---- What each server says when it refuses ---------------------------------------------------------------------------
-def test_a_bucket_that_does_not_exist(influxdb: InfluxDB, hook: Hook, renewed: dict[str, str]) -> None:
+def test_a_bucket_that_does_not_exist(
+    influxdb: InfluxDB, hook: Hook, renewed: dict[str, str]
+) -> None:
     ran = hook(**renewed, **influxdb.settings("nowhere"))
     assert ran.status == 1
     assert "answered 404 " in ran.err and "create nowhere, or correct INFLUXDB_BUCKET" in ran.err
 
 
-def test_a_measurement_that_holds_other_types(influxdb: InfluxDB, hook: Hook, renewed: dict[str, str], begin: int) -> None:
+def test_a_measurement_that_holds_other_types(
+    influxdb: InfluxDB, hook: Hook, renewed: dict[str, str], begin: int
+) -> None:
     bucket = influxdb.new_bucket()
     path, parameters = ("/api/v2/write", {"bucket": bucket, "org": ORG, "precision": "s"})
     line = f'certbot_renewal renewed_count="three" {begin}'
-    requests.post(influxdb.url + path, params=parameters, data=line, headers=influxdb.headers, timeout=30).raise_for_status()
+    requests.post(
+        influxdb.url + path, params=parameters, data=line, headers=influxdb.headers, timeout=30
+    ).raise_for_status()
     ran = hook(**renewed, **influxdb.settings(bucket))
     assert ran.status == 1
     assert "conflict" in ran.err and "set MEASUREMENT to another name" in ran.err
@@ -144,24 +197,37 @@ def test_a_measurement_that_holds_other_types(influxdb: InfluxDB, hook: Hook, re
 
 @pytest.mark.parametrize("name", ["influxd-1.8", "influxd-1.12"])
 @pytest.mark.parametrize("limit", ["max-values-per-tag", "max-series-per-database"])
-def test_more_names_than_influxdb_1_x_takes(tmp_path: Path, hook: Hook, renewed: dict[str, str], name: str, limit: str) -> None:
-    require(name)
-    with start_servers.influxdb(name, tmp_path / name, storage={limit: 1}) as influxdb:
+def test_more_names_than_influxdb_1_x_takes(
+    tmp_path: Path, hook: Hook, renewed: dict[str, str], name: str, limit: str
+) -> None:
+    require_program(name)
+    with start_influxdb(name, tmp_path / name, storage={limit: 1}) as influxdb:
         bucket = influxdb.new_bucket()
         other = f"certbot_renewal,domain=all,host=other,lineage=other renewed_count=1 {int(time.time())}"  # it counts what was there before
-        requests.post(f"{influxdb.url}/api/v2/write?bucket={bucket}&precision=s", data=other, timeout=30).raise_for_status()
+        requests.post(
+            f"{influxdb.url}/api/v2/write?bucket={bucket}&precision=s", data=other, timeout=30
+        ).raise_for_status()
         ran = hook(**renewed, **influxdb.settings(bucket))
     assert ran.status == 1
     assert limit in ran.err and "look at the server's log" in ran.err
 
 
-def test_a_certificate_older_than_the_bucket_keeps_is_no_failure(influxdb: InfluxDB, hook: Hook, certbot_folder: Path) -> None:
+def test_a_certificate_older_than_the_bucket_keeps_is_no_failure(
+    influxdb: InfluxDB, hook: Hook, certbot_folder: Path
+) -> None:
     bucket, old = influxdb.new_bucket("86400"), int(time.time()) - 10 * DAY
     live = make_lineage(certbot_folder, "example.com", NAMES, old, 90 * DAY)
-    ran = hook(RENEWED_LINEAGE=str(live), RENEWED_DOMAINS=" ".join(NAMES), **influxdb.settings(bucket))
+    ran = hook(
+        RENEWED_LINEAGE=str(live), RENEWED_DOMAINS=" ".join(NAMES), **influxdb.settings(bucket)
+    )
     assert (ran.status, ran.err) == (0, "")
     assert "what is older than the bucket keeps was not stored" in ran.out
-    assert {p[1] for p in influxdb.points(bucket)} == {"not_before", "renewal_due", "not_after", "run_at"}
+    assert {p[1] for p in influxdb.points(bucket)} == {
+        "not_before",
+        "renewal_due",
+        "not_after",
+        "run_at",
+    }
 
 
 @pytest.mark.parametrize("name", ["influxd-1.8", "influxd-1.12"])
@@ -173,19 +239,32 @@ def test_version_1_writes_to_a_retention_policy(
     influxdb.command(f'CREATE RETENTION POLICY "years" ON "{bucket}" DURATION 700d REPLICATION 1')
     for version, place in (("1", f"{bucket}/years"), ("2", f"{bucket}/years"), ("1", bucket)):
         assert hook(**renewed, **influxdb.settings(place), INFLUXDB_VERSION=version).status == 0
-    assert stored_renewals(influxdb, f"{bucket}/years") == stored_renewals(influxdb, bucket) == renewals(begin)
+    assert (
+        stored_renewals(influxdb, f"{bucket}/years")
+        == stored_renewals(influxdb, bucket)
+        == renewals(begin)
+    )
     ran = hook(**renewed, **influxdb.settings(f"{bucket}/nowhere"), INFLUXDB_VERSION="1")
     assert ran.status == 1
-    assert "retention policy not found" in ran.err and "correct what stands behind the slash in INFLUXDB_BUCKET" in ran.err
+    assert (
+        "retention policy not found" in ran.err
+        and "correct what stands behind the slash in INFLUXDB_BUCKET" in ran.err
+    )
 
 
 @pytest.mark.parametrize("name", ["influxd-1.8", "influxd-1.12"])
-def test_user_and_password_of_a_1_x(hook: Hook, renewed: dict[str, str], begin: int, name: str, tmp_path: Path) -> None:
-    require(name)
-    with start_servers.influxdb(name, tmp_path / "influxdb", config="auth-enabled = true") as influxdb:
+def test_user_and_password_of_a_1_x(
+    hook: Hook, renewed: dict[str, str], begin: int, name: str, tmp_path: Path
+) -> None:
+    require_program(name)
+    with start_influxdb(name, tmp_path / "influxdb", config="auth-enabled = true") as influxdb:
         admin = {"u": "admin", "p": "fake-admin"}
         influxdb.command("CREATE USER admin WITH PASSWORD 'fake-admin' WITH ALL PRIVILEGES")
-        for q in ("CREATE DATABASE d", "CREATE USER hook WITH PASSWORD 'fake:pass'", "CREATE USER guest WITH PASSWORD 'fake-guest'"):
+        for q in (
+            "CREATE DATABASE d",
+            "CREATE USER hook WITH PASSWORD 'fake:pass'",
+            "CREATE USER guest WITH PASSWORD 'fake-guest'",
+        ):
             influxdb.command(q, **admin)
         influxdb.command("GRANT ALL ON d TO hook", **admin)
         for version in ("1", "2"):
@@ -193,7 +272,10 @@ def test_user_and_password_of_a_1_x(hook: Hook, renewed: dict[str, str], begin: 
             assert hook(**{**environ, "INFLUXDB_TOKEN": "hook:fake:pass"}).status == 0
             refused = hook(**{**environ, "INFLUXDB_TOKEN": "hook:fake-wrong"})
             assert refused.status == 1
-            assert "answered 401 " in refused.err and "set INFLUXDB_TOKEN to a valid token, or to user:password on 1.x" in refused.err
+            assert (
+                "answered 401 " in refused.err
+                and "set INFLUXDB_TOKEN to a valid token, or to user:password on 1.x" in refused.err
+            )
             assert "fake-wrong" not in refused.err
             assert "answered 401 " in hook(**{**environ, "INFLUXDB_TOKEN": ""}).err
             forbidden = hook(**{**environ, "INFLUXDB_TOKEN": "guest:fake-guest"})
@@ -203,20 +285,40 @@ def test_user_and_password_of_a_1_x(hook: Hook, renewed: dict[str, str], begin: 
         assert stored_renewals(influxdb, "d") == renewals(begin)
 
 
-def test_what_a_2_x_refuses(server: Callable[[str], InfluxDB], hook: Hook, renewed: dict[str, str]) -> None:
+def test_what_a_2_x_refuses(
+    server: Callable[[str], InfluxDB], hook: Hook, renewed: dict[str, str]
+) -> None:
     influxdb = server("influxd-2")
     bucket = influxdb.new_bucket()
     environ = {**renewed, **influxdb.settings(bucket)}
-    orgs = requests.get(influxdb.url + "/api/v2/orgs", headers=influxdb.headers, timeout=30).json()["orgs"]
-    may_read = {"orgID": orgs[0]["id"], "permissions": [{"action": "read", "resource": {"type": "buckets", "orgID": orgs[0]["id"]}}]}
-    reader = requests.post(influxdb.url + "/api/v2/authorizations", json=may_read, headers=influxdb.headers, timeout=30).json()["token"]
+    orgs = requests.get(influxdb.url + "/api/v2/orgs", headers=influxdb.headers, timeout=30).json()[
+        "orgs"
+    ]
+    may_read = {
+        "orgID": orgs[0]["id"],
+        "permissions": [
+            {"action": "read", "resource": {"type": "buckets", "orgID": orgs[0]["id"]}}
+        ],
+    }
+    reader = requests.post(
+        influxdb.url + "/api/v2/authorizations", json=may_read, headers=influxdb.headers, timeout=30
+    ).json()["token"]
     for wrong, says in (
-        ({"INFLUXDB_TOKEN": "fake-wrong"}, ("401 unauthorized access", "set INFLUXDB_TOKEN to a valid token")),
-        ({"INFLUXDB_TOKEN": ""}, ("401 unauthorized access", "set INFLUXDB_TOKEN to a valid token")),
+        (
+            {"INFLUXDB_TOKEN": "fake-wrong"},
+            ("401 unauthorized access", "set INFLUXDB_TOKEN to a valid token"),
+        ),
+        (
+            {"INFLUXDB_TOKEN": ""},
+            ("401 unauthorized access", "set INFLUXDB_TOKEN to a valid token"),
+        ),
         ({"INFLUXDB_TOKEN": reader}, ("403 ", f"the right to write to {bucket}")),
         ({"INFLUXDB_ORG": "nobody"}, ("404 ", "set INFLUXDB_ORG to the organization's name")),
         ({"INFLUXDB_ORG": ""}, ("400 ", "set INFLUXDB_ORG to the organization's name")),
-        ({"INFLUXDB_VERSION": "1", "INFLUXDB_BUCKET": "nowhere"}, ("404 ", "set INFLUXDB_VERSION=2")),
+        (
+            {"INFLUXDB_VERSION": "1", "INFLUXDB_BUCKET": "nowhere"},
+            ("404 ", "set INFLUXDB_VERSION=2"),
+        ),
         ({"INFLUXDB_URL": influxdb.url + "/influx"}, ("40", "or correct the path in INFLUXDB_URL")),
     ):
         ran = hook(**{**environ, **wrong})
@@ -230,45 +332,78 @@ def test_what_a_2_x_refuses(server: Callable[[str], InfluxDB], hook: Hook, renew
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("name", ["influxd-1.12", "influxd-2"])
 def test_through_telegraf(
-    server: Callable[[str], InfluxDB], hook: Hook, renewed: dict[str, str], begin: int, version: int, name: str, tmp_path: Path
+    server: Callable[[str], InfluxDB],
+    hook: Hook,
+    renewed: dict[str, str],
+    begin: int,
+    version: int,
+    name: str,
+    tmp_path: Path,
 ) -> None:
-    require("telegraf")
+    require_program("telegraf")
     influxdb = server(name)
     bucket = influxdb.new_bucket()
-    with start_servers.telegraf(version, influxdb, bucket, tmp_path) as url:
-        assert hook(**renewed, INFLUXDB_URL=url, INFLUXDB_VERSION=str(version), INFLUXDB_BUCKET=bucket).status == 0
-        start_servers.wait_for(lambda: len(influxdb.points(bucket)) >= 8, "the points behind Telegraf")
-        wrong = hook(**renewed, INFLUXDB_URL=url, INFLUXDB_VERSION=str(3 - version), INFLUXDB_BUCKET=bucket)
+    with start_telegraf(version, influxdb, bucket, tmp_path) as url:
+        assert (
+            hook(
+                **renewed, INFLUXDB_URL=url, INFLUXDB_VERSION=str(version), INFLUXDB_BUCKET=bucket
+            ).status
+            == 0
+        )
+        wait_for(lambda: len(influxdb.points(bucket)) >= 8, "the points behind Telegraf")
+        wrong = hook(
+            **renewed, INFLUXDB_URL=url, INFLUXDB_VERSION=str(3 - version), INFLUXDB_BUCKET=bucket
+        )
     assert stored_renewals(influxdb, bucket) == renewals(begin)
     assert wrong.status == 1
-    assert "answered 404 404 page not found" in wrong.err and f"set INFLUXDB_VERSION={version}" in wrong.err
+    assert (
+        "answered 404 404 page not found" in wrong.err
+        and f"set INFLUXDB_VERSION={version}" in wrong.err
+    )
 
 
 def test_through_telegraf_into_prometheus(hook: Hook, certbot_folder: Path, tmp_path: Path) -> None:
-    require("telegraf")
-    now, port = int(time.time()), start_servers.free_port()
+    require_program("telegraf")
+    now, port = int(time.time()), free_port()
     live = make_lineage(certbot_folder, "example.com", NAMES, now - 70 * DAY, 90 * DAY)
     conf, text = tmp_path / "telegraf.conf", (ROOT / "telegraf" / "prometheus.conf").read_text()
     url = f"http://127.0.0.1:{port}"
     try:
-        with start_prometheus.prometheus(tmp_path / "prometheus") as prometheus:
-            text = text.replace("127.0.0.1:8086", f"127.0.0.1:{port}").replace("http://127.0.0.1:9090", prometheus.url)
+        with start_prometheus(tmp_path / "prometheus") as prometheus:
+            text = text.replace("127.0.0.1:8086", f"127.0.0.1:{port}").replace(
+                "http://127.0.0.1:9090", prometheus.url
+            )
             conf.write_text(f'[agent]\nflush_interval = "200ms"\n{text}')
-            with start_servers.running([start_servers.binary("telegraf"), "--config", str(conf)], tmp_path / "telegraf.log") as child:
-                start_servers.wait_for(lambda: requests.get(url + "/api/v2/ready", timeout=5), "telegraf", child=child)
+            with running(
+                [built_program("telegraf"), "--config", str(conf)], tmp_path / "telegraf.log"
+            ) as child:
+                wait_for(
+                    lambda: requests.get(url + "/api/v2/ready", timeout=5), "telegraf", child=child
+                )
                 for host in ("web1", "web2"):
-                    environ = {"RENEWED_LINEAGE": str(live), "RENEWED_DOMAINS": " ".join(NAMES), "HOSTNAME": host}
+                    environ = {
+                        "RENEWED_LINEAGE": str(live),
+                        "RENEWED_DOMAINS": " ".join(NAMES),
+                        "HOSTNAME": host,
+                    }
                     assert hook(**environ, INFLUXDB_URL=url).status == 0
-                    ask = functools.partial(prometheus.query, f'certbot_renewal_renewal_due{{host="{host}"}}[1h]')
-                    found = start_servers.wait_for(ask, "the state")
-                    assert [(one["metric"]["lineage"], one["values"][0][1]) for one in found] == [("example.com", str(now - 10 * DAY))]
-    except start_servers.MissingServer as error:
-        missing(error)
+                    ask = functools.partial(
+                        prometheus.query, f'certbot_renewal_renewal_due{{host="{host}"}}[1h]'
+                    )
+                    found = wait_for(ask, "the state")
+                    assert [(one["metric"]["lineage"], one["values"][0][1]) for one in found] == [
+                        ("example.com", str(now - 10 * DAY))
+                    ]
+    except MissingServer as error:
+        skip_or_fail(error)
 
 
 @pytest.mark.parametrize(
     ("version", "config", "token"),
-    [(1, 'basic_username = "hook"\nbasic_password = "fake-password"', "hook:fake-password"), (2, 'token = "fake-token"', "fake-token")],
+    [
+        (1, 'basic_username = "hook"\nbasic_password = "fake-password"', "hook:fake-password"),
+        (2, 'token = "fake-token"', "fake-token"),
+    ],
 )
 def test_telegraf_that_asks_for_a_password(
     server: Callable[[str], InfluxDB],
@@ -280,14 +415,19 @@ def test_telegraf_that_asks_for_a_password(
     token: str,
     tmp_path: Path,
 ) -> None:
-    require("telegraf")
+    require_program("telegraf")
     influxdb = server("influxd-1.8")
     bucket = influxdb.new_bucket()
-    with start_servers.telegraf(version, influxdb, bucket, tmp_path, config) as url:
-        environ = {**renewed, "INFLUXDB_URL": url, "INFLUXDB_VERSION": str(version), "INFLUXDB_BUCKET": bucket}
+    with start_telegraf(version, influxdb, bucket, tmp_path, config) as url:
+        environ = {
+            **renewed,
+            "INFLUXDB_URL": url,
+            "INFLUXDB_VERSION": str(version),
+            "INFLUXDB_BUCKET": bucket,
+        }
         refused = hook(**environ, INFLUXDB_TOKEN="fake-wrong")
         assert hook(**environ, INFLUXDB_TOKEN=token).status == 0
-        start_servers.wait_for(lambda: len(influxdb.points(bucket)) >= 8, "the points behind Telegraf")
+        wait_for(lambda: len(influxdb.points(bucket)) >= 8, "the points behind Telegraf")
     assert stored_renewals(influxdb, bucket) == renewals(begin)
     assert refused.status == 1
     assert "answered 401 " in refused.err and "set INFLUXDB_TOKEN" in refused.err
@@ -311,8 +451,14 @@ class Forward(http.server.BaseHTTPRequestHandler):
         path = self.path.removeprefix(self.server.prefix)
         self.server.paths.append(path.partition("?")[0])
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        headers = {key: self.headers[key] for key in ("Authorization", "Content-Type") if key in self.headers}
-        answer = requests.post(self.server.target + path, data=body, headers=headers, timeout=30, auth=lambda r: r)
+        headers = {
+            key: self.headers[key]
+            for key in ("Authorization", "Content-Type")
+            if key in self.headers
+        }
+        answer = requests.post(
+            self.server.target + path, data=body, headers=headers, timeout=30, auth=lambda r: r
+        )
         self.send_response(answer.status_code)
         self.send_header("Content-Length", str(len(answer.content)))
         self.end_headers()
@@ -331,7 +477,9 @@ class ProxyIPv6(Proxy):
 
 
 @contextlib.contextmanager
-def proxy(target: str, prefix: str = "", host: str = "127.0.0.1", certificate: Path | None = None) -> Iterator[Proxy]:
+def proxy(
+    target: str, prefix: str = "", host: str = "127.0.0.1", certificate: Path | None = None
+) -> Iterator[Proxy]:
     """Starts a reverse proxy, with TLS when it is given a certificate and key."""
     kind = ProxyIPv6 if ":" in host else Proxy
     with kind((host, 0), Forward) as front:
@@ -350,41 +498,75 @@ def proxy(target: str, prefix: str = "", host: str = "127.0.0.1", certificate: P
 
 
 @pytest.mark.parametrize(
-    ("prefix", "host", "end"), [("", "127.0.0.1", "/"), ("/influx", "127.0.0.1", ""), ("/a/b", "127.0.0.1", "/"), ("", "::1", "")]
+    ("prefix", "host", "end"),
+    [
+        ("", "127.0.0.1", "/"),
+        ("/influx", "127.0.0.1", ""),
+        ("/a/b", "127.0.0.1", "/"),
+        ("", "::1", ""),
+    ],
 )
 def test_a_path_prefix_a_trailing_slash_and_ipv6(
-    server: Callable[[str], InfluxDB], hook: Hook, renewed: dict[str, str], begin: int, prefix: str, host: str, end: str
+    server: Callable[[str], InfluxDB],
+    hook: Hook,
+    renewed: dict[str, str],
+    begin: int,
+    prefix: str,
+    host: str,
+    end: str,
 ) -> None:
     influxdb = server("influxd-1.12")
     bucket = influxdb.new_bucket()
     with proxy(influxdb.url, prefix, host) as front:
         for version in ("1", "2"):
-            environ = {**influxdb.settings(bucket), "INFLUXDB_URL": front.url + end, "INFLUXDB_VERSION": version}
+            environ = {
+                **influxdb.settings(bucket),
+                "INFLUXDB_URL": front.url + end,
+                "INFLUXDB_VERSION": version,
+            }
             assert hook(**renewed, **environ).status == 0
         assert front.paths == ["/write", "/api/v2/write"]
     assert stored_renewals(influxdb, bucket) == renewals(begin)
 
 
 def test_an_address_that_does_not_answer_leaves_time_for_the_next_one(
-    server: Callable[[str], InfluxDB], hook: Hook, renewed: dict[str, str], begin: int, monkeypatch: pytest.MonkeyPatch
+    server: Callable[[str], InfluxDB],
+    hook: Hook,
+    renewed: dict[str, str],
+    begin: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     influxdb = server("influxd-1.12")
     bucket = influxdb.new_bucket()
-    with faulty_servers.blackhole() as url:  # as IPv6 is in many a network
-        found = [socket.getaddrinfo("127.0.0.1", urlsplit(each).port, type=socket.SOCK_STREAM)[0] for each in (url, influxdb.url)]
+    with faulty.blackhole() as url:  # as IPv6 is in many a network
+        found = [
+            socket.getaddrinfo("127.0.0.1", urlsplit(each).port, type=socket.SOCK_STREAM)[0]
+            for each in (url, influxdb.url)
+        ]
         with monkeypatch.context() as patched:
             patched.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-            environ = {**influxdb.settings(bucket), "INFLUXDB_URL": "http://influx.example.com:8086", "INFLUXDB_TIMEOUT": "6"}
+            environ = {
+                **influxdb.settings(bucket),
+                "INFLUXDB_URL": "http://influx.example.com:8086",
+                "INFLUXDB_TIMEOUT": "6",
+            }
             ran = hook(**renewed, **environ)
     assert (ran.status, ran.err) == (0, "")
     assert stored_renewals(influxdb, bucket) == renewals(begin)
 
 
 def test_https_with_a_private_ca(
-    server: Callable[[str], InfluxDB], certbot_folder: Path, renewed: dict[str, str], begin: int, tmp_path: Path
+    server: Callable[[str], InfluxDB],
+    certbot_folder: Path,
+    renewed: dict[str, str],
+    begin: int,
+    tmp_path: Path,
 ) -> None:
     influxdb = server("influxd-1.12")
-    bucket, certificate = influxdb.new_bucket(), self_signed(tmp_path / "server.pem", "127.0.0.1")
+    bucket, certificate = (
+        influxdb.new_bucket(),
+        make_server_certificate(tmp_path / "server.pem", "127.0.0.1"),
+    )
     env_file = certbot_folder / "certbot_renewal_report.env"
     with proxy(influxdb.url, certificate=certificate) as front:
         environ = {**renewed, **influxdb.settings(bucket), "INFLUXDB_URL": front.url}
@@ -395,15 +577,25 @@ def test_https_with_a_private_ca(
         missing = run_hook(certbot_folder, **environ, REQUESTS_CA_BUNDLE="/nowhere/ca.pem")
         assert missing.returncode == 1
         assert "/nowhere/ca.pem" in missing.stderr and "set REQUESTS_CA_BUNDLE" in missing.stderr
-        assert run_hook(certbot_folder, **environ, REQUESTS_CA_BUNDLE=str(certificate)).returncode == 0
+        assert (
+            run_hook(certbot_folder, **environ, REQUESTS_CA_BUNDLE=str(certificate)).returncode == 0
+        )
         env_file.write_text(f"REQUESTS_CA_BUNDLE={certificate}\n")
-        assert run_hook(certbot_folder, **environ, REQUESTS_CA_BUNDLE="/nowhere/ca.pem").returncode == 0
+        assert (
+            run_hook(certbot_folder, **environ, REQUESTS_CA_BUNDLE="/nowhere/ca.pem").returncode
+            == 0
+        )
     assert stored_renewals(influxdb, bucket) == renewals(begin)
 
 
 @pytest.mark.parametrize("place", ["environment", "file", "token file"])
 def test_the_token_wins_over_netrc(
-    server: Callable[[str], InfluxDB], certbot_folder: Path, renewed: dict[str, str], begin: int, tmp_path: Path, place: str
+    server: Callable[[str], InfluxDB],
+    certbot_folder: Path,
+    renewed: dict[str, str],
+    begin: int,
+    tmp_path: Path,
+    place: str,
 ) -> None:
     influxdb = server("influxd-2")
     bucket = influxdb.new_bucket()
@@ -412,7 +604,11 @@ def test_the_token_wins_over_netrc(
     if place != "environment":
         token = environ.pop("INFLUXDB_TOKEN")
         (tmp_path / "token").write_text(token + "\n")
-        setting = f"INFLUXDB_TOKEN={token}" if place == "file" else f"INFLUXDB_TOKEN_FILE={tmp_path / 'token'}"
+        setting = (
+            f"INFLUXDB_TOKEN={token}"
+            if place == "file"
+            else f"INFLUXDB_TOKEN_FILE={tmp_path / 'token'}"
+        )
         (certbot_folder / "certbot_renewal_report.env").write_text(setting + "\n")
     done = run_hook(certbot_folder, **environ)
     assert done.returncode == 0, done.stderr
@@ -420,7 +616,9 @@ def test_the_token_wins_over_netrc(
 
 
 # ---- --check ---------------------------------------------------------------------------------------------------------
-def test_check_proves_an_installation(influxdb: InfluxDB, hook: Hook, certbot_folder: Path, renewed: dict[str, str], begin: int) -> None:
+def test_check_proves_an_installation(
+    influxdb: InfluxDB, hook: Hook, certbot_folder: Path, renewed: dict[str, str], begin: int
+) -> None:
     bucket = influxdb.new_bucket()
     make_lineage(certbot_folder, "example.org", ["example.org"], begin, 45 * DAY)
     (certbot_folder / "live" / "README").write_text("certbot puts one here")
@@ -428,7 +626,11 @@ def test_check_proves_an_installation(influxdb: InfluxDB, hook: Hook, certbot_fo
     for _ in range(2):  # as often as one likes
         ran = hook("--check", **environ)
         assert (ran.status, ran.err) == (0, "")
-    version = {"influxd-1.8": "InfluxDB 1.8.", "influxd-1.12": "InfluxDB 1.12.", "influxd-2": "InfluxDB v2."}[influxdb.name]
+    version = {
+        "influxd-1.8": "InfluxDB 1.8.",
+        "influxd-1.12": "InfluxDB 1.12.",
+        "influxd-2": "InfluxDB v2.",
+    }[influxdb.name]
     for says in (
         f"{'INFLUXDB_BUCKET':20} {bucket:24} from the environment",
         f"{'MEASUREMENT':20} {'certbot_renewal':24} from {certbot_folder}/renewal-hooks/deploy/certbot_renewal_report.py",
@@ -439,13 +641,23 @@ def test_check_proves_an_installation(influxdb: InfluxDB, hook: Hook, certbot_fo
         "2 certificates: reported into",
     ):
         assert says in ran.out
-    assert ran.out.splitlines()[-1] == f"ready: renewals will be reported into {bucket} at {influxdb.url}, as host web1"
+    assert (
+        ran.out.splitlines()[-1]
+        == f"ready: renewals will be reported into {bucket} at {influxdb.url}, as host web1"
+    )
     assert not environ["INFLUXDB_TOKEN"] or environ["INFLUXDB_TOKEN"] not in ran.out
-    assert stored_renewals(influxdb, bucket) == renewals(begin) | renewals(begin, "example.org", ["example.org"])
+    assert stored_renewals(influxdb, bucket) == renewals(begin) | renewals(
+        begin, "example.org", ["example.org"]
+    )
 
 
 def test_check_names_everything_that_is_wrong(
-    server: Callable[[str], InfluxDB], hook: Hook, certbot_folder: Path, renewed: dict[str, str], tmp_path: Path, begin: int
+    server: Callable[[str], InfluxDB],
+    hook: Hook,
+    certbot_folder: Path,
+    renewed: dict[str, str],
+    tmp_path: Path,
+    begin: int,
 ) -> None:
     influxdb = server("influxd-1.12")
     bucket = influxdb.new_bucket()
@@ -467,7 +679,9 @@ def test_check_names_everything_that_is_wrong(
         assert says in ran.err
     assert "ready: " not in ran.out
     assert "fake-token" not in ran.out + ran.err
-    assert stored_renewals(influxdb, bucket) == renewals(begin, host="3f2b8c9d0e1a")  # what can be reported is
+    assert stored_renewals(influxdb, bucket) == renewals(
+        begin, host="3f2b8c9d0e1a"
+    )  # what can be reported is
 
 
 def test_check_of_a_server_that_is_not_there(hook: Hook, renewed: dict[str, str]) -> None:
@@ -482,64 +696,106 @@ def test_check_before_there_is_a_certificate_or_from_the_wrong_place(
 ) -> None:
     for name in ("live", "renewal"):
         (certbot_folder / name).mkdir()
-    assert f"{certbot_folder}/live: no certificate: get one with certbot, or name its folder" in hook("--check").err
+    assert (
+        f"{certbot_folder}/live: no certificate: get one with certbot, or name its folder"
+        in hook("--check").err
+    )
     copy = tmp_path / "certbot_renewal_report.py"
     copy.write_bytes(Path(certbot_renewal_report.__file__).read_bytes())
-    assert certbot_renewal_report.main(["--check", "--config-dir", str(certbot_folder)], {"HOSTNAME": "web1"}, str(copy)) == 1
-    assert f"{copy} is not in {certbot_folder}/renewal-hooks/deploy, where certbot would run it: copy it there" in capfd.readouterr().err
+    assert (
+        certbot_renewal_report.main(
+            ["--check", "--config-dir", str(certbot_folder)], {"HOSTNAME": "web1"}, str(copy)
+        )
+        == 1
+    )
+    assert (
+        f"{copy} is not in {certbot_folder}/renewal-hooks/deploy, where certbot would run it: copy it there"
+        in capfd.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_check_recognizes_telegraf(
-    server: Callable[[str], InfluxDB], hook: Hook, renewed: dict[str, str], version: int, tmp_path: Path
+    server: Callable[[str], InfluxDB],
+    hook: Hook,
+    renewed: dict[str, str],
+    version: int,
+    tmp_path: Path,
 ) -> None:
-    require("telegraf")
+    require_program("telegraf")
     influxdb = server("influxd-1.8")
     bucket = influxdb.new_bucket()
-    with start_servers.telegraf(version, influxdb, bucket, tmp_path) as url:
-        ran = hook("--check", INFLUXDB_URL=url, INFLUXDB_VERSION=str(version), INFLUXDB_BUCKET=bucket)
+    with start_telegraf(version, influxdb, bucket, tmp_path) as url:
+        ran = hook(
+            "--check", INFLUXDB_URL=url, INFLUXDB_VERSION=str(version), INFLUXDB_BUCKET=bucket
+        )
     assert (ran.status, ran.err) == (0, "")
     assert f"{'server':20} Telegraf " in ran.out
 
 
-@pytest.mark.parametrize(("retention", "days"), [("100y", 0), ("400d", 0), ("13", 0), ("1", 31), ("12w", 84)])
-def test_check_recognizes_victoriametrics(hook: Hook, renewed: dict[str, str], tmp_path: Path, retention: str, days: int) -> None:
+@pytest.mark.parametrize(
+    ("retention", "days"), [("100y", 0), ("400d", 0), ("13", 0), ("1", 31), ("12w", 84)]
+)
+def test_check_recognizes_victoriametrics(
+    hook: Hook, renewed: dict[str, str], tmp_path: Path, retention: str, days: int
+) -> None:
     try:
-        with start_prometheus.victoria_metrics(tmp_path, None, f"-retentionPeriod={retention}") as metrics:
+        with start_victoria_metrics(tmp_path, None, f"-retentionPeriod={retention}") as metrics:
             ran = hook("--check", **metrics.settings())
             metrics.flush()
             stored = metrics.query("certbot_renewal_renewal_due[1h]")
-    except start_servers.MissingServer as error:
-        missing(error)
-    kept = f", which keeps points for {days} days: an alert ends with them, start it with -retentionPeriod=400d" if days else ""
+    except MissingServer as error:
+        skip_or_fail(error)
+    kept = (
+        f", which keeps points for {days} days: an alert ends with them, start it with -retentionPeriod=400d"
+        if days
+        else ""
+    )
     assert (ran.status, ran.err) == (0, "")
     assert re.search(rf"^{'server':20} VictoriaMetrics( v[\d.]+)?{kept}$", ran.out, re.MULTILINE)
     assert [series["metric"]["host"] for series in stored] == ["web1"]
 
 
-def test_check_says_of_prometheus_what_takes_line_protocol_for_it(hook: Hook, renewed: dict[str, str], tmp_path: Path) -> None:
+def test_check_says_of_prometheus_what_takes_line_protocol_for_it(
+    hook: Hook, renewed: dict[str, str], tmp_path: Path
+) -> None:
     try:
-        with start_prometheus.prometheus(tmp_path) as prometheus:
+        with start_prometheus(tmp_path) as prometheus:
             ran = hook("--check", INFLUXDB_URL=prometheus.url)
-    except start_servers.MissingServer as error:
-        missing(error)
+    except MissingServer as error:
+        skip_or_fail(error)
     assert ran.status == 1
     assert re.search(rf"^{'server':20} Prometheus \d+\.", ran.out, re.MULTILINE)
     remedy = "set INFLUXDB_URL to vmagent or a Telegraf listener, which pass points on to it"
-    assert ran.err == f"certbot_renewal_report: not ready: Prometheus takes no line protocol: {remedy}\n"
+    assert (
+        ran.err
+        == f"certbot_renewal_report: not ready: Prometheus takes no line protocol: {remedy}\n"
+    )
 
 
 @pytest.mark.parametrize(
     ("version", "path", "scheme"),
-    [("2", "/api/v2/write?bucket=certbot&org=&precision=s", "Token"), ("3", "/api/v3/write_lp?db=certbot&precision=second", "Bearer")],
+    [
+        ("2", "/api/v2/write?bucket=certbot&org=&precision=s", "Token"),
+        ("3", "/api/v3/write_lp?db=certbot&precision=second", "Bearer"),
+    ],
 )
-def test_check_recognizes_influxdb_3(hook: Hook, renewed: dict[str, str], version: str, path: str, scheme: str) -> None:
+def test_check_recognizes_influxdb_3(
+    hook: Hook, renewed: dict[str, str], version: str, path: str, scheme: str
+) -> None:
     """As its manual says, https://docs.influxdata.com/influxdb3/core/api/: there was none to start."""
     with responses.RequestsMock() as mock:
         headers = {"X-Influxdb-Version": "3.9.0", "X-Influxdb-Build": "Core"}
-        mock.add(responses.GET, "http://127.0.0.1:8086/ping", json={"version": "3.9.0"}, headers=headers)
+        mock.add(
+            responses.GET, "http://127.0.0.1:8086/ping", json={"version": "3.9.0"}, headers=headers
+        )
         mock.add(responses.POST, "http://127.0.0.1:8086" + path.partition("?")[0], status=204)
-        ran = hook("--check", INFLUXDB_VERSION=version, INFLUXDB_TOKEN="apiv3_fake", INFLUXDB_BUCKET="certbot")
+        ran = hook(
+            "--check",
+            INFLUXDB_VERSION=version,
+            INFLUXDB_TOKEN="apiv3_fake",
+            INFLUXDB_BUCKET="certbot",
+        )
         request = mock.calls[1].request
     assert (ran.status, ran.err) == (0, "")
     assert f"{'server':20} InfluxDB 3.9.0, which has no Flux: " in ran.out

@@ -15,14 +15,13 @@ from pathlib import Path
 import pytest
 
 import certbot_renewal_report
-import faults
-import faulty_servers
-from conftest import require, run_hook
-from faults import Disk, by_host
-from faulty_servers import Fault, Proxy
-from start_certbot import DAY, make_lineage, put_hook
-from start_servers import InfluxDB
-from test_run_reports import known
+from support.hooks import known, run_hook
+from support.servers import require_program
+from tools.faults.trials import Disk, by_host, crowd, exchanges, signals
+from tools.servers import faulty
+from tools.servers.faulty import Fault, Proxy
+from tools.servers.influxdb import InfluxDB
+from tools.servers.lineages import DAY, install_report_hook, make_lineage
 
 SEED = int(os.environ.get("FAULTS_SEED", 1))
 
@@ -40,38 +39,61 @@ def lot(monkeypatch: pytest.MonkeyPatch) -> random.Random:
 def test_after_faults_at_any_byte_one_run_report_makes_the_database_equal_the_disk(
     server: Callable[[str], InfluxDB], tmp_path: Path, lot: random.Random, name: str
 ) -> None:
-    print(faults.exchanges(server(name), tmp_path, lot, 60))
+    print(exchanges(server(name), tmp_path, lot, 60))
 
 
 @pytest.mark.parametrize("side", ["request", "response"])
-def test_a_connection_that_breaks_once_is_tried_again(server: Callable[[str], InfluxDB], tmp_path: Path, side: str) -> None:
+def test_a_connection_that_breaks_once_is_tried_again(
+    server: Callable[[str], InfluxDB], tmp_path: Path, side: str
+) -> None:
     influxdb, disk = server("influxd-1.12"), Disk(tmp_path)
     proxy, bucket = Proxy(influxdb.url), influxdb.new_bucket()
-    with faulty_servers.serving(proxy.serve) as url:
+    with faulty.serving(proxy.serve) as url:
         proxy.befall(Fault("cut", side, 5, only=0))
-        done = run_hook(tmp_path, **{**influxdb.settings(bucket), "INFLUXDB_URL": url, **disk.renewed})
+        done = run_hook(
+            tmp_path, **{**influxdb.settings(bucket), "INFLUXDB_URL": url, **disk.renewed}
+        )
     assert (done.returncode, done.stderr, proxy.connections) == (0, "", 2)
     disk.check_report(by_host(influxdb.points(bucket))["web1"], "web1")
 
 
-@pytest.mark.parametrize("date", ["Wed, 25 Nov 20226 03:00:00 GMT", "Wed, 25 Nov 2026 99999999999999999:00:00 GMT", "yesterday", ""])
+@pytest.mark.parametrize(
+    "date",
+    [
+        "Wed, 25 Nov 20226 03:00:00 GMT",
+        "Wed, 25 Nov 2026 99999999999999999:00:00 GMT",
+        "yesterday",
+        "",
+    ],
+)
 def test_a_date_that_is_none_does_not_matter(certbot_folder: Path, date: str) -> None:
-    live = make_lineage(certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY)
-    answer = faulty_servers.answer(f"HTTP/1.1 204 No Content\r\nDate: {date}\r\n\r\n".encode())
-    with faulty_servers.serving(answer) as url:
-        done = run_hook(certbot_folder, INFLUXDB_URL=url, RENEWED_LINEAGE=str(live), RENEWED_DOMAINS="example.com")
+    live = make_lineage(
+        certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY
+    )
+    answer = faulty.answer(f"HTTP/1.1 204 No Content\r\nDate: {date}\r\n\r\n".encode())
+    with faulty.serving(answer) as url:
+        done = run_hook(
+            certbot_folder,
+            INFLUXDB_URL=url,
+            RENEWED_LINEAGE=str(live),
+            RENEWED_DOMAINS="example.com",
+        )
     assert (done.returncode, done.stderr) == (0, "")
 
 
 # ---- On the host -----------------------------------------------------------------------------------------------------
-def test_a_hook_that_is_stopped_leaves_nothing_half(server: Callable[[str], InfluxDB], tmp_path: Path, lot: random.Random) -> None:
-    print(faults.signals(server("influxd-1.12"), tmp_path, lot, 4))
+def test_a_hook_that_is_stopped_leaves_nothing_half(
+    server: Callable[[str], InfluxDB], tmp_path: Path, lot: random.Random
+) -> None:
+    print(signals(server("influxd-1.12"), tmp_path, lot, 4))
 
 
 @pytest.mark.parametrize(("name", "count"), [("influxd-1.12", 200), ("influxd-2", 30)])
-def test_what_many_hooks_at_once_reported_survives_a_kill_of_influxdb_while_they_write(tmp_path: Path, name: str, count: int) -> None:
-    require(name)
-    print(faults.crowd(name, tmp_path, count))
+def test_what_many_hooks_at_once_reported_survives_a_kill_of_influxdb_while_they_write(
+    tmp_path: Path, name: str, count: int
+) -> None:
+    require_program(name)
+    print(crowd(name, tmp_path, count))
 
 
 @contextlib.contextmanager
@@ -107,9 +129,15 @@ def no_big_files(folder: Path) -> Iterator[None]:
 @pytest.fixture
 def small_disk(certbot_folder: Path) -> Iterator[Path]:
     """certbot's folder on a disk of its own."""
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", certbot_folder], capture_output=True, text=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "none", certbot_folder],
+        capture_output=True,
+        text=True,
+    )
     if mounted.returncode:
-        pytest.skip(f"not allowed here: {mounted.stderr}")  # in CI too: the limit of a file is tested everywhere
+        pytest.skip(
+            f"not allowed here: {mounted.stderr}"
+        )  # in CI too: the limit of a file is tested everywhere
     yield certbot_folder
     subprocess.run(["umount", certbot_folder], check=True)
 
@@ -117,7 +145,11 @@ def small_disk(certbot_folder: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("arguments", [(), ("--all",)], ids=["deploy hook", "run report"])
 @pytest.mark.parametrize(
     ("disk", "says"),
-    [(full, "No space left on device"), (read_only, "Read-only file system"), (no_big_files, "File too large")],
+    [
+        (full, "No space left on device"),
+        (read_only, "Read-only file system"),
+        (no_big_files, "File too large"),
+    ],
 )
 def test_a_disk_that_takes_nothing_costs_a_warning_and_no_report(
     server: Callable[[str], InfluxDB],
@@ -132,12 +164,19 @@ def test_a_disk_that_takes_nothing_costs_a_warning_and_no_report(
     influxdb, house = server("influxd-1.12"), Disk(certbot_folder)
     settings = influxdb.settings(influxdb.new_bucket())
     environ = {**settings, **({} if arguments else house.renewed)}
-    put_hook(certbot_folder)
+    install_report_hook(certbot_folder)
     house.known.write_text("other 1\n")
     pipe = subprocess.PIPE  # run_hook would write its copy of the hook
     command = [sys.executable, "-B", str(house.script), *arguments]
     with disk(certbot_folder):
-        done = subprocess.run(command, env={"HOSTNAME": "web1", **environ}, stdout=pipe, stderr=pipe, text=True, timeout=60)
+        done = subprocess.run(
+            command,
+            env={"HOSTNAME": "web1", **environ},
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            timeout=60,
+        )
     assert (done.returncode, "reported into" in done.stdout) == (0, True)
     assert done.stderr == (
         f"certbot_renewal_report: warning: {house.known}: {says}: make it writable, or a certificate that ends must be told with --retire\n"
@@ -149,30 +188,57 @@ def test_a_disk_that_takes_nothing_costs_a_warning_and_no_report(
     assert known(certbot_folder) == (["example.com"] if arguments else ["other", "example.com"])
 
 
-def test_a_stdout_that_is_full_costs_no_report(server: Callable[[str], InfluxDB], certbot_folder: Path) -> None:
+def test_a_stdout_that_is_full_costs_no_report(
+    server: Callable[[str], InfluxDB], certbot_folder: Path
+) -> None:
     influxdb, house = server("influxd-1.12"), Disk(certbot_folder)
     settings = influxdb.settings(influxdb.new_bucket())
     with Path("/dev/full").open("wb") as nowhere:
-        command, environ = [sys.executable, str(house.script)], {"HOSTNAME": "web1", **settings, **house.renewed}
-        done = subprocess.run(command, env=environ, stdout=nowhere, stderr=subprocess.PIPE, timeout=60)
+        command, environ = (
+            [sys.executable, str(house.script)],
+            {"HOSTNAME": "web1", **settings, **house.renewed},
+        )
+        done = subprocess.run(
+            command, env=environ, stdout=nowhere, stderr=subprocess.PIPE, timeout=60
+        )
     assert (done.returncode, done.stderr) == (0, b"")
     house.check_report(by_host(influxdb.points(settings["INFLUXDB_BUCKET"]))["web1"], "web1")
 
 
-@pytest.mark.parametrize(("target", "says"), [("> /dev/full", "No space left on device"), (">&-", "Bad file descriptor")])
-def test_a_report_that_stdout_does_not_take_is_not_known_as_reported(certbot_folder: Path, target: str, says: str) -> None:
+@pytest.mark.parametrize(
+    ("target", "says"), [("> /dev/full", "No space left on device"), (">&-", "Bad file descriptor")]
+)
+def test_a_report_that_stdout_does_not_take_is_not_known_as_reported(
+    certbot_folder: Path, target: str, says: str
+) -> None:
     house = Disk(certbot_folder)
     house.known.write_text("other 1\n")
     command = f"exec {sys.executable} {house.script} --all --stdout {target}"
-    done = subprocess.run(["/bin/sh", "-c", command], env={"HOSTNAME": "web1"}, stderr=subprocess.PIPE, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (1, f"certbot_renewal_report: stdout: {says}: nothing was taken\n")
+    done = subprocess.run(
+        ["/bin/sh", "-c", command],
+        env={"HOSTNAME": "web1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"certbot_renewal_report: stdout: {says}: nothing was taken\n",
+    )
     assert house.known.read_text() == "other 1\n"
 
 
 @pytest.mark.parametrize("arguments", [(), ("--check",)], ids=["deploy hook", "check"])
-def test_what_cannot_be_read_is_not_lost(server: Callable[[str], InfluxDB], certbot_folder: Path, arguments: tuple[str, ...]) -> None:
+def test_what_cannot_be_read_is_not_lost(
+    server: Callable[[str], InfluxDB], certbot_folder: Path, arguments: tuple[str, ...]
+) -> None:
     influxdb, house = server("influxd-1.12"), Disk(certbot_folder)
     house.known.write_bytes(b"other 1\n\xff\n")
-    done = run_hook(certbot_folder, *arguments, **influxdb.settings(influxdb.new_bucket()), **house.renewed)
-    assert (done.returncode, f"{certbot_renewal_report.KNOWN_FILE}: not UTF-8 text" in done.stderr) == (1, True)
+    done = run_hook(
+        certbot_folder, *arguments, **influxdb.settings(influxdb.new_bucket()), **house.renewed
+    )
+    assert (
+        done.returncode,
+        f"{certbot_renewal_report.KNOWN_FILE}: not UTF-8 text" in done.stderr,
+    ) == (1, True)
     assert house.known.read_bytes() == b"other 1\n\xff\n"

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from conftest import House
-from start_certbot import DAY, Authority, Certbot
-from start_kapacitor import Kapacitor
-from start_servers import wait_for
-from test_certbot import RUN_REPORT
-from test_kapacitor import HOST_TASKS, evaluated, load_folder, state, told, write
-from test_run_reports import renewals_of
-from test_starts import CRON
+from support.alerts import HOST_TASKS, make_load_folder, told, wait_for_evaluations
+from support.hooks import CRON, RUN_REPORT
+from support.points import renewals_of, state, write
+from support.servers import Alerting
+from tools.servers.certbot import Authority, Certbot
+from tools.servers.kapacitor import Kapacitor
+from tools.servers.lineages import DAY
+from tools.servers.processes import wait_for
 
 ALERTS = ("renewal_overdue", *HOST_TASKS)
 CRIT = f"{2 / DAY:.9f}"  # days: 2 seconds after a renewal was due, where lives last for seconds
@@ -27,19 +27,25 @@ TWO = pytest.mark.parametrize("house", ["influxd-2"], indirect=True)
 
 def looked(kapacitor: Kapacitor) -> None:
     """Waits until every alert was judged twice more."""
-    evaluated(kapacitor, tasks=ALERTS)
+    wait_for_evaluations(kapacitor, tasks=ALERTS)
 
 
-def host(house: House, tmp_path: Path, authority: Authority, crit: str = "1.0") -> tuple[Certbot, str, Kapacitor]:
+def host(
+    house: Alerting, tmp_path: Path, authority: Authority, crit: str = "1.0"
+) -> tuple[Certbot, str, Kapacitor]:
     """A certbot whose hook reports into a new bucket as web1, that bucket, and a Kapacitor that watches it."""
     influxdb = house.start_influxdb()
     certbot, bucket = Certbot(tmp_path / "letsencrypt", authority), influxdb.new_bucket()
     certbot.settings({**influxdb.settings(bucket), "HOSTNAME": "web1", "INFLUXDB_TIMEOUT": "3"})
-    return certbot, bucket, house.start_kapacitor(load_folder(tmp_path, influxdb, bucket, crit, ALERTS))
+    return (
+        certbot,
+        bucket,
+        house.start_kapacitor(make_load_folder(tmp_path, influxdb, bucket, crit, ALERTS)),
+    )
 
 
 @ONE
-def test_a_run_that_fails(house: House, tmp_path: Path, authority: Authority) -> None:
+def test_a_run_that_fails(house: Alerting, tmp_path: Path, authority: Authority) -> None:
     certbot, _, kapacitor = host(house, tmp_path, authority)
     for lineage in ("late", "fine"):
         issued = certbot.issue(lineage, f"{lineage}.example.com", f"www.{lineage}.example.com")
@@ -51,10 +57,14 @@ def test_a_run_that_fails(house: House, tmp_path: Path, authority: Authority) ->
     looked(kapacitor)
     assert house.box.mails == []
 
-    late.write_text(due + good[late].replace("key_type = ecdsa", "key_type = rsa\nrsa_key_size = 512"))
+    late.write_text(
+        due + good[late].replace("key_type = ecdsa", "key_type = rsa\nrsa_key_size = 512")
+    )
     certbot.shell(CRON)
     assert house.box.read() == "web1: certbot fails, not renewed: late, exit status 1"
-    certbot.shell(RUN_REPORT)  # by hand, as the mail about a silent host advises: it is no run of certbot
+    certbot.shell(
+        RUN_REPORT
+    )  # by hand, as the mail about a silent host advises: it is no run of certbot
     looked(kapacitor)
     late.write_text(due + good[late])
     certbot.shell(CRON)
@@ -73,19 +83,34 @@ def test_a_run_that_fails(house: House, tmp_path: Path, authority: Authority) ->
 
 
 @TWO
-def test_a_host_that_certbot_was_not_started_on_and_one_that_is_gone(house: House, tmp_path: Path, authority: Authority) -> None:
+def test_a_host_that_certbot_was_not_started_on_and_one_that_is_gone(
+    house: Alerting, tmp_path: Path, authority: Authority
+) -> None:
     certbot, bucket, kapacitor = host(house, tmp_path, authority)
     certbot.hook.chmod(0o644)  # certbot leaves it out
     assert certbot.issue("example.com", "example.com").returncode == 0
     certbot.hook.chmod(0o755)
     at, due = int(time.time()) - 49 * 3600, int(time.time()) + 50 * DAY
     write(house.influxdb, bucket, state("example.com", due, run_at=at, at=at))
-    assert re.fullmatch(r"web1: no report of certbot for 2\.0 days, last 20.* UTC of example\.com", house.box.read())
+    assert re.fullmatch(
+        r"web1: no report of certbot for 2\.0 days, last 20.* UTC of example\.com", house.box.read()
+    )
     certbot.shell(CRON)
     assert house.box.read() == "web1: reports again"
-    write(house.influxdb, bucket, *(state(name, due, host="old-web", run_at=at, at=at) for name in ("example.com", "b.example.com")))
-    assert re.fullmatch("old-web: no report of certbot for .* of b.example.com example.com", house.box.read())
-    (command,) = re.findall(r"<code>(/etc/letsencrypt/.* --host .*)</code>", told(house.box, "old-web: "))
+    write(
+        house.influxdb,
+        bucket,
+        *(
+            state(name, due, host="old-web", run_at=at, at=at)
+            for name in ("example.com", "b.example.com")
+        ),
+    )
+    assert re.fullmatch(
+        "old-web: no report of certbot for .* of b.example.com example.com", house.box.read()
+    )
+    (command,) = re.findall(
+        r"<code>(/etc/letsencrypt/.* --host .*)</code>", told(house.box, "old-web: ")
+    )
     retired = certbot.shell(html.unescape(command))
     assert retired.returncode == 0, retired.stdout
     assert house.box.read() == "old-web: no longer expected to report"
@@ -94,7 +119,7 @@ def test_a_host_that_certbot_was_not_started_on_and_one_that_is_gone(house: Hous
 
 
 @ONE
-def test_a_deploy_hook_whose_report_was_lost(house: House, tmp_path: Path) -> None:
+def test_a_deploy_hook_whose_report_was_lost(house: Alerting, tmp_path: Path) -> None:
     life = 40
     certbot, bucket, kapacitor = host(house, tmp_path, house.start_pebble(life), CRIT)
     assert certbot.issue("example.com", "example.com").returncode == 0
@@ -117,7 +142,7 @@ def test_a_deploy_hook_whose_report_was_lost(house: House, tmp_path: Path) -> No
 
 
 @TWO
-def test_a_certificate_that_is_deleted_while_it_is_overdue(house: House, tmp_path: Path) -> None:
+def test_a_certificate_that_is_deleted_while_it_is_overdue(house: Alerting, tmp_path: Path) -> None:
     certbot, _, kapacitor = host(house, tmp_path, house.start_pebble(10), CRIT)
     assert certbot.issue("example.com", "example.com").returncode == 0
     begin = certbot.not_before("example.com")

@@ -17,12 +17,11 @@ import pytest
 import responses
 from certbot._internal import renewal, storage
 from hypothesis import example, given
-from hypothesis import strategies as st
 from line_protocol_parser import parse_line
 
 import certbot_renewal_report as hook_module
-from conftest import Ran
-from start_certbot import DAY, make_lineage, put_hook
+from support.hooks import TEXT, Ran
+from tools.servers.lineages import DAY, install_report_hook, make_lineage
 
 HOUR = 3600
 BEGIN = 1_780_000_000  # an arbitrary notBefore
@@ -46,10 +45,19 @@ def lines_of(ran: Ran) -> list[dict[str, Any]]:
         (40, 20),
     ],
 )
-def test_due_dates_are_those_of_certbot(hook: Callable[..., Ran], certbot_folder: Path, lifetime: int, due_after: int) -> None:
+def test_due_dates_are_those_of_certbot(
+    hook: Callable[..., Ran], certbot_folder: Path, lifetime: int, due_after: int
+) -> None:
     live = make_lineage(certbot_folder, "example.com", ["example.com"], BEGIN, lifetime)
-    state = lines_of(hook("--dry-run", RENEWED_LINEAGE=str(live), RENEWED_DOMAINS="example.com"))[-1]["fields"]
-    assert state == {"not_before": BEGIN, "renewal_due": BEGIN + due_after, "not_after": BEGIN + lifetime, "run_at": 0}
+    state = lines_of(hook("--dry-run", RENEWED_LINEAGE=str(live), RENEWED_DOMAINS="example.com"))[
+        -1
+    ]["fields"]
+    assert state == {
+        "not_before": BEGIN,
+        "renewal_due": BEGIN + due_after,
+        "not_after": BEGIN + lifetime,
+        "run_at": 0,
+    }
     by_certbot = renewal._default_renewal_time((live / "cert.pem").read_bytes()).timestamp()
     assert abs(by_certbot - BEGIN - due_after) < 1
 
@@ -83,7 +91,12 @@ def test_an_interval_means_what_certbot_makes_of_it(interval: str) -> None:
     end = datetime.datetime(2026, 9, 15, 12, 0, 0, tzinfo=datetime.timezone.utc)
     moment = hook_module.before(int(end.timestamp()), interval)
     assert moment is not None
-    assert storage.add_time_interval(datetime.datetime.fromtimestamp(moment, datetime.timezone.utc), interval) == end
+    assert (
+        storage.add_time_interval(
+            datetime.datetime.fromtimestamp(moment, datetime.timezone.utc), interval
+        )
+        == end
+    )
 
 
 @pytest.mark.parametrize("nothing", ["", "banana", "days 30", "soon", "-30 days", "30 days or so"])
@@ -98,35 +111,78 @@ def test_what_is_no_interval_leaves_the_usual_due_date(nothing: str) -> None:
         ("renew_before_expiry=2 weeks\n", 14 * DAY),
         ("renew_before_expiry = 720 hours  # as before\n", 720 * HOUR),
         ('renew_before_expiry = "25 days"\n', 25 * DAY),
-        ("# renew_before_expiry = 20 days\n", 30 * DAY),  # the commented line of old versions is no setting
-        ("[renewalparams]\nrenew_before_expiry = 20 days\n", 30 * DAY),  # nor is one below a section, for certbot
+        (
+            "# renew_before_expiry = 20 days\n",
+            30 * DAY,
+        ),  # the commented line of old versions is no setting
+        (
+            "[renewalparams]\nrenew_before_expiry = 20 days\n",
+            30 * DAY,
+        ),  # nor is one below a section, for certbot
         ("renew_before_expiry =\n", 30 * DAY),
-        ("renew_before_expiry = 3650 days\n", 90 * DAY),  # longer than the lifetime: due from the beginning
+        (
+            "renew_before_expiry = 3650 days\n",
+            90 * DAY,
+        ),  # longer than the lifetime: due from the beginning
     ],
 )
-def test_renew_before_expiry_moves_the_due_date(hook: Callable[..., Ran], certbot_folder: Path, conf: str, left: int) -> None:
+def test_renew_before_expiry_moves_the_due_date(
+    hook: Callable[..., Ran], certbot_folder: Path, conf: str, left: int
+) -> None:
     live = make_lineage(certbot_folder, "example.com", ["example.com"], BEGIN, 90 * DAY, conf)
-    fields = lines_of(hook("--dry-run", RENEWED_LINEAGE=str(live), RENEWED_DOMAINS="example.com"))[-1]["fields"]
+    fields = lines_of(hook("--dry-run", RENEWED_LINEAGE=str(live), RENEWED_DOMAINS="example.com"))[
+        -1
+    ]["fields"]
     assert fields["not_after"] - fields["renewal_due"] == left
 
 
-def test_older_renewals_are_due_by_the_same_policy(hook: Callable[..., Ran], certbot_folder: Path) -> None:
+def test_older_renewals_are_due_by_the_same_policy(
+    hook: Callable[..., Ran], certbot_folder: Path
+) -> None:
     for begin in (BEGIN - 70 * DAY, BEGIN):
-        make_lineage(certbot_folder, "example.com", ["example.com"], begin, 90 * DAY, "renew_before_expiry = 20 days\n")
-    renewals = [it for it in lines_of(hook("--all", "--history", "--dry-run")) if "due_after" in it["fields"]]
-    assert {it["time"]: it["fields"]["due_after"] for it in renewals} == {BEGIN - 70 * DAY: 70 * DAY, BEGIN: 70 * DAY}
+        make_lineage(
+            certbot_folder,
+            "example.com",
+            ["example.com"],
+            begin,
+            90 * DAY,
+            "renew_before_expiry = 20 days\n",
+        )
+    renewals = [
+        it
+        for it in lines_of(hook("--all", "--history", "--dry-run"))
+        if "due_after" in it["fields"]
+    ]
+    assert {it["time"]: it["fields"]["due_after"] for it in renewals} == {
+        BEGIN - 70 * DAY: 70 * DAY,
+        BEGIN: 70 * DAY,
+    }
 
 
-def test_a_report_is_points_of_the_renewal_and_one_of_the_state(hook: Callable[..., Ran], certbot_folder: Path) -> None:
+def test_a_report_is_points_of_the_renewal_and_one_of_the_state(
+    hook: Callable[..., Ran], certbot_folder: Path
+) -> None:
     names = ["example.com", "*.example.com", "xn--bcher-kva.example", "192.0.2.7", "2001:db8::1"]
     live = make_lineage(certbot_folder, "example.com", names, BEGIN, 90 * DAY)
-    *renewals, state = lines_of(hook("--dry-run", RENEWED_LINEAGE=str(live), RENEWED_DOMAINS=" ".join(names)))
+    *renewals, state = lines_of(
+        hook("--dry-run", RENEWED_LINEAGE=str(live), RENEWED_DOMAINS=" ".join(names))
+    )
     whole = {"host": "web1", "domain": "all", "lineage": "example.com"}
     more = {"lifetime": 90 * DAY, "due_after": 60 * DAY, "names": " ".join(names)}
     assert renewals == [
-        {"measurement": "certbot_renewal", "tags": whole, "fields": {"renewed_count": 5.0, **more}, "time": BEGIN},
+        {
+            "measurement": "certbot_renewal",
+            "tags": whole,
+            "fields": {"renewed_count": 5.0, **more},
+            "time": BEGIN,
+        },
         *(
-            {"measurement": "certbot_renewal", "tags": {"host": "web1", "domain": n}, "fields": {"renewed_count": 1.0}, "time": BEGIN}
+            {
+                "measurement": "certbot_renewal",
+                "tags": {"host": "web1", "domain": n},
+                "fields": {"renewed_count": 1.0},
+                "time": BEGIN,
+            }
             for n in names
         ),
     ]
@@ -135,22 +191,26 @@ def test_a_report_is_points_of_the_renewal_and_one_of_the_state(hook: Callable[.
     assert all(type(value) is int for value in state["fields"].values())
 
 
-def test_run_at_is_the_time_of_the_report_where_run_reports_are_installed(hook: Callable[..., Ran], certbot_folder: Path) -> None:
+def test_run_at_is_the_time_of_the_report_where_run_reports_are_installed(
+    hook: Callable[..., Ran], certbot_folder: Path
+) -> None:
     live = make_lineage(certbot_folder, "example.com", ["example.com"], BEGIN, 90 * DAY)
     (certbot_folder / "certbot_renewal_report.known").touch()
-    state = lines_of(hook("--dry-run", RENEWED_LINEAGE=str(live), RENEWED_DOMAINS="example.com"))[-1]
+    state = lines_of(hook("--dry-run", RENEWED_LINEAGE=str(live), RENEWED_DOMAINS="example.com"))[
+        -1
+    ]
     assert state["fields"]["run_at"] == state["time"] >= BEGIN
-
-
-# Tags: everything but what line protocol cannot hold at all, a control character, and a backslash where it would be an escape.
-TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1).filter(lambda t: not re.search(r"\\[,= ]|\\$", t))
 
 
 @given(measurement=TEXT.filter(lambda t: t[0] not in "#_"), host=TEXT, name=TEXT)
 @example(measurement="a b,c=d", host='we"b 1,=', name="*.exam\\ple.com")
-def test_what_goes_into_a_line_comes_out_of_a_foreign_parser(measurement: str, host: str, name: str) -> None:
+def test_what_goes_into_a_line_comes_out_of_a_foreign_parser(
+    measurement: str, host: str, name: str
+) -> None:
     settings = hook_module.Settings("", 2, "", "", "", 10, measurement, host, {})
-    whole, each = (parse_line(line) for line in hook_module.renewal_points(settings, name, [name], BEGIN))
+    whole, each = (
+        parse_line(line) for line in hook_module.renewal_points(settings, name, [name], BEGIN)
+    )
     assert whole == {
         "measurement": measurement,
         "tags": {"domain": "all", "host": host, "lineage": name},
@@ -162,11 +222,23 @@ def test_what_goes_into_a_line_comes_out_of_a_foreign_parser(measurement: str, h
 
 @pytest.mark.parametrize(
     ("host", "stored"),
-    [("a\\", "a/"), ("a\\ b", "a/ b"), ("a\nb", "a_b"), ("a\r\n,b=1", "a__,b=1"), ("\udcffweb", "?web"), ("a\x00", "a_")],
+    [
+        ("a\\", "a/"),
+        ("a\\ b", "a/ b"),
+        ("a\nb", "a_b"),
+        ("a\r\n,b=1", "a__,b=1"),
+        ("\udcffweb", "?web"),
+        ("a\x00", "a_"),
+    ],
 )
 def test_what_line_protocol_cannot_hold_is_replaced(host: str, stored: str) -> None:
     settings = hook_module.Settings("", 2, "", "", "", 10, "certbot_renewal", host, {})
-    assert parse_line(hook_module.renewal_points(settings, "example.com", [], BEGIN)[0])["tags"]["host"] == stored
+    assert (
+        parse_line(hook_module.renewal_points(settings, "example.com", [], BEGIN)[0])["tags"][
+            "host"
+        ]
+        == stored
+    )
 
 
 # ---- Settings --------------------------------------------------------------------------------------------------------
@@ -177,15 +249,24 @@ def host_tag(ran: Ran) -> str:
     return found[1]
 
 
-def test_the_file_wins_over_the_environment_over_the_script(hook: Callable[..., Ran], certbot_folder: Path) -> None:
+def test_the_file_wins_over_the_environment_over_the_script(
+    hook: Callable[..., Ran], certbot_folder: Path
+) -> None:
     make_lineage(certbot_folder, "example.com", ["example.com"], BEGIN, 90 * DAY)
     at_default = "http://127.0.0.1:8086/api/v2/write?bucket=telegraf&org=&precision=s"
     assert hook("--dry-run").out.rstrip().endswith(at_default)
-    in_environment = {"HOSTNAME": "from-environment", "MEASUREMENT": "mine", "INFLUXDB_BUCKET": "b1", "INFLUXDB_ORG": "o1"}
+    in_environment = {
+        "HOSTNAME": "from-environment",
+        "MEASUREMENT": "mine",
+        "INFLUXDB_BUCKET": "b1",
+        "INFLUXDB_ORG": "o1",
+    }
     ran = hook("--dry-run", **in_environment)
     assert host_tag(ran) == "from-environment"
     assert ran.out.startswith("mine,") and "bucket=b1&org=o1" in ran.out
-    (certbot_folder / "certbot_renewal_report.env").write_text("HOSTNAME=from-file\nINFLUXDB_VERSION=1\nINFLUXDB_BUCKET=db/rp\n")
+    (certbot_folder / "certbot_renewal_report.env").write_text(
+        "HOSTNAME=from-file\nINFLUXDB_VERSION=1\nINFLUXDB_BUCKET=db/rp\n"
+    )
     ran = hook("--dry-run", **in_environment)
     assert host_tag(ran) == "from-file"
     assert ran.out.startswith("mine,") and "/write?db=db&rp=rp&precision=s" in ran.out
@@ -195,10 +276,19 @@ def test_the_file_wins_over_the_environment_over_the_script(hook: Callable[..., 
 
 def test_the_defaults_may_be_edited_in_the_script(certbot_folder: Path) -> None:
     make_lineage(certbot_folder, "example.com", ["example.com"], BEGIN, 90 * DAY)
-    script = put_hook(certbot_folder)
-    edited = script.read_text().replace('"INFLUXDB_URL": ("http://127.0.0.1:8086"', '"INFLUXDB_URL": ("http://influx.example.com:8086"')
+    script = install_report_hook(certbot_folder)
+    edited = script.read_text().replace(
+        '"INFLUXDB_URL": ("http://127.0.0.1:8086"',
+        '"INFLUXDB_URL": ("http://influx.example.com:8086"',
+    )
     script.write_text(edited)
-    done = subprocess.run([sys.executable, str(script), "--dry-run"], env={}, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, str(script), "--dry-run"],
+        env={},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert "http://influx.example.com:8086/api/v2/write" in done.stdout
 
 
@@ -216,7 +306,9 @@ def test_the_defaults_may_be_edited_in_the_script(certbot_folder: Path) -> None:
         "HOSTNAME=web9\r\n",
     ],
 )
-def test_an_env_file_is_read_as_a_shell_would(hook: Callable[..., Ran], certbot_folder: Path, line: str) -> None:
+def test_an_env_file_is_read_as_a_shell_would(
+    hook: Callable[..., Ran], certbot_folder: Path, line: str
+) -> None:
     make_lineage(certbot_folder, "example.com", ["example.com"], BEGIN, 90 * DAY)
     (certbot_folder / "certbot_renewal_report.env").write_bytes(line.encode())
     assert host_tag(hook("--dry-run")) == "web9"
@@ -226,23 +318,32 @@ def test_a_hash_or_an_equals_sign_inside_a_value_belongs_to_it(certbot_folder: P
     path = certbot_folder / "certbot_renewal_report.env"
     path.write_text("INFLUXDB_TOKEN=fake#token==\nINFLUXDB_BUCKET='a # b'\n")
     faults: list[str] = []
-    assert hook_module.read_env_file(str(path), faults) == {"INFLUXDB_TOKEN": "fake#token==", "INFLUXDB_BUCKET": "a # b"}
+    assert hook_module.read_env_file(str(path), faults) == {
+        "INFLUXDB_TOKEN": "fake#token==",
+        "INFLUXDB_BUCKET": "a # b",
+    }
     assert faults == []
 
 
-def test_a_certificate_without_names_has_a_state(hook: Callable[..., Ran], certbot_folder: Path) -> None:
+def test_a_certificate_without_names_has_a_state(
+    hook: Callable[..., Ran], certbot_folder: Path
+) -> None:
     make_lineage(certbot_folder, "example.com", [], BEGIN, 90 * DAY)
     ran = hook("--dry-run", HOSTNAME="web1")
     assert (ran.status, ran.err) == (0, "")
     assert f"lineage=example.com not_before={BEGIN}i,renewal_due={BEGIN + 60 * DAY}i," in ran.out
 
 
-def test_an_empty_hostname_in_the_file_means_the_name_of_the_host(hook: Callable[..., Ran], certbot_folder: Path) -> None:
+def test_an_empty_hostname_in_the_file_means_the_name_of_the_host(
+    hook: Callable[..., Ran], certbot_folder: Path
+) -> None:
     make_lineage(certbot_folder, "example.com", ["example.com"], BEGIN, 90 * DAY)
     assert host_tag(hook("--dry-run", HOSTNAME="")) == os.uname().nodename
 
 
-def test_the_published_hooks_version_setting_still_counts(hook: Callable[..., Ran], certbot_folder: Path) -> None:
+def test_the_published_hooks_version_setting_still_counts(
+    hook: Callable[..., Ran], certbot_folder: Path
+) -> None:
     make_lineage(certbot_folder, "example.com", ["example.com"], BEGIN, 90 * DAY)
     assert "/write?db=telegraf" in hook("--dry-run", INFLUXDB_USER="1").out
     assert "/api/v2/write" in hook("--dry-run", INFLUXDB_USER="1", INFLUXDB_VERSION="2").out
@@ -261,14 +362,20 @@ def test_help_prints_the_table_of_settings(hook: Callable[..., Ran]) -> None:
     ran = hook("--help")
     assert ran.status == 0
     for name, (default, meaning) in hook_module.SETTINGS.items():
-        assert re.search(rf"^ +{name} +{re.escape(default or '(empty)')} +{re.escape(meaning)}$", ran.out, re.MULTILINE)
+        assert re.search(
+            rf"^ +{name} +{re.escape(default or '(empty)')} +{re.escape(meaning)}$",
+            ran.out,
+            re.MULTILINE,
+        )
 
 
 def test_version_is_printed(hook: Callable[..., Ran]) -> None:
     assert hook("--version").out == f"certbot_renewal_report {hook_module.__version__}\n"
 
 
-def test_a_dry_run_sends_nothing_and_needs_no_requests(hook: Callable[..., Ran], certbot_folder: Path) -> None:
+def test_a_dry_run_sends_nothing_and_needs_no_requests(
+    hook: Callable[..., Ran], certbot_folder: Path
+) -> None:
     make_lineage(certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY)
     ran = hook("--dry-run", INFLUXDB_URL="http://127.0.0.1:1", INFLUXDB_TOKEN="fake-token")
     assert ran.status == 0
@@ -282,7 +389,11 @@ def test_a_dry_run_sends_nothing_and_needs_no_requests(hook: Callable[..., Ran],
     [
         ("2", "fake-token", "Token fake-token"),
         ("2", "hook:fake", "Token hook:fake"),
-        ("1", "hook:fake", "Basic " + base64.b64encode(b"hook:fake").decode()),  # all that InfluxDB before 1.8 knows
+        (
+            "1",
+            "hook:fake",
+            "Basic " + base64.b64encode(b"hook:fake").decode(),
+        ),  # all that InfluxDB before 1.8 knows
         ("1", "fake-token", "Token fake-token"),
         ("1", "", None),
     ],
@@ -290,10 +401,17 @@ def test_a_dry_run_sends_nothing_and_needs_no_requests(hook: Callable[..., Ran],
 def test_the_authorization_that_each_version_understands(
     hook: Callable[..., Ran], certbot_folder: Path, version: str, token: str, header: str | None
 ) -> None:
-    live = make_lineage(certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY)
+    live = make_lineage(
+        certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY
+    )
     with responses.RequestsMock() as mock:
         mock.add(responses.POST, re.compile("http://127.0.0.1:8086/.*write"), status=204)
-        ran = hook(RENEWED_LINEAGE=str(live), RENEWED_DOMAINS="example.com", INFLUXDB_VERSION=version, INFLUXDB_TOKEN=token)
+        ran = hook(
+            RENEWED_LINEAGE=str(live),
+            RENEWED_DOMAINS="example.com",
+            INFLUXDB_VERSION=version,
+            INFLUXDB_TOKEN=token,
+        )
         sent = mock.calls[0].request.headers.get("Authorization")
     assert ran.status == 0
     assert (sent.decode() if isinstance(sent, bytes) else sent) == header

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import certbot_renewal_report as hook
-from start_certbot import DAY, make_lineage, put_hook
-from start_prometheus import VictoriaMetrics
-from start_servers import InfluxDB
+from tools.servers.influxdb import InfluxDB
+from tools.servers.lineages import DAY, install_report_hook, make_lineage
+from tools.servers.prometheus import VictoriaMetrics
 
 HOUR = 3600
 
@@ -26,7 +26,11 @@ class Lineage:
     days: float  # since the last renewal
     names: tuple[str, ...] = ()  # more than its own
     lifetime: float = 90  # days
-    late: tuple[float, ...] = (0.4, 0.2, 0.5)  # the renewals before, the newest first, in days after they were due
+    late: tuple[float, ...] = (
+        0.4,
+        0.2,
+        0.5,
+    )  # the renewals before, the newest first, in days after they were due
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Host:
     exit_status: int | None = 0
     ended: tuple[str, ...] = ()
     dry_run: str = ""  # what certbot said in one, with {live} for the folder
-    deployed: str = ""  # what certbot_renewal_deploy.py noted of a certificate, with {begin} and {end} of the old one that a target has
+    deployed: str = ""  # what certbot_renewal_deliver.py noted of a certificate, with {begin} and {end} of the old one that a target has
 
 
 FLEET = (
@@ -53,7 +57,10 @@ FLEET = (
             Lineage("status.example.com", 2.1, lifetime=160 / 24, late=(0.1, 0.3, 0.2, 0.4)),
         ),
         dry_run="The following simulated renewals succeeded:\n"
-        + "".join(f"  {{live}}/{name}.example.com/fullchain.pem (success)\n" for name in ("shop", "blog", "wiki", "status")),
+        + "".join(
+            f"  {{live}}/{name}.example.com/fullchain.pem (success)\n"
+            for name in ("shop", "blog", "wiki", "status")
+        ),
     ),
     Host(
         "web2",
@@ -70,7 +77,13 @@ FLEET = (
     Host(
         "mail",
         (
-            Lineage("mail.example.org", 14.8, ("imap.example.org", "smtp.example.org"), 45, late=(0.2, 0.4, 0.3, 0.6)),
+            Lineage(
+                "mail.example.org",
+                14.8,
+                ("imap.example.org", "smtp.example.org"),
+                45,
+                late=(0.2, 0.4, 0.3, 0.6),
+            ),
             Lineage("lists.example.org", 30.3, (), 45),
             Lineage("webmail.example.org", 41.5, (), 64),
         ),
@@ -79,7 +92,12 @@ FLEET = (
     ),
     Host("db1", (Lineage("db1.example.com", 48.6), Lineage("replica.example.com", 47.2)), days=3.3),
     Host(
-        "edge", (Lineage("edge.example.com", 8.9, ("cache.example.com",)), Lineage("img.example.com", 26.3, lifetime=64)), exit_status=None
+        "edge",
+        (
+            Lineage("edge.example.com", 8.9, ("cache.example.com",)),
+            Lineage("img.example.com", 26.3, lifetime=64),
+        ),
+        exit_status=None,
     ),
 )
 
@@ -96,10 +114,18 @@ def put_on_disk(folder: Path, lineages: Iterable[Lineage], now: int) -> None:
         for late in it.late:
             began.append(began[-1] + due_after(it.lifetime) + late)
         for days in reversed(began):
-            make_lineage(folder, it.name, [it.name, *it.names], now - round(days * DAY), round(it.lifetime * DAY))
+            make_lineage(
+                folder,
+                it.name,
+                [it.name, *it.names],
+                now - round(days * DAY),
+                round(it.lifetime * DAY),
+            )
 
 
-def run_hook_at(folder: Path, now: int, environ: dict[str, str], *arguments: str, stdin: str = "") -> None:
+def run_hook_at(
+    folder: Path, now: int, environ: dict[str, str], *arguments: str, stdin: str = ""
+) -> None:
     """Runs the hook in this process, as of a moment; RuntimeError with what it says where a report was not stored."""
     said = io.StringIO()
     with (
@@ -108,12 +134,14 @@ def run_hook_at(folder: Path, now: int, environ: dict[str, str], *arguments: str
         contextlib.redirect_stderr(said),
         contextlib.redirect_stdout(io.StringIO()),
     ):
-        status = hook.main(arguments, environ, str(put_hook(folder)))
+        status = hook.main(arguments, environ, str(install_report_hook(folder)))
     if status != 0 and "the clock of this host" not in said.getvalue():
         raise RuntimeError(said.getvalue() or f"the hook ended with status {status}")
 
 
-def report(fleet: Iterable[Host], folder: Path, influxdb: InfluxDB | VictoriaMetrics, bucket: str, now: int) -> None:
+def report(
+    fleet: Iterable[Host], folder: Path, influxdb: InfluxDB | VictoriaMetrics, bucket: str, now: int
+) -> None:
     """Makes the hosts in a folder, and has each of them report."""
     for number, host in enumerate(fleet):
         certbot, at = folder / str(number), now - round(host.days * DAY)
@@ -129,6 +157,12 @@ def report(fleet: Iterable[Host], folder: Path, influxdb: InfluxDB | VictoriaMet
             for path in (certbot / "live" / name, certbot / "renewal" / f"{name}.conf"):
                 path.rename(path.with_name(f".{path.name}"))
         if host.dry_run:
-            run_hook_at(certbot, at - 5 * DAY, environ, "--after-dry-run", stdin=host.dry_run.replace("{live}", "/etc/letsencrypt/live"))
+            run_hook_at(
+                certbot,
+                at - 5 * DAY,
+                environ,
+                "--after-dry-run",
+                stdin=host.dry_run.replace("{live}", "/etc/letsencrypt/live"),
+            )
         ended = {} if host.exit_status is None else {"EXIT_STATUS": str(host.exit_status)}
         run_hook_at(certbot, at, {**environ, **ended}, "--all")

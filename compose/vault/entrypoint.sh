@@ -3,5 +3,5 @@
 # start, more than Let's Encrypt gives.
 set -e
 cp -R /usr/local/share/letsencrypt/. /etc/letsencrypt/
-/etc/letsencrypt/renewal-hooks/deploy/certbot_renewal_deploy.py restore
+/etc/letsencrypt/renewal-hooks/deploy/certbot_renewal_deliver.py restore
 exec certbot.sh restore

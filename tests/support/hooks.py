@@ -1,0 +1,66 @@
+"""Certificates on disk, and the real servers: started once per session, skipped where missing, a failure with REQUIRE_SERVERS=1."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import strategies as st
+
+import certbot_renewal_report
+from tools import ROOT
+from tools.servers.lineages import install_report_hook
+
+
+def run_hook(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """The hook as certbot starts it: a process, from its place in the hooks folder."""
+    if "MUTANT_UNDER_TEST" in os.environ:
+        pytest.skip("mutmut changes the hook in its own process only")
+    environ = {"HOSTNAME": "web1", **environ}
+    return subprocess.run(
+        [sys.executable, str(install_report_hook(folder)), *arguments],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@dataclass
+class Ran:
+    """How the hook ended, and what it said."""
+
+    status: int
+    out: str
+    err: str
+
+
+RUN_REPORT = "/etc/letsencrypt/renewal-hooks/deploy/certbot_renewal_report.py --all"
+
+
+# Tags: everything but what line protocol cannot hold at all, a control character, and a backslash where it would be an escape.
+TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1).filter(
+    lambda t: not re.search(r"\\[,= ]|\\$", t)
+)
+
+
+def known(folder: Path) -> list[str]:
+    """The lineages that the hook keeps for the next run report."""
+    lines = (folder / certbot_renewal_report.KNOWN_FILE).read_text().splitlines()
+    return [line.rpartition(" ")[0] for line in lines if not line.startswith("#")]
+
+
+def next_second() -> None:
+    """Points of two reports within one second are the same points."""
+    begin = int(time.time())
+    while int(time.time()) == begin:
+        time.sleep(0.01)
+
+
+(CRON,) = re.findall(r"(?m)^17 3,15 \* \* \* (.*)$", (ROOT / "README.md").read_text())

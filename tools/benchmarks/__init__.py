@@ -1,0 +1,1 @@
+"""Measures what the programs and the queries cost, as ratios in one run."""

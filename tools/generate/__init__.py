@@ -1,0 +1,1 @@
+"""Generates Kapacitor templates, dashboards and rules from the queries of flux/."""

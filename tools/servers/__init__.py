@@ -1,0 +1,1 @@
+"""Builds and starts the servers that the tests and the demo use."""

@@ -1,0 +1,1 @@
+"""Simulates a year of a fleet and counts false alerts and missed incidents."""
