@@ -1,118 +1,177 @@
 #!/usr/bin/env python3
 """Reports certbot's renewals to InfluxDB: a deploy hook in one file.
 
-Copy it into /etc/letsencrypt/renewal-hooks/deploy, make it executable, run it there once with --check. Needs Python 3.9 and requests.
-It reads the certificate that certbot has renewed, and writes when that was, for which names, and when the next renewal is due.
+Copy this file into /etc/letsencrypt/renewal-hooks/deploy, make it executable, and run it there once
+with --check. It needs Python 3.9 and requests. certbot starts it after each renewal. It reads the
+certificate that certbot has renewed, and reports when that was, for which names, and when the next
+renewal is due.
+
+The other programs of this project import this file: settings, certificates, points and sending are
+here. The hook runs as root. It trusts certbot's configuration folder, which belongs to root, and
+its environment. It does not trust what the server answers.
 """
 
 from __future__ import annotations
 
-import argparse
 import binascii
 import calendar
 import contextlib
 import gc
 import ipaddress
-import itertools
 import json
 import os
 import re
 import signal
-import socket
 import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from email.utils import parsedate
-from glob import glob
-from typing import Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, Union
 from urllib.parse import urlencode
+
+if TYPE_CHECKING:
+    import argparse
 
 __version__ = "0.1.0"
 
-# ---- Settings --------------------------------------------------------------------------------------------------------
-# Name: (default, meaning): from certbot_renewal_report.env, else the environment, or edited here. --help and the README print it too.
-SETTINGS: dict[str, tuple[str, str]] = {
-    "INFLUXDB_URL": ("http://127.0.0.1:8086", "InfluxDB, VictoriaMetrics, or a Telegraf listener"),
-    "INFLUXDB_VERSION": (
-        "2",
-        "2: /api/v2/write (InfluxDB 1.8 and later); 1: /write (before, and Telegraf's influxdb_listener); 3: /api/v3/write_lp",
-    ),
-    "INFLUXDB_BUCKET": ("telegraf", "bucket; or database, or database/retention_policy"),
-    "INFLUXDB_ORG": ("", "organization; 2.x needs it"),
-    "INFLUXDB_TOKEN": ("", "token, or user:password on 1.x"),
-    "INFLUXDB_TOKEN_FILE": ("", "a file that holds the token, instead of INFLUXDB_TOKEN"),
-    "INFLUXDB_TIMEOUT": ("10", "seconds for all tries together"),
-    "MEASUREMENT": ("certbot_renewal", "measurement"),
-    "HOSTNAME": ("", "host tag; empty: the host's name. A container must set it"),
-    "VERIFY": (
-        "",
-        "where run reports look whether a certificate is served: 443, host:993; for one lineage NAME=host:443, NAME=none",
-    ),
-}
-PLACE = r"(?!none\b)(?:([^\s=]+)=)?(?:(?:(\[[\da-fA-F:.]+\]|[^\s/:=\[\]]+):)?(\d{1,5})|none)"  # lineage, host, port
+NAME = "certbot_renewal_report"
+ENV_FILE = "certbot_renewal_report.env"
+KNOWN_FILE = "certbot_renewal_report.known"
+DELIVERY_STATE_FILE = "certbot_renewal_deliver.state"
+DAY = 86400  # seconds
+
+Environ = MutableMapping[str, str]
+
+# Control characters, and the surrogates that stand for bytes that are not UTF-8.
+CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+
+
+class ReportError(Exception):
+    """Something that an administrator has to correct.
+
+    The text names the setting and the remedy, and holds no secret.
+    """
+
+
+# ---- Settings ----------------------------------------------------------------------------------
 URL = r"https?://(\[[\da-fA-F:.]+\]|[^\s/:?#@\[\]]+)(:\d{1,5})?(/[^\s?#@]*)?"
-RULES = {  # what a value must look like, and that in words
-    "INFLUXDB_URL": (
+
+# One word of VERIFY: 443, mail.example.com:993, example.com=[::1]:443, example.com=none
+VERIFY_WORD = r"""
+    (?! none \b )
+    (?: (?P<lineage> [^\s=]+ ) = )?
+    (?:
+        (?: (?P<host> \[ [\da-fA-F:.]+ \] | [^\s/:=\[\]]+ ) : )?
+        (?P<port> \d{1,5} )
+        | none
+    )
+"""
+VERIFY_WORDS = rf"(?: (?: {re.sub(r'[?]P<[a-z]+>', '', VERIFY_WORD)} ) (?: \s+ | $ ) )*"
+
+
+class Setting(NamedTuple):
+    """One setting: its default, its meaning for --help and the manual, and which values are valid.
+
+    `pattern` must match the whole value. `must_be` says in words what it matches.
+    """
+
+    default: str
+    meaning: str
+    pattern: str = r".*"
+    must_be: str = "one line of text"
+
+
+# The values come from certbot_renewal_report.env, else from the environment, else from this table.
+# --help and the manual print the table.
+SETTINGS: dict[str, Setting] = {
+    "INFLUXDB_URL": Setting(
+        "http://127.0.0.1:8086",
+        "InfluxDB, VictoriaMetrics, or a Telegraf listener",
         URL,
-        "http:// or https://, host and port, as in http://127.0.0.1:8086; user and password belong in INFLUXDB_TOKEN",
+        "http:// or https://, host and port, as in http://127.0.0.1:8086; "
+        "user and password belong in INFLUXDB_TOKEN",
     ),
-    "INFLUXDB_VERSION": (
+    "INFLUXDB_VERSION": Setting(
+        "2",
+        "2: /api/v2/write (InfluxDB 1.8 and later); "
+        "1: /write (before, and Telegraf's influxdb_listener); 3: /api/v3/write_lp",
         r"[123]",
-        "2 (InfluxDB 1.8 and newer), 1 (older, and Telegraf's influxdb_listener), or 3 (InfluxDB 3)",
+        "2 (InfluxDB 1.8 and newer), 1 (older, and Telegraf's influxdb_listener), "
+        "or 3 (InfluxDB 3)",
     ),
-    "INFLUXDB_BUCKET": (r"[^/].*", "the name of a bucket, or of a database"),
-    "INFLUXDB_TIMEOUT": (
+    "INFLUXDB_BUCKET": Setting(
+        "telegraf",
+        "bucket; or database, or database/retention_policy",
+        r"[^/].*",
+        "the name of a bucket, or of a database",
+    ),
+    "INFLUXDB_ORG": Setting("", "organization; 2.x needs it"),
+    "INFLUXDB_TOKEN": Setting("", "token, or user:password on 1.x"),
+    "INFLUXDB_TOKEN_FILE": Setting("", "a file that holds the token, instead of INFLUXDB_TOKEN"),
+    "INFLUXDB_TIMEOUT": Setting(
+        "10",
+        "seconds for all tries together",
         r"(?=.*[1-9])[0-9]{1,5}(\.[0-9]{1,9})?",
         "a number of seconds above 0, such as 10",
     ),
-    "MEASUREMENT": (r"[^#_].*", "a name that begins with neither # nor _"),
-    "VERIFY": (
-        rf"({PLACE}(\s+|$))*",
+    "MEASUREMENT": Setting(
+        "certbot_renewal",
+        "measurement",
+        r"[^#_].*",
+        "a name that begins with neither # nor _",
+    ),
+    "HOSTNAME": Setting("", "host tag; empty: the host's name. A container must set it"),
+    "VERIFY": Setting(
+        "",
+        "where run reports look whether a certificate is served: 443, host:993; "
+        "for one lineage NAME=host:443, NAME=none",
+        rf"(?x) {VERIFY_WORDS}",
         "port, host:port, NAME=port, NAME=host:port or NAME=none; several of them parted by spaces",
     ),
 }
-PASSED_ON = (
+
+# Variables that requests reads from the environment. The env file may set them too.
+# INFLUXDB_USER: the published hook selects the API version by it.
+FORWARDED_VARIABLES = (
     "REQUESTS_CA_BUNDLE",
     "HTTPS_PROXY",
     "HTTP_PROXY",
     "NO_PROXY",
     "INFLUXDB_USER",
-)  # the file may set these too
-ENV_FILE = "certbot_renewal_report.env"
-KNOWN_FILE = "certbot_renewal_report.known"  # made by run reports only: that it exists says that they are installed
-DEPLOY_FILE = "certbot_renewal_deliver.state"  # what certbot_renewal_deliver.py notes
-TURN_FILE = "certbot_renewal_report.turn"  # whose turn it is among the run reports that wait for InfluxDB: the last one's
-NAME = "certbot_renewal_report"
-STARTERS = (
-    "/etc/systemd/system/**",
-    "/etc/cron*",
-    "/etc/cron*/*",
-    "/var/spool/cron/**",
-    "/etc/telegraf/**",
-)  # --check looks there
-# What certbot says of a lineage at the end of a dry run, with --config-dir where its folder is another.
-DRY_RUN = r"(?m)^ +\S.*?/(?:live/([^/\n]+)/fullchain\.pem|renewal/([^/\n]+)\.conf) \((success|failure|parsefail)\)$"
-DELIVERY = r"(?m)^([^\t\n]+)\t([^\t\n]+)\t(\w+)\t(\d{1,12})\t(\d{1,12})\t\d{1,12}\t([^\t\n]*)$"  # a line of DEPLOY_FILE
-CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # and what stands for bytes that are no UTF-8
-DAY = 86400  # seconds
-CONNECT, PAUSE = (
-    5,
-    300,
-)  # seconds: for one look at what is served; at most between the tries of --patience
-BATCH = 5000  # lines in one request, as InfluxDB's documentation advises
-Environ = MutableMapping[str, str]
-# NAME=value, quoted or not, and a comment. Not every word is a name: a token alone on a line may end in ==, and is not to be shown.
-ENV_LINE = r"""(?:export\s+)?([A-Z_]{1,31})\s*=\s*(?:(["'])([^\0]*?)\2|((?!(?<=\s)#)[^"'\s\0][^\0]*?)?)(?:(?<!\s)\s+#.*)?"""
+)
+
+# Matches: export INFLUXDB_TOKEN='a b'   # comment
+# Not every word is a name: a token alone on a line may end in ==, and must not be shown.
+ENV_LINE = re.compile(
+    r"""
+    (?: export \s+ )?
+    (?P<name> [A-Z_]{1,31} ) \s* = \s*
+    (?:
+        (?P<quote> ["'] ) (?P<quoted> [^\0]*? ) (?P=quote)
+        # Without quotes: what does not begin with a quote, nor is a comment.
+        | (?P<plain> (?! (?<=\s) \# ) [^"'\s\0] [^\0]*? )?
+    )
+    (?: (?<!\s) \s+ \# .* )?  # a comment
+    """,
+    re.VERBOSE,
+)
 
 
-class ReportError(Exception):
-    """What an administrator has to mend: the text names the setting and the remedy, and holds no secret."""
+class SettingSource(NamedTuple):
+    """The text of a setting, not yet checked, and where it comes from, in words."""
+
+    value: str
+    origin: str
 
 
 class Settings(NamedTuple):
-    """The settings, valid. `timeout` is in seconds; `sources` says of each one, by name, its value and where it comes from."""
+    """The settings, checked.
+
+    `timeout` is in seconds. `host` is the host tag. `verify` is the text of VERIFY, "" if nothing
+    is to be looked at. `sources` has, by name, each setting's text and its origin, for --check.
+    """
 
     url: str
     version: int
@@ -122,116 +181,174 @@ class Settings(NamedTuple):
     timeout: float
     measurement: str
     host: str
-    sources: dict[str, tuple[str, str]]
+    sources: dict[str, SettingSource]
     verify: str = ""
 
 
-def config_folder(script: str, lineage: str = "") -> str:
-    """certbot's configuration folder: the one whose hooks this file lies in, else the lineage's, else /etc/letsencrypt."""
-    hooks, live = (
-        os.path.dirname(os.path.dirname(os.path.abspath(script))),
-        os.path.dirname(os.path.abspath(lineage)),
-    )
+def config_folder(script: str, live_folder: str = "") -> str:
+    """Return certbot's configuration folder.
+
+    It is the folder in whose renewal-hooks the script is installed, else the folder to which the
+    lineage's folder in live/ belongs, else /etc/letsencrypt.
+    """
+    hooks = os.path.dirname(os.path.dirname(os.path.abspath(script)))
     if os.path.basename(hooks) == "renewal-hooks":
         return os.path.dirname(hooks)
-    return (
-        os.path.dirname(live)
-        if lineage and os.path.basename(live) == "live"
-        else "/etc/letsencrypt"
-    )
+
+    live = os.path.dirname(os.path.abspath(live_folder))
+    if live_folder and os.path.basename(live) == "live":
+        return os.path.dirname(live)
+    return "/etc/letsencrypt"
 
 
-def opened(path: str, flags: int = os.O_RDONLY) -> int:
-    """Opens a file for open(); no pipe, which would be waited for, and no device, which may never end."""
+def open_regular(path: str, flags: int = os.O_RDONLY) -> int:
+    """Open a file, as an opener for open(); raise OSError for a pipe or a device.
+
+    A pipe would block the hook until somebody writes into it, and a device may never end.
+    """
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         raise OSError(0, "Neither a file nor a folder")
     return os.open(path, flags, 0o666)
 
 
-def text_of(path: str, faults: list[str], may_be_missing: bool = False) -> str:
-    """What is in a text file; "" and one more of the faults where it cannot be read."""
+def read_text(path: str, problems: list[str], may_be_missing: bool = False) -> str:
+    """Return the text of a file; if it cannot be read, return "" and add to the problems."""
     try:
-        with open(path, encoding="utf-8", opener=opened) as file:
+        with open(path, encoding="utf-8", opener=open_regular) as file:
             return file.read()
+    except FileNotFoundError as error:
+        if not may_be_missing:
+            problems.append(f"{path}: {error.strerror}: make it text that this user can read")
     except (OSError, ValueError) as error:
-        if not (may_be_missing and isinstance(error, FileNotFoundError)):
-            faults.append(
-                f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}: make it text that this user can read"
-            )
-        return ""
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        problems.append(f"{path}: {reason}: make it text that this user can read")
+    return ""
 
 
-def read_env_file(path: str, faults: list[str]) -> dict[str, str]:
-    """The settings in an env-style file: NAME=value, quoted or not, with # comments. Every faulty line goes to the faults."""
-    found = {}
-    for number, line in enumerate(text_of(path, faults, may_be_missing=True).splitlines(), 1):
-        match = re.fullmatch(ENV_LINE, line.strip())
-        if match and match[1] in (*SETTINGS, *PASSED_ON):
-            found[match[1]] = match[3] or match[4] or ""
-        elif match:
-            faults.append(
-                f"{path}: line {number}: {match[1]} is no setting (known: {', '.join((*SETTINGS, *PASSED_ON))})"
-            )
-        elif line.strip() and not line.strip().startswith("#"):
-            faults.append(
+def read_env_file(path: str, problems: list[str]) -> dict[str, str]:
+    """Return the settings in an env file, by name; {} if there is no such file.
+
+    A line is NAME=value, quoted or not, or a # comment. Each other line is added to the problems.
+    """
+    known_names = (*SETTINGS, *FORWARDED_VARIABLES)
+    values = {}
+    text = read_text(path, problems, may_be_missing=True)
+    for number, line in enumerate(text.splitlines(), 1):
+        stripped = line.strip()
+        if not stripped or stripped.startswith("#"):
+            continue
+
+        match = ENV_LINE.fullmatch(stripped)
+        if match is None:
+            problems.append(
                 f"{path}: line {number} is not NAME=value (not shown, it may hold a secret)"
             )
-    return found
+        elif match["name"] not in known_names:
+            known = ", ".join(known_names)
+            problems.append(
+                f"{path}: line {number}: {match['name']} is no setting (known: {known})"
+            )
+        else:
+            values[match["name"]] = match["quoted"] or match["plain"] or ""
+    return values
+
+
+def setting_sources(
+    environ: Mapping[str, str], env_file: Mapping[str, str], env_path: str, script: str
+) -> dict[str, SettingSource]:
+    """Return each setting with its origin: the env file, else the environment, else the script."""
+    sources = {name: SettingSource(setting.default, script) for name, setting in SETTINGS.items()}
+    if environ.get("INFLUXDB_USER") in ("1", "2"):
+        origin = "INFLUXDB_USER, as the published hook has it"
+        sources["INFLUXDB_VERSION"] = SettingSource(environ["INFLUXDB_USER"], origin)
+
+    for name in SETTINGS:
+        if name in env_file:
+            sources[name] = SettingSource(env_file[name], env_path)
+        elif name in environ:
+            sources[name] = SettingSource(environ[name], "the environment")
+
+    if not sources["HOSTNAME"].value.strip():
+        sources["HOSTNAME"] = SettingSource(os.uname().nodename, "the host itself")
+    return sources
+
+
+def setting_problems(values: Mapping[str, str]) -> list[str]:
+    """Return a text for each setting whose value is not valid."""
+    problems = []
+    for name, value in values.items():
+        setting = SETTINGS[name]
+        if re.fullmatch(setting.pattern, value) and not CONTROL.search(value):
+            continue
+        state = "wrong" if value else "empty"
+        problems.append(f"{name} is {state}: it must be {setting.must_be}")
+    return problems
+
+
+def read_token(values: Mapping[str, str], problems: list[str]) -> str:
+    """Return the token, set in INFLUXDB_TOKEN or in the file INFLUXDB_TOKEN_FILE; "" if not set."""
+    token = values["INFLUXDB_TOKEN"]
+    token_file = values["INFLUXDB_TOKEN_FILE"]
+    if not token_file:
+        return token
+    if token:
+        problems.append("INFLUXDB_TOKEN and INFLUXDB_TOKEN_FILE are both set: keep one")
+        return ""
+
+    token = read_text(token_file, problems).strip()
+    if not token or CONTROL.search(token):
+        problems.append(
+            "INFLUXDB_TOKEN_FILE is wrong: it must name a file that holds the token, "
+            "on one line, and nothing else"
+        )
+    return token
 
 
 def read_settings(environ: Environ, folder: str, script: str, env_file: str = ENV_FILE) -> Settings:
-    """All settings, from the file, the environment, this script, in this order; ReportError names every fault at once."""
-    path, faults = os.path.join(folder, env_file), list[str]()
-    in_file = read_env_file(path, faults)
-    environ.update(
-        (name, in_file[name]) for name in PASSED_ON if name in in_file
-    )  # where requests looks for them
-    sources = {name: (default, script) for name, (default, _) in SETTINGS.items()}
-    if environ.get("INFLUXDB_USER") in ("1", "2"):
-        sources["INFLUXDB_VERSION"] = (
-            environ["INFLUXDB_USER"],
-            "INFLUXDB_USER, as the published hook has it",
-        )
-    sources.update(
-        {name: (environ[name], "the environment") for name in SETTINGS if name in environ}
-    )
-    sources.update({name: (in_file[name], path) for name in SETTINGS if name in in_file})
-    if not sources["HOSTNAME"][0].strip():
-        sources["HOSTNAME"] = (os.uname().nodename, "the host itself")
-    value = {name: found.strip() for name, (found, _) in sources.items()}
-    for name, text in value.items():
-        pattern, must_be = RULES.get(name, (r".*", "one line of text"))
-        if not re.fullmatch(pattern, text) or CONTROL.search(text):
-            faults.append(f"{name} is {'wrong' if text else 'empty'}: it must be {must_be}")
-    token, token_file = value["INFLUXDB_TOKEN"], value["INFLUXDB_TOKEN_FILE"]
-    if token and token_file:
-        faults.append("INFLUXDB_TOKEN and INFLUXDB_TOKEN_FILE are both set: keep one")
-    elif token_file:
-        token = text_of(token_file, faults).strip()
-        if not token or CONTROL.search(token):
-            faults.append(
-                "INFLUXDB_TOKEN_FILE is wrong: it must name a file that holds the token, on one line, and nothing else"
-            )
-    if faults:
-        raise ReportError(
-            "; ".join(faults) + f" (settings: {path}, the environment, the top of {script})"
-        )
-    url, version, timeout = (
-        value["INFLUXDB_URL"].rstrip("/"),
-        int(value["INFLUXDB_VERSION"]),
-        float(value["INFLUXDB_TIMEOUT"]),
-    )
-    bucket, org, measurement, host = (
-        value[name] for name in ("INFLUXDB_BUCKET", "INFLUXDB_ORG", "MEASUREMENT", "HOSTNAME")
-    )
+    """Return all settings; raise a ReportError that lists every problem at once.
+
+    Variables of FORWARDED_VARIABLES in the env file are put into `environ`: requests reads them.
+    """
+    problems: list[str] = []
+    env_path = os.path.join(folder, env_file)
+    from_file = read_env_file(env_path, problems)
+    for name in FORWARDED_VARIABLES:
+        if name in from_file:
+            environ[name] = from_file[name]
+
+    sources = setting_sources(environ, from_file, env_path, script)
+    values = {name: source.value.strip() for name, source in sources.items()}
+    problems += setting_problems(values)
+    token = read_token(values, problems)
+    if problems:
+        places = f"settings: {env_path}, the environment, the top of {script}"
+        raise ReportError(f"{'; '.join(problems)} ({places})")
+
     return Settings(
-        url, version, bucket, org, token, timeout, measurement, host, sources, value["VERIFY"]
+        url=values["INFLUXDB_URL"].rstrip("/"),
+        version=int(values["INFLUXDB_VERSION"]),
+        bucket=values["INFLUXDB_BUCKET"],
+        org=values["INFLUXDB_ORG"],
+        token=token,
+        timeout=float(values["INFLUXDB_TIMEOUT"]),
+        measurement=values["MEASUREMENT"],
+        host=values["HOSTNAME"],
+        sources=sources,
+        verify=values["VERIFY"],
     )
 
 
-# ---- Certificates ----------------------------------------------------------------------------------------------------
+# ---- Certificates ------------------------------------------------------------------------------
+class DecodedCertificate(NamedTuple):
+    """What this project needs of an X.509 certificate; `not_before`, `not_after`: Unix seconds."""
+
+    names: list[str]
+    not_before: int
+    not_after: int
+
+
 class Certificate(NamedTuple):
-    """The certificate of a lineage, as it lies on disk; the moments in Unix seconds."""
+    """The certificate of a lineage; `not_before`, `not_after`, `renewal_due`: Unix seconds."""
 
     lineage: str
     names: list[str]
@@ -240,490 +357,575 @@ class Certificate(NamedTuple):
     renewal_due: int
 
 
-def read_certificate(path: str, lineage: str, conf: str = "") -> Certificate:
-    """The certificate in a file, of a lineage with this text as its renewal configuration; ReportError where none can be read."""
+class Lineages(NamedTuple):
+    """All lineages in certbot's configuration folder.
+
+    `names` are the names of all of them, `certificates` those that can be read, `unreadable` says
+    by name what is wrong with a lineage. `problems` concern the folders themselves: if there are
+    any, `names` may not be complete.
+    """
+
+    names: set[str]
+    certificates: list[Certificate]
+    unreadable: dict[str, str]
+    problems: list[str]
+
+
+def decode_certificate(path: str) -> DecodedCertificate:
+    """Decode the first certificate of a PEM file; raise OSError or ValueError if there is none."""
+    os.close(open_regular(path))  # raises an error in the system's words; OpenSSL's are cryptic
+    # Private, but in every Python from 3.6 to 3.14. The cryptography package is not on every host.
+    decoded: dict[str, Any] = ssl._ssl._test_decode_cert(path)  # type: ignore[attr-defined]
+
+    names = []
+    for kind, name in decoded.get("subjectAltName", ()):
+        if kind == "DNS":
+            names.append(name.strip().lower())
+        elif kind == "IP Address":
+            # Certificates spell IPv6 out. certbot, and so the published hook, writes it short.
+            names.append(str(ipaddress.ip_address(name.strip())))
+    return DecodedCertificate(
+        names,
+        int(ssl.cert_time_to_seconds(decoded["notBefore"])),
+        int(ssl.cert_time_to_seconds(decoded["notAfter"])),
+    )
+
+
+def read_certificate(path: str, lineage: str, renewal_conf: str = "") -> Certificate:
+    """Return the certificate in a file; raise a ReportError if it cannot be read.
+
+    `renewal_conf` is the text of the lineage's renewal configuration, "" if it is not known.
+    """
     try:
-        os.close(opened(path))  # for the system's own words; OpenSSL's are another language
-        # Private, but in every Python from 3.6 to 3.14, while the cryptography package is not on every install.
-        decoded: dict[str, Any] = ssl._ssl._test_decode_cert(path)  # type: ignore[attr-defined]
-        not_before, not_after = (
-            ssl.cert_time_to_seconds(decoded[key]) for key in ("notBefore", "notAfter")
-        )
-        # Certificates spell IPv6 out; certbot, and so the published hook, writes the short form.
-        found = [
-            (kind, name.strip().lower())
-            for kind, name in decoded.get("subjectAltName", ())
-            if kind in ("DNS", "IP Address")
-        ]
-        names = [name if kind == "DNS" else str(ipaddress.ip_address(name)) for kind, name in found]
-    except (OSError, ValueError) as error:  # SSLError is an OSError
-        reason = (
-            "not a certificate" if isinstance(error, (ssl.SSLError, ValueError)) else error.strerror
-        )
+        decoded = decode_certificate(path)
+    except (OSError, ValueError) as error:
+        is_damaged = isinstance(error, (ssl.SSLError, ValueError))  # SSLError is an OSError
+        reason = "not a certificate" if is_damaged else getattr(error, "strerror", "")
         raise ReportError(
             f"{path}: {reason}: look at it as root, with: certbot certificates"
         ) from None
-    return Certificate(
-        lineage, names, not_before, not_after, due(not_before, not_after, renew_before_expiry(conf))
-    )
+
+    interval = renew_before_expiry(renewal_conf)
+    renewal_due = due_date(decoded.not_before, decoded.not_after, interval)
+    return Certificate(lineage, *decoded, renewal_due)
 
 
-class Disk(NamedTuple):
-    """All lineages of a host: the certificates that can be read, what is wrong with which lineage, and with the folders themselves."""
-
-    lineages: set[str]
-    certificates: list[Certificate]
-    broken: dict[str, str]  # by lineage
-    faults: list[str]
+def renewal_conf_path(folder: str, lineage: str) -> str:
+    """Return the path of a lineage's renewal configuration."""
+    return os.path.join(folder, "renewal", f"{lineage}.conf")
 
 
-def on_disk(folder: str) -> Disk:
-    """What certbot's configuration folder holds. A lineage is in live/ and in renewal/: where one half is missing, it is broken."""
-    disk = Disk(set(), [], {}, [])
-    for place, ending in (("live", ""), ("renewal", ".conf")):
-        path = os.path.join(folder, place)
-        try:
-            entries = [
-                name
-                for name in os.listdir(path)
-                if (name.endswith(ending) if ending else os.path.isdir(os.path.join(path, name)))
-            ]
-            disk.lineages.update(
-                name[: len(name) - len(ending)]
-                for name in entries
-                if name.isprintable() and name[0] != "."
-            )  # as certbot
-            disk.faults.extend(
-                f"{path}: {name!a} is no name of a lineage: remove it"
-                for name in entries
-                if not name.isprintable()
-            )
-        except OSError as error:
-            disk.faults.append(
-                f"{path}: {error.strerror}: run as root, or name certbot's configuration folder with --config-dir"
-            )
-    for lineage in sorted(disk.lineages):
-        path, wrong = os.path.join(folder, "renewal", lineage + ".conf"), list[str]()
-        conf = text_of(path, wrong)
-        missing = [
-            key
-            for key in ("cert", "privkey", "chain", "fullchain")
-            if not re.search(rf"(?m)^[ \t]*{key}[ \t]*=[ \t]*\S", conf)
-        ]
-        missing += [] if re.search(r"(?m)^[ \t]*\[renewalparams\]", conf) else ["[renewalparams]"]
-        wrong += (
-            [f"{path}: {', '.join(missing)} missing, certbot cannot renew it"]
-            if missing and not wrong
-            else []
+def current_certificate_path(folder: str, lineage: str) -> str:
+    """Return the path of a lineage's current certificate, a link into archive/."""
+    return os.path.join(folder, "live", lineage, "cert.pem")
+
+
+def read_lineages(folder: str) -> Lineages:
+    """Read all lineages of a configuration folder.
+
+    A lineage has a folder in live/ and a file in renewal/. If one of them is missing, the lineage
+    is unreadable.
+    """
+    lineages = Lineages(set(), [], {}, [])
+    live = os.path.join(folder, "live")
+    for entry in list_folder(live, lineages.problems):
+        if os.path.isdir(os.path.join(live, entry)):
+            add_lineage_name(lineages, live, entry, entry)
+    renewal = os.path.join(folder, "renewal")
+    for entry in list_folder(renewal, lineages.problems):
+        if entry.endswith(".conf"):
+            add_lineage_name(lineages, renewal, entry, entry[: -len(".conf")])
+
+    for name in sorted(lineages.names):
+        read_lineage(folder, name, lineages)
+    return lineages
+
+
+def list_folder(path: str, problems: list[str]) -> list[str]:
+    """Return the names in a folder; if it cannot be listed, return [] and add to the problems."""
+    try:
+        return os.listdir(path)
+    except OSError as error:
+        problems.append(
+            f"{path}: {error.strerror}: run as root, "
+            "or name certbot's configuration folder with --config-dir"
         )
-        try:
-            disk.certificates.append(
-                read_certificate(os.path.join(folder, "live", lineage, "cert.pem"), lineage, conf)
-            )
-        except ReportError as error:
-            wrong.append(str(error))
-        if wrong:
-            disk.broken[lineage] = "; ".join(wrong)
-    return disk
+        return []
 
 
-def older_certificates(
-    folder: str, disk: Disk, after: dict[str, int], faults: list[str]
-) -> list[Certificate]:
-    """The predecessors that certbot still keeps in archive/, for each lineage those that began after a moment (Unix seconds)."""
-    older = []
-    for lineage in (
-        found.lineage
-        for found in disk.certificates
-        if found.not_before > after.get(found.lineage, 0)
-    ):
-        current = re.fullmatch(
-            r"(.*cert)(\d{1,4})(\.pem)",
-            os.path.realpath(os.path.join(folder, "live", lineage, "cert.pem")),
-        )
-        paths = (
-            (f"{current[1]}{number}{current[3]}" for number in range(int(current[2]) - 1, 0, -1))
-            if current
-            else ()
-        )
-        for path in filter(os.path.exists, paths):
-            try:
-                found = read_certificate(
-                    path, lineage, text_of(os.path.join(folder, "renewal", lineage + ".conf"), [])
-                )
-                if found.not_before <= after.get(lineage, 0):
-                    break
-                older.append(found)
-            except ReportError as error:
-                faults.append(f"{error}. That renewal was not reported")
-    return older
+def add_lineage_name(lineages: Lineages, folder: str, entry: str, name: str) -> None:
+    """Add the name of a lineage, unless certbot would not take it for one."""
+    if not entry.isprintable():
+        lineages.problems.append(f"{folder}: {entry!a} is no name of a lineage: remove it")
+    elif not entry.startswith("."):  # certbot ignores hidden files
+        lineages.names.add(name)
 
 
-def due(not_before: int, not_after: int, before_expiry: str = "") -> int:
-    """When certbot renews, Unix seconds: `renew_before_expiry` before the end, else when a third of the lifetime is left, or a
-    half if the lifetime is under ten days (certbot 4.0 and newer). Never before notBefore: certbot then renews at every run."""
-    lifetime = not_after - not_before
-    usual = not_after - (lifetime // 2 if lifetime < 10 * DAY else lifetime // 3)
-    moment = before(not_after, before_expiry)
-    return max(usual if moment is None else moment, not_before)
+def read_lineage(folder: str, name: str, lineages: Lineages) -> None:
+    """Add the certificate of a lineage to the lineages, or what is wrong with it, or both."""
+    path = renewal_conf_path(folder, name)
+    problems: list[str] = []
+    renewal_conf = read_text(path, problems)
+    missing = missing_parts(renewal_conf)
+    if missing and not problems:
+        problems.append(f"{path}: {', '.join(missing)} missing, certbot cannot renew it")
+
+    try:
+        certificate = read_certificate(current_certificate_path(folder, name), name, renewal_conf)
+        lineages.certificates.append(certificate)
+    except ReportError as error:
+        problems.append(str(error))
+    if problems:
+        lineages.unreadable[name] = "; ".join(problems)
 
 
-def before(moment: int, interval: str) -> int | None:
-    """The moment an interval earlier, as certbot reads it (with parsedatetime): `30`, `3 weeks`, `720 hours`; None if it is none."""
-    if not re.fullmatch(r"(\d{1,6}(\.\d+)?\s*([smhdwy][a-z]*[\s,]*|$)){1,9}", interval.lower()):
+def missing_parts(renewal_conf: str) -> list[str]:
+    """Return what certbot needs and does not find in a renewal configuration."""
+    keys = ("cert", "privkey", "chain", "fullchain")
+    missing = [
+        key for key in keys if not re.search(rf"(?m)^[ \t]*{key}[ \t]*=[ \t]*\S", renewal_conf)
+    ]
+    if not re.search(r"(?m)^[ \t]*\[renewalparams\]", renewal_conf):
+        missing.append("[renewalparams]")
+    return missing
+
+
+# ---- Due dates ---------------------------------------------------------------------------------
+# Matches: renew_before_expiry = "3 weeks"   # comment
+RENEW_BEFORE_EXPIRY = re.compile(
+    r"""
+    ^ [ \t]* renew_before_expiry [ \t]* = [ \t]*
+    ["']? (?P<interval> [^"'\#\n]* )
+    """,
+    re.VERBOSE | re.MULTILINE,
+)
+
+# Matches: 3 weeks, 12 hours
+INTERVAL = re.compile(
+    r"""
+    (?:
+        \d{1,6} (?: \. \d+ )? \s*
+        (?: [smhdwy] [a-z]* [\s,]* | $ )
+    ){1,9}
+    """,
+    re.VERBOSE,
+)
+
+# Matches: 3 w, the first part of "3 weeks, 12 hours"
+INTERVAL_PART = re.compile(
+    r"""
+    (?P<amount> [\d.]+ ) \s*
+    (?P<unit> mo | mth | [smhdwy] | $ )
+    """,
+    re.VERBOSE,
+)
+
+UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": DAY, "w": 7 * DAY, "": DAY}
+UNIT_MONTHS = {"mo": 1, "mth": 1, "y": 12}
+
+
+def due_date(not_before: int, not_after: int, interval: str = "") -> int:
+    """Return the time from which certbot renews a certificate, in Unix seconds.
+
+    That is `renew_before_expiry` (the interval, "" if it is not set) before the end; else when a
+    third of the lifetime is left, or a half if the lifetime is under ten days: `should_autorenew`
+    of certbot 4.0 and newer. It is never before notBefore: certbot then renews in every run.
+    """
+    due = subtract_interval(not_after, interval)
+    if due is None:
+        lifetime = not_after - not_before
+        seconds_left = lifetime // 2 if lifetime < 10 * DAY else lifetime // 3
+        due = not_after - seconds_left
+    return max(due, not_before)
+
+
+def subtract_interval(moment: int, interval: str) -> int | None:
+    """Return the time an interval before a moment, in Unix seconds; None if it is no interval.
+
+    The interval means what certbot (parsedatetime) makes of it: `30` (days), `3 weeks`, `1 month`.
+    """
+    text = interval.lower()
+    if not INTERVAL.fullmatch(text):
         return None
-    for amount, unit in re.findall(r"([\d.]+)\s*(mo|mth|[smhdwy]|$)", interval.lower()):
-        if unit in ("mo", "mth", "y"):
-            then = time.gmtime(moment)
-            year, month = divmod(
-                then.tm_year * 12
-                + then.tm_mon
-                - 1
-                - int(float(amount)) * (12 if unit == "y" else 1),
-                12,
-            )
-            day = min(then.tm_mday, calendar.monthrange(max(year, 1970), month + 1)[1])
-            moment = calendar.timegm((max(year, 1970), month + 1, day, *then[3:6]))
+
+    for part in INTERVAL_PART.finditer(text):
+        amount = float(part["amount"])
+        unit = part["unit"]
+        if unit in UNIT_MONTHS:
+            moment = subtract_months(moment, int(amount) * UNIT_MONTHS[unit])
         else:
-            moment -= int(float(amount) * {"s": 1, "m": 60, "h": 3600, "w": 7 * DAY}.get(unit, DAY))
+            moment -= int(amount * UNIT_SECONDS[unit])
     return moment
 
 
-def renew_before_expiry(conf: str) -> str:
-    """The setting in the text of a renewal configuration, "" if it is not set. It counts only above the first section."""
-    match = re.search(
-        r"""(?m)^[ \t]*renew_before_expiry[ \t]*=[ \t]*["']?([^"'#\n]*)""",
-        re.split(r"(?m)^[ \t]*\[", conf)[0],
-    )
-    return match[1].strip() if match else ""
+def subtract_months(moment: int, months: int) -> int:
+    """Return the same day and time so many months earlier, or the last day of a shorter month."""
+    date = time.gmtime(moment)
+    year, month_index = divmod(date.tm_year * 12 + date.tm_mon - 1 - months, 12)
+    year = max(year, 1970)
+    month = month_index + 1
+    day = min(date.tm_mday, calendar.monthrange(year, month)[1])
+    return calendar.timegm((year, month, day, date.tm_hour, date.tm_min, date.tm_sec))
 
 
-# ---- Served ----------------------------------------------------------------------------------------------------------
-Place = tuple[str, int, str]  # host, port, the name to ask for
+def renew_before_expiry(renewal_conf: str) -> str:
+    """Return the setting renew_before_expiry of a renewal configuration, "" if it is not set.
+
+    certbot reads it above the first section only.
+    """
+    top_level = re.split(r"(?m)^[ \t]*\[", renewal_conf)[0]
+    match = RENEW_BEFORE_EXPIRY.search(top_level)
+    return match["interval"].strip() if match else ""
 
 
-def places_of(settings: Settings, found: Certificate) -> list[Place]:
-    """Where VERIFY wants a certificate looked for: each of its names but wildcards, which no server can be asked for."""
-    entries = [
-        match.groups("")
-        for match in (re.fullmatch(PLACE, part) for part in settings.verify.split())
-        if match
-    ]
-    names = [name for name in found.names if not name.startswith("*")]
-    chosen = [entry for entry in entries if entry[0] == found.lineage] or [
-        entry for entry in entries if not entry[0]
-    ]
-    return sorted(
-        {
-            (host.strip("[]") or name, int(port), name)
-            for _, host, port in chosen
-            if port
-            for name in names or [host]
-            if name
-        }
-    )
+# ---- Points ------------------------------------------------------------------------------------
+FieldValue = Union[int, float, str]
+
+# The longest text in a field: InfluxDB takes 64 KiB, and a character has up to four bytes.
+FIELD_CHARACTERS = 15_000
 
 
-def looked_at(places: set[Place]) -> dict[Place, Any]:
-    """The certificate (DER) that is served at each place, or in words why none is, of 50 places at a time."""
-    seen: dict[Place, Any] = dict.fromkeys(places, "no answer")
-    queue, context = (
-        iter(sorted(places)),
-        ssl._create_unverified_context(),
-    )  # which one it is counts, not whose
+class Point(NamedTuple):
+    """One point of line protocol.
 
-    def work() -> None:
-        for place in queue:
-            try:
-                with (
-                    socket.create_connection(place[:2], CONNECT) as plain,
-                    context.wrap_socket(plain, server_hostname=place[2]) as peer,
-                ):
-                    seen[place] = peer.getpeercert(True)
-            except (OSError, ValueError, OverflowError) as error:  # the last for a port above 65535
-                seen[place] = root_cause(error)
+    Fields: an int is stored as an integer, a float as a float, a str as a string. `time` is in
+    Unix seconds.
+    """
 
-    workers, both = (
-        [threading.Thread(target=work, daemon=True) for _ in list(places)[:50]],
-        (threading.Thread.start, threading.Thread.join),
-    )
-    in_time(
-        (2 + len(places) // 50) * CONNECT,
-        lambda: [step(worker) for step in both for worker in workers],
-    )
-    return dict(seen)
+    measurement: str
+    tags: dict[str, str]
+    fields: dict[str, FieldValue]
+    time: int
 
 
-def served_fields(
-    settings: Settings, folder: str, disk: Disk, faults: list[str], now: int
-) -> dict[str, tuple[str, str]]:
-    """What is served of each lineage that VERIFY is about: fields of its state, and words. Where nobody answers, what was known stays. A
-    certificate that lies on disk under another lineage is as good: a name may have two."""
-    wanted = {
-        found.lineage: places
-        for found in disk.certificates
-        if (places := places_of(settings, found))
-    }
-    seen, fields = looked_at({place for places in wanted.values() for place in places}), {}
-    paths = {
-        os.path.join(folder, "live", found.lineage, "cert.pem"): found
-        for found in disk.certificates
-    }
-    present = {
-        binascii.a2b_base64(x): it
-        for p, it in paths.items()
-        for x in re.findall(r"(?s)E-----(.+?)-----END", text_of(p, faults))
-    }
-    for lineage, at in wanted.items():
-        answers = {place: seen[place] for place in at if isinstance(seen[place], bytes)}
-        others = {
-            n if (h, p) == (n, 443) else f"{n}@{h}:{p}": der
-            for (h, p, n), der in answers.items()
-            if not fits(present.get(der), lineage, n)
-        }
-        known = f",seen_at={now}i,served_expiry={min(map(end_of, others.values()), default=0)}i,not_served={quoted(sorted(others) or ['none'])}"
-        well, other = (
-            len(answers) - len(others),
-            f", another one for {' '.join(sorted(others))}" if others else "",
-        )
-        fields[lineage] = (
-            f",looked_at={now}i,served={well}i{known if answers else ''}",
-            f", served at {well} of {len(at)}{other}",
-        )
-        if not answers:
-            faults.append(
-                f"nobody answers for {lineage} at {at[0][0]}:{at[0][1]} ({seen[at[0]]}): correct VERIFY, or add {lineage}=none"
-            )
-    if strange := sorted(
-        {part.partition("=")[0] for part in settings.verify.split() if "=" in part} - disk.lineages
-    ):
-        faults.append(
-            f"VERIFY speaks of {' '.join(strange)}, which is no lineage here: see certbot certificates"
-        )
-    return fields
+def line_protocol(point: Point) -> str:
+    """Format a point as one line, its time in seconds.
+
+    Tags are sorted, as InfluxDB recommends. A tag without a value is left out.
+    """
+    series = [escape(point.measurement, special=", ")]
+    for key, value in sorted(point.tags.items()):
+        if value:
+            series.append(f"{key}={escape(value)}")
+    fields = [f"{key}={format_field(value)}" for key, value in point.fields.items()]
+    return f"{','.join(series)} {','.join(fields)} {point.time}"
 
 
-def fits(found: Certificate | None, lineage: str, name: str) -> bool:
-    """Whether what is served lies on disk, as the lineage's certificate, or as another's that holds the name, perhaps by a wildcard."""
-    return found is not None and (
-        found.lineage == lineage
-        or not {name, f"*.{name.partition('.')[2]}"}.isdisjoint(found.names)
+def format_field(value: FieldValue) -> str:
+    """Format a field's value."""
+    if isinstance(value, int):
+        return f"{value}i"
+    if isinstance(value, float):
+        return f"{value:g}"
+    quoted = re.sub(r'([\\"])', r"\\\1", replace_control(value))
+    return f'"{quoted}"'
+
+
+def escape(text: str, special: str = ",= ") -> str:
+    """Escape a measurement or a tag for line protocol.
+
+    Line protocol cannot hold control characters, nor a backslash before a special character or at
+    the end: they become _ and /.
+    """
+    text = re.sub(rf"\\(?=[{special}]|$)", "/", replace_control(text))
+    return re.sub(rf"([{special}])", r"\\\1", text)
+
+
+def replace_control(text: str) -> str:
+    """Replace what line protocol cannot hold: control characters, and what is not UTF-8."""
+    return CONTROL.sub("_", text.encode("utf-8", "replace").decode())
+
+
+def joined_names(names: Sequence[str]) -> str:
+    """Join names for a string field, as many as it can hold; the rest is "...".
+
+    No names give "none": Flux 0.196 (InfluxDB 1.12) mixes up rows that have empty strings.
+    """
+    text = " ".join(names) or "none"
+    if len(text) <= FIELD_CHARACTERS:
+        return text
+    return text[:FIELD_CHARACTERS].rpartition(" ")[0] + " ..."
+
+
+def make_point(
+    settings: Settings, fields: dict[str, FieldValue], moment: int, **tags: str
+) -> Point:
+    """Return a point of this host."""
+    return Point(settings.measurement, {**tags, "host": settings.host}, fields, moment)
+
+
+def renewal_points(settings: Settings, certificate: Certificate) -> list[Point]:
+    """Return the renewal that a certificate proves, at its notBefore.
+
+    Reporting it again changes nothing.
+    """
+    return points_of_renewal(
+        settings,
+        certificate.lineage,
+        certificate.names,
+        certificate.not_before,
+        lifetime=certificate.not_after - certificate.not_before,
+        due_after=certificate.renewal_due - certificate.not_before,
     )
 
 
-def end_of(der: bytes) -> int:
-    """When a certificate ends, Unix seconds, from its Validity: two times, one after the other (RFC 5280, 4.1.2.5); 0 if it has none."""
-    found = re.search(
-        rb"\x30.(?:\x17\x0d\d{12}Z|\x18\x0f\d{14}Z)[\x17\x18].(\d{12,14})Z", der, re.DOTALL
-    )
-    with contextlib.suppress(TypeError, ValueError):
-        text = found[1].decode()  # type: ignore[index]
-        return calendar.timegm(
-            time.strptime(
-                text if len(text) == 14 else ("20" if text < "5" else "19") + text, "%Y%m%d%H%M%S"
-            )
-        )
-    return 0
-
-
-# ---- Points ----------------------------------------------------------------------------------------------------------
-def escaped(text: str, special: str = ",= ") -> str:
-    """A measurement or tag for line protocol, which cannot hold control characters, nor backslashes that would escape: now _ and /."""
-    text = CONTROL.sub("_", text.encode("utf-8", "replace").decode())
-    return re.sub(rf"([{special}])", r"\\\1", re.sub(rf"\\(?=[{special}]|$)", "/", text))
-
-
-def point(settings: Settings, fields: str, moment: int, **tags: str) -> str:
-    """One line of line protocol. Tags in the order of the alphabet, as InfluxDB wants them; a tag without a value is left out."""
-    pairs = [
-        f"{key}={escaped(value)}"
-        for key, value in sorted({**tags, "host": settings.host}.items())
-        if value
-    ]
-    return f"{','.join([escaped(settings.measurement, ', '), *pairs])} {fields} {moment}"
-
-
-def renewal_points(
+def points_of_renewal(
     settings: Settings,
     lineage: str,
     names: Sequence[str],
     moment: int,
     lifetime: int = 0,
     due_after: int = 0,
-) -> list[str]:
-    """What the published hook wrote, at the time of the certificate: repeating it changes nothing. And for how many seconds it lives, after
-    how many it is due (0: not known), and its names. These fields always: the history relies on it."""
-    told = f"renewed_count={len(names)},lifetime={lifetime}i,due_after={due_after}i,names={quoted(names or ['none'])}"
-    whole = point(settings, told, moment, domain="all", lineage=lineage)
-    return [whole, *(point(settings, "renewed_count=1", moment, domain=name) for name in names)]
+) -> list[Point]:
+    """Return the points of a renewal: one of the certificate, one of each name.
 
-
-def renewal_of(settings: Settings, found: Certificate) -> list[str]:
-    """The renewal that a certificate proves."""
-    lifetime, due_after = found.not_after - found.not_before, found.renewal_due - found.not_before
-    return renewal_points(
-        settings, found.lineage, found.names, found.not_before, lifetime, due_after
-    )
+    They match the published hook's queries. `lifetime` and `due_after` are in seconds, 0 if they
+    are not known. flux/history.flux needs the four fields of the first point together.
+    """
+    fields: dict[str, FieldValue] = {
+        "renewed_count": float(len(names)),
+        "lifetime": lifetime,
+        "due_after": due_after,
+        "names": joined_names(names),
+    }
+    of_certificate = make_point(settings, fields, moment, domain="all", lineage=lineage)
+    of_names = [make_point(settings, {"renewed_count": 1.0}, moment, domain=name) for name in names]
+    return [of_certificate, *of_names]
 
 
 def state_point(
-    settings: Settings, found: Certificate, run_at: int, now: int, served: str = ""
-) -> str:
-    """What is on disk now, and `served`, if that is known. The four fields always: the queries rely on it."""
-    fields = {
-        "not_before": found.not_before,
-        "renewal_due": found.renewal_due,
-        "not_after": found.not_after,
+    settings: Settings,
+    certificate: Certificate,
+    run_at: int,
+    moment: int,
+    served_fields: Mapping[str, FieldValue] | None = None,
+) -> Point:
+    """Return the state of a certificate, and what is served of it if a run report looked.
+
+    `run_at` is the time of the report on a host with run reports, else 0. The queries need the
+    first four fields together.
+    """
+    fields: dict[str, FieldValue] = {
+        "not_before": certificate.not_before,
+        "renewal_due": certificate.renewal_due,
+        "not_after": certificate.not_after,
         "run_at": run_at,
+        **(served_fields or {}),
     }
-    return point(
-        settings,
-        ",".join(f"{key}={value}i" for key, value in fields.items()) + served,
-        now,
-        domain="all",
-        lineage=found.lineage,
-    )
+    return make_point(settings, fields, moment, domain="all", lineage=certificate.lineage)
 
 
-def end_points(settings: Settings, lineages: Sequence[str], now: int) -> list[str]:
-    """The last states of lineages that are no longer on this host."""
-    return [
-        state_point(settings, Certificate(lineage, [], 0, 0, 0), now, now) for lineage in lineages
-    ]
+# ---- Deliveries --------------------------------------------------------------------------------
+# Fingerprint of a delivery that is no longer wanted: the lineage or the target is retired.
+DELIVERY_ENDED = "ended"
+
+# One line of certbot_renewal_deliver.state, its columns separated by tabs:
+# example.com  haproxy  1f0c…  1767225600  1775001600  1767230000  connection refused
+DELIVERY_LINE = re.compile(
+    r"""
+    ^ (?P<lineage> [^\t\n]+ ) \t
+    (?P<target> [^\t\n]+ ) \t
+    (?P<fingerprint> \w+ ) \t
+    (?P<not_before> \d{1,12} ) \t
+    (?P<not_after> \d{1,12} ) \t
+    (?P<changed_at> \d{1,12} ) \t
+    (?P<error> [^\t\n]* ) $
+    """,
+    re.VERBOSE | re.MULTILINE,
+)
 
 
-def run_point(
-    settings: Settings, disk: Disk, failed: Sequence[str] | None, exit_status: int | None, now: int
-) -> str:
-    """How the last run of certbot left this host; `failed` and `exit_status` only where they are known: by hand they are not."""
-    fields = f"certificates={len(disk.certificates)}i,unreadable_count={len(disk.broken)}i"
-    # Both or none: where strings and times of points are not kept, as in VictoriaMetrics, the last of each must be of one run.
-    fields += (
-        ""
-        if failed is None
-        else f",failed_count={len(failed)}i,exit_status={-1 if exit_status is None else exit_status}i"
-    )
-    for name, found in (("failed", failed), ("unreadable", sorted(disk.broken))):
-        fields += (
-            f",{name}={quoted(found)}" if found else ""
-        )  # Flux 0.196 (InfluxDB 1.12) mixes up rows with empty strings
-    return point(settings, fields, now)
+class Delivery(NamedTuple):
+    """What a target has of a lineage, as certbot_renewal_deliver.py recorded it.
+
+    `fingerprint` is SHA-256 of the certificate in hexadecimal, "none", or DELIVERY_ENDED. The times
+    are Unix seconds: `not_before` and `not_after` of that certificate, 0 if there is none;
+    `changed_at` when this became so. `error` says why the last attempt failed, "" if it did not.
+    """
+
+    lineage: str
+    target: str
+    fingerprint: str = "none"
+    not_before: int = 0
+    not_after: int = 0
+    changed_at: int = 0
+    error: str = ""
+
+
+def parse_deliveries(text: str) -> list[Delivery]:
+    """Return the deliveries in the text of certbot_renewal_deliver.state."""
+    deliveries = []
+    for line in DELIVERY_LINE.finditer(text):
+        delivery = Delivery(
+            line["lineage"],
+            line["target"],
+            line["fingerprint"],
+            int(line["not_before"]),
+            int(line["not_after"]),
+            int(line["changed_at"]),
+            line["error"],
+        )
+        deliveries.append(delivery)
+    return deliveries
 
 
 def delivery_points(
     settings: Settings,
-    folder: str,
-    found: Sequence[Certificate],
+    deliveries: Sequence[Delivery],
+    certificates: Sequence[Certificate],
     run_at: int,
     now: int,
-    faults: list[str],
-) -> list[str]:
-    """What certbot_renewal_deliver.py noted: which certificate each target has, beside the one on disk, and why it has no newer one."""
-    renewed, points = {certificate.lineage: certificate.not_before for certificate in found}, []
-    for lineage, target, has, begin, end, error in re.findall(
-        DELIVERY, text_of(os.path.join(folder, DEPLOY_FILE), faults, True)
-    ):
-        if has == "ended" or lineage in renewed:
-            fields = f"deployed={begin}i,deployed_expiry={end}i,renewed={0 if has == 'ended' else renewed[lineage]}i,run_at={run_at}i"
-            points.append(
-                point(
-                    settings,
-                    f"{fields},deploy_error={quoted([error or 'none'])}",
-                    now,
-                    lineage=lineage,
-                    target=target,
-                )
-            )
+) -> list[Point]:
+    """Return a point for each delivery: the certificate that the target has, and the one on disk.
+
+    A delivery of a lineage that cannot be read is left out, unless it has ended.
+    """
+    renewed_at = {certificate.lineage: certificate.not_before for certificate in certificates}
+    points = []
+    for delivery in deliveries:
+        has_ended = delivery.fingerprint == DELIVERY_ENDED
+        if not has_ended and delivery.lineage not in renewed_at:
+            continue
+        fields: dict[str, FieldValue] = {
+            "deployed": delivery.not_before,
+            "deployed_expiry": delivery.not_after,
+            "renewed": 0 if has_ended else renewed_at[delivery.lineage],
+            "run_at": run_at,
+            "deploy_error": delivery.error or "none",
+        }
+        tags = {"lineage": delivery.lineage, "target": delivery.target}
+        points.append(make_point(settings, fields, now, **tags))
     return points
 
 
-def quoted(names: Sequence[str]) -> str:
-    """Names as the value of a string field, separated by a space; as many as InfluxDB takes (64 KiB), the counts tell of the others."""
-    text = CONTROL.sub("_", " ".join(names).encode("utf-8", "replace").decode())
-    text = (
-        text if len(text) <= 15_000 else text[:15_000].rpartition(" ")[0] + " ..."
-    )  # a character is four bytes at most
-    return '"' + re.sub(r'([\\"])', r"\\\1", text) + '"'
+# ---- Sending -----------------------------------------------------------------------------------
+LINES_PER_REQUEST = 5000  # InfluxDB's documentation, "Optimize writes"
+FIRST_PAUSE_SECONDS = 0.5  # between the first try and the second; doubled after each try
+LARGEST_CLOCK_DIFFERENCE = 300  # seconds between this host and the server
+ERROR_BYTES = 8192  # as much of an answer is read
+
+DOES_IT_RUN = "does it run, and is INFLUXDB_URL its address?"
+SET_CA_BUNDLE = (
+    "set REQUESTS_CA_BUNDLE to the file with your CA's certificate, or correct INFLUXDB_URL"
+)
 
 
-# ---- Delivery --------------------------------------------------------------------------------------------------------
-REMEDIES = (  # (what a server says, status first; what to do about it): the first that fits. InfluxDB 1.8, 1.12, 2.9, Telegraf 1.39
-    (r"orgID or org|organization name", "set INFLUXDB_ORG to the organization's name"),
-    (
+class Remedy(NamedTuple):
+    """What to do about an answer that matches the pattern: its status, a space, and its text."""
+
+    pattern: str
+    text: str
+
+
+# The first that matches. Taken from InfluxDB 1.8, 1.12, 2.9 and 3, and Telegraf 1.39.
+REMEDIES = (
+    Remedy(r"orgID or org|organization name", "set INFLUXDB_ORG to the organization's name"),
+    Remedy(
         r"^401",
-        "set INFLUXDB_TOKEN to a valid token, or to user:password on 1.x; Telegraf's influxdb_v2_listener wants INFLUXDB_VERSION=2",
+        "set INFLUXDB_TOKEN to a valid token, or to user:password on 1.x; "
+        "Telegraf's influxdb_v2_listener wants INFLUXDB_VERSION=2",
     ),
-    (r"^403", "give the token, or the user, in INFLUXDB_TOKEN the right to write to {bucket}"),
-    (
+    Remedy(
+        r"^403",
+        "give the token, or the user, in INFLUXDB_TOKEN the right to write to {bucket}",
+    ),
+    Remedy(
         r"retention policy not found",
         "create it, or correct what stands behind the slash in INFLUXDB_BUCKET",
     ),
-    (
+    Remedy(
         r"^404 .*(bucket|database)",
         "create {bucket}, or correct INFLUXDB_BUCKET, or give the token access to it",
     ),
-    (
+    Remedy(
         r"^40[45]",
-        "set INFLUXDB_VERSION={other} (1: before 1.8, and Telegraf's influxdb_listener), or correct the path in INFLUXDB_URL",
+        "set INFLUXDB_VERSION={other} (1: before 1.8, and Telegraf's influxdb_listener), "
+        "or correct the path in INFLUXDB_URL",
     ),
-    (r"^(5|429)|max-(values|series)-per", "look at the server's log"),
-    (
+    Remedy(r"^(5|429)|max-(values|series)-per", "look at the server's log"),
+    Remedy(
         r"new tag",
-        "give the table all its tags: influxdb3 create table --database {bucket} --tags domain,host,lineage,target {measurement}",
+        "give the table all its tags: influxdb3 create table --database {bucket} "
+        "--tags domain,host,lineage,target {measurement}",
     ),
-    (r"conflict", "set MEASUREMENT to another name: something else writes other types to this one"),
-    (
+    Remedy(
+        r"conflict",
+        "set MEASUREMENT to another name: something else writes other types to this one",
+    ),
+    Remedy(
         r"retention policy",
         "set the clock of this host, or let INFLUXDB_BUCKET keep points for longer",
     ),
-    (r"", "correct INFLUXDB_URL, or what stands between this host and InfluxDB"),
+    Remedy(r"", "correct INFLUXDB_URL, or what stands between this host and InfluxDB"),
 )
-NO_FLUX = (
-    ", which has no Flux: it keeps the reports, but flux/, kapacitor/ and the board cannot ask it"
+
+# Matches: partial write: points beyond retention policy dropped=3 (1.x)
+# Matches: dropped 3 points outside retention policy (2.x)
+DROPPED_POINTS = re.compile(
+    r"""
+    points \s beyond \s retention \s policy .*? dropped = (?P<dropped_1> \d+ )
+    | dropped \s (?P<dropped_2> \d+ ) \s points \s outside \s retention \s policy
+    """,
+    re.VERBOSE,
 )
 
 
-class Answer(NamedTuple):
-    """How one request ended: `error` is "" when the report was stored, perhaps with a `remark`; `again` says that another try may help."""
+class SendResult(NamedTuple):
+    """How one request ended.
+
+    `error` is "" if the server stored the points, perhaps with a `remark`. `retry` says that
+    another try may help, `retry_after` after how many seconds the server wants it. `date` is the
+    server's clock, the text of the header Date, "" if there is none.
+    """
 
     error: str = ""
-    again: bool = False
-    retry_after: float = 0.0  # seconds, the server's wish
+    retry: bool = False
+    retry_after: float = 0.0
     remark: str = ""
-    date: str = ""  # the server's clock
+    date: str = ""
 
 
 def load_requests() -> Any:
-    """The requests library, loaded only when something is sent: the rest works without it."""
+    """Import requests; raise a ReportError if it is missing.
+
+    It is imported only to send: it takes four times as long as all the rest, and --help,
+    --dry-run and clear errors work without it.
+    """
     try:
         import requests
     except ImportError:
         raise ReportError(
-            f"no requests library for {sys.executable}: apt-get install python3-requests, or pip install requests"
+            f"no requests library for {sys.executable}: "
+            "apt-get install python3-requests, or pip install requests"
         ) from None
     return requests
 
 
 def write_url(settings: Settings) -> str:
-    """Where a write goes; times are seconds."""
+    """Return the URL that takes points, whose times are in seconds."""
     if settings.version == 2:
-        return f"{settings.url}/api/v2/write?" + urlencode(
-            {"bucket": settings.bucket, "org": settings.org, "precision": "s"}
-        )
+        query = {"bucket": settings.bucket, "org": settings.org, "precision": "s"}
+        return f"{settings.url}/api/v2/write?{urlencode(query)}"
     if settings.version == 3:
-        return f"{settings.url}/api/v3/write_lp?" + urlencode(
-            {"db": settings.bucket, "precision": "second"}
-        )
+        query = {"db": settings.bucket, "precision": "second"}
+        return f"{settings.url}/api/v3/write_lp?{urlencode(query)}"
     database, _, policy = settings.bucket.partition("/")
-    return f"{settings.url}/write?" + urlencode({"db": database, "rp": policy, "precision": "s"})
+    query = {"db": database, "rp": policy, "precision": "s"}
+    return f"{settings.url}/write?{urlencode(query)}"
 
 
-def with_token(settings: Settings) -> Callable[[Any], Any]:
-    """Puts the token on a request. Given as `auth`, since requests would let ~/.netrc overrule a header."""
+def authorization(settings: Settings) -> Callable[[Any], Any]:
+    """Return what puts the token on a request, for requests' parameter `auth`.
+
+    A header alone would not do: requests lets ~/.netrc replace it.
+    """
     token = settings.token.encode("utf-8", "replace")
-    value = (b"Bearer " if settings.version == 3 else b"Token ") + token
-    if settings.version == 1 and b":" in token:  # InfluxDB before 1.8 knows no other way
+    if settings.version == 1 and b":" in token:  # InfluxDB before 1.8 knows nothing else
         value = b"Basic " + binascii.b2a_base64(token, newline=False)
+    elif settings.version == 3:
+        value = b"Bearer " + token
+    else:
+        value = b"Token " + token
 
     def authorize(request: Any) -> Any:
         if token:
@@ -733,8 +935,12 @@ def with_token(settings: Settings) -> Callable[[Any], Any]:
     return authorize
 
 
-def in_time(seconds: float, work: Callable[[], Any], late: Any = None) -> Any:
-    """What the work returns, or `late`: a slow name server, or a server that drips, outlives every timeout that requests knows."""
+def run_with_deadline(seconds: float, work: Callable[[], Any], late: Any = None) -> Any:
+    """Return what the work returns, or `late` if it has not ended after so many seconds.
+
+    requests' timeouts count from byte to byte: a slow name server, or a server that drips, outlives
+    them. So the work runs in a thread of its own, which is left behind when the time is over.
+    """
     results = [late]
     worker = threading.Thread(target=lambda: results.append(work()), daemon=True)
     worker.start()
@@ -742,626 +948,754 @@ def in_time(seconds: float, work: Callable[[], Any], late: Any = None) -> Any:
     return results[-1]
 
 
-def deliver(settings: Settings, lines: Sequence[str], droppable: int) -> Answer:
-    """Sends the lines in one request, tried again until the timeout; so many points may be `droppable`, older than the bucket keeps."""
-    requests, deadline, tries = load_requests(), time.monotonic() + settings.timeout, [0]
-    answers = [
-        Answer(
-            f"no answer from {settings.url}: does it run, and is INFLUXDB_URL its address?",
-            again=True,
-        )
-    ]
+class Sending:
+    """The sending of some lines: one request, and its tries until the timeout has passed.
 
-    def work() -> None:
+    `result` is what is known so far. It is complete when `run` returns, and whenever the deadline
+    comes: then the last try's thread is still at work, and its result does not matter any more.
+    """
+
+    def __init__(self, settings: Settings, lines: Sequence[str], droppable: int) -> None:
+        """`droppable`: so many of the points may be older than the bucket keeps."""
+        self.settings = settings
+        self.body = "\n".join(lines).encode()
+        self.droppable = droppable
+        self.requests = load_requests()
+        self.deadline = time.monotonic() + settings.timeout
+        self.tries = 0
+        self.result = SendResult(f"no answer from {settings.url}: {DOES_IT_RUN}", retry=True)
+
+    def run(self) -> SendResult:
+        """Try until a try succeeds, fails for good, or the timeout has passed."""
+        run_with_deadline(self.settings.timeout, self.try_until_deadline)
+        result = self.result
+        if not result.retry:
+            return result
+        effort = f"tried {self.tries} times; INFLUXDB_TIMEOUT is {self.settings.timeout:g} s"
+        return result._replace(error=f"{result.error} ({effort})")
+
+    def try_until_deadline(self) -> None:
+        """Try again while that may help: after 0.5 s, 1 s, 2 s, or when the server wants it."""
         pause = 0.0
-        while answers[-1].again and time.monotonic() + pause < deadline:
+        while self.result.retry and time.monotonic() + pause < self.deadline:
             time.sleep(pause)
-            tries[0] += 1
-            answers.append(try_once(requests, settings, lines, droppable, deadline, answers))
-            pause = max(answers[-1].retry_after, 0.25 * 2 ** tries[0])
+            self.tries += 1
+            self.result = self.try_once()
+            own_pause = FIRST_PAUSE_SECONDS * 2 ** (self.tries - 1)
+            pause = max(self.result.retry_after, own_pause)
 
-    in_time(settings.timeout, work)
-    answer = answers[-1]
-    effort = (
-        f" (tried {tries[0]} times; INFLUXDB_TIMEOUT is {settings.timeout:g} s)"
-        if answer.again
-        else ""
-    )
-    return answer._replace(error=answer.error + effort)
+    def try_once(self) -> SendResult:
+        """Send one request and judge the answer."""
+        seconds_left = max(self.deadline - time.monotonic(), 0.1)
+        try:
+            with self.requests.post(
+                write_url(self.settings),
+                data=self.body,
+                headers={
+                    "Content-Type": "text/plain; charset=utf-8",
+                    "User-Agent": f"{NAME}/{__version__}",
+                },
+                auth=authorization(self.settings),
+                # To connect takes a third at most: the next address of the host has its turn then.
+                timeout=(seconds_left / 3, seconds_left),
+                # A POST would arrive as a GET, and a login page's 200 look like success.
+                allow_redirects=False,
+                stream=True,  # no more is read than a reason
+            ) as response:
+                return self.judge_response(response)
+        except (self.requests.RequestException, OSError, ValueError) as error:
+            return self.judge_failure(error)
 
-
-def try_once(
-    requests: Any,
-    settings: Settings,
-    lines: Sequence[str],
-    droppable: int,
-    deadline: float,
-    answers: list[Answer],
-) -> Answer:
-    """One request, judged. What is known before the answer is complete goes to `answers`, should the deadline come first."""
-    headers = {"Content-Type": "text/plain; charset=utf-8", "User-Agent": f"{NAME}/{__version__}"}
-    left = max(deadline - time.monotonic(), 0.1)
-    sent = {"data": "\n".join(lines).encode(), "headers": headers, "auth": with_token(settings)}
-    try:
-        # No redirects: a POST would arrive as a GET, and a login page's 200 look like success. A stream: no more is read than a reason.
-        with requests.post(
-            write_url(settings),
-            **sent,
-            timeout=(left / 3, left),
-            allow_redirects=False,
-            stream=True,
-        ) as response:
-            if response.status_code == 204:
-                return Answer(date=response.headers.get("Date", ""))
-            answers.append(
-                Answer(
-                    f"{settings.url} answered {response.status_code} and never finished: is it InfluxDB?",
-                    again=True,
-                )
-            )
-            body = next(response.iter_content(8192), b"").decode("utf-8", "replace")
-            return judge(settings, response.status_code, response.headers, body, droppable)
-    except (requests.RequestException, OSError, ValueError) as error:
-        cause, remedy = root_cause(error), "does it run, and is INFLUXDB_URL its address?"
-        if isinstance(error, requests.exceptions.SSLError) or "CA certificate" in cause:
-            remedy = "set REQUESTS_CA_BUNDLE to the file with your CA's certificate, or correct INFLUXDB_URL"
-        return Answer(
-            f"cannot reach {settings.url}: {cause}: {remedy}", again="certificate" not in cause
+    def judge_response(self, response: Any) -> SendResult:
+        """Judge an answer; `result` says that it is incomplete while its text is read."""
+        if response.status_code == 204:
+            return SendResult(date=response.headers.get("Date", ""))
+        incomplete = f"answered {response.status_code} and never finished: is it InfluxDB?"
+        self.result = SendResult(f"{self.settings.url} {incomplete}", retry=True)
+        body = next(response.iter_content(ERROR_BYTES), b"").decode("utf-8", "replace")
+        return judge_answer(
+            self.settings, response.status_code, response.headers, body, self.droppable
         )
+
+    def judge_failure(self, error: BaseException) -> SendResult:
+        """Judge a request without an answer."""
+        cause = root_cause(error)
+        is_tls = isinstance(error, self.requests.exceptions.SSLError) or "CA certificate" in cause
+        remedy = SET_CA_BUNDLE if is_tls else DOES_IT_RUN
+        return SendResult(
+            f"cannot reach {self.settings.url}: {cause}: {remedy}",
+            retry="certificate" not in cause,
+        )
+
+
+def send_lines(settings: Settings, lines: Sequence[str], droppable: int = 0) -> SendResult:
+    """Send lines of line protocol in one request, and try again until the timeout.
+
+    `droppable`: so many of the points may be older than the bucket keeps, which is no error.
+    """
+    return Sending(settings, lines, droppable).run()
 
 
 def root_cause(error: BaseException) -> str:
-    """What the system said, without the wrappings of urllib3 and requests."""
+    """Return what the system said, without the wrappings of urllib3 and requests."""
     while error.__context__ is not None:
         error = error.__context__
     return shortened(getattr(error, "strerror", None) or str(error) or type(error).__name__)
 
 
 def shortened(text: str) -> str:
-    """Foreign words on one line, in ASCII and not too many."""
+    """Return foreign words on one line, in ASCII and at most 400 characters."""
     return re.sub(r"[^\x21-\x7e]+", " ", text).strip()[:400]
 
 
-def judge(settings: Settings, status: int, headers: Any, body: str, droppable: int) -> Answer:
-    """What an answer other than 204 means, and what to do about it."""
-    with contextlib.suppress(
-        ValueError, AttributeError, TypeError, KeyError, RecursionError
-    ):  # plain text, or JSON of another kind
-        parsed = json.loads(body)
-        each = [
-            line["error_message"] for line in parsed.get("data") or ()
-        ]  # InfluxDB 3, line by line
-        body = str(parsed.get("message") or ", ".join(each) or parsed.get("error") or body)
-    dropped = re.search(
-        r"points beyond retention policy.*?dropped=(\d+)|dropped (\d+) points outside retention policy",
-        body,
-    )
-    if dropped and int(dropped[1] or dropped[2]) <= droppable:  # the others were stored
-        return Answer(
-            remark="; what is older than the bucket keeps was not stored",
-            date=headers.get("Date", ""),
-        )
+def judge_answer(
+    settings: Settings, status: int, headers: Mapping[str, str], body: str, droppable: int
+) -> SendResult:
+    """Return what an answer other than 204 means, and what to do about it."""
+    text = error_message(body)
+    dropped = DROPPED_POINTS.search(text)
+    if dropped and int(dropped["dropped_1"] or dropped["dropped_2"]) <= droppable:
+        remark = "; what is older than the bucket keeps was not stored"  # the others were stored
+        return SendResult(remark=remark, date=headers.get("Date", ""))
+
     if status < 300:
-        return Answer(
-            f"{settings.url} answered {status}, where InfluxDB answers 204: it is something else, correct INFLUXDB_URL"
+        return SendResult(
+            f"{settings.url} answered {status}, where InfluxDB answers 204: "
+            "it is something else, correct INFLUXDB_URL"
         )
     if status < 400:
-        place = shortened(re.sub(r"[?#].*|(?<=//)[^/@]*@", "", headers.get("Location", "")))
-        return Answer(
-            f"{settings.url} answered {status}, a redirect to {place or 'nowhere'}: set INFLUXDB_URL to InfluxDB itself"
+        # Without a query, a fragment, a user and a password: each may hold a secret.
+        location = re.sub(r"[?#].*|(?<=//)[^/@]*@", "", headers.get("Location", ""))
+        return SendResult(
+            f"{settings.url} answered {status}, a redirect to {shortened(location) or 'nowhere'}: "
+            "set INFLUXDB_URL to InfluxDB itself"
         )
-    wish, reason = (
-        re.fullmatch(r"\d{1,6}", headers.get("Retry-After", "")),
-        f"{status} {shortened(body)}",
+    return judge_refusal(settings, status, headers, text)
+
+
+def judge_refusal(
+    settings: Settings, status: int, headers: Mapping[str, str], text: str
+) -> SendResult:
+    """Return what a status of 400 or more means. The token is not repeated, if the server did."""
+    reason = f"{status} {shortened(text)}"
+    remedy = next(remedy.text for remedy in REMEDIES if re.search(remedy.pattern, reason))
+    remedy = remedy.format(
+        bucket=settings.bucket,
+        measurement=settings.measurement,
+        other=1 if settings.version == 2 else 2,
     )
-    named = {
-        "bucket": settings.bucket,
-        "measurement": settings.measurement,
-        "other": 1 if settings.version == 2 else 2,
-    }
-    remedy = next(text for sign, text in REMEDIES if re.search(sign, reason)).format(**named)
-    for secret in filter(
-        None, (settings.token, *settings.token.split(":", 1))
-    ):  # in JSON it may have been spelled otherwise
-        body = body.replace(secret, "***")
-    said = f"{status} {shortened(body) or 'nothing more'}" + (
-        f" (Retry-After {wish[0]} s)" if wish else ""
-    )
-    again = status == 429 or (status >= 500 and "retention policy not found" not in reason)
-    return Answer(
-        f"{settings.url} answered {said}: {remedy}", again, float(wish[0]) if wish else 0.0
+    answer = f"{status} {shortened(without_secrets(settings, text)) or 'nothing more'}"
+
+    retry_after = re.fullmatch(r"\d{1,6}", headers.get("Retry-After", ""))
+    if retry_after:
+        answer += f" (Retry-After {retry_after[0]} s)"
+    is_temporary = status >= 500 and "retention policy not found" not in reason
+    return SendResult(
+        f"{settings.url} answered {answer}: {remedy}",
+        retry=status == 429 or is_temporary,
+        retry_after=float(retry_after[0]) if retry_after else 0.0,
     )
 
 
-# ---- Reports ---------------------------------------------------------------------------------------------------------
+def error_message(body: str) -> str:
+    """Return the message in an answer: of JSON its message or error, else the whole text."""
+    # It may be JSON of another kind, or no JSON: then the whole text is the message.
+    with contextlib.suppress(ValueError, AttributeError, TypeError, KeyError, RecursionError):
+        answer = json.loads(body)
+        lines = [line["error_message"] for line in answer.get("data") or ()]  # InfluxDB 3
+        return str(answer.get("message") or ", ".join(lines) or answer.get("error") or body)
+    return body
+
+
+def without_secrets(settings: Settings, text: str) -> str:
+    """Return a text with *** in place of the token, the user and the password."""
+    for secret in (settings.token, *settings.token.split(":", 1)):
+        if secret:
+            text = text.replace(secret, "***")
+    return text
+
+
+# ---- Reports -----------------------------------------------------------------------------------
 class Report(NamedTuple):
-    """The lines to send, in words what they say of each certificate, and what is wrong, with its remedy, though they can be sent."""
+    """What one report says.
 
-    lines: list[str]
-    says: list[str]
-    renewals: int  # how many of the lines, the first, have the time of a certificate, which may be older than the bucket keeps
-    faults: list[str]
-    ended: Sequence[str] = ()  # likewise in words, of each lineage that is gone
-    last: tuple[str, ...] = ()  # a line to send when all others were accepted
-    known: str = (
-        ""  # what to write into KNOWN_FILE after that: lineages, with notBefore of the certificate
-    )
+    `renewals` are points at the time of a certificate, which may be older than the bucket keeps.
+    `states` are points at the current time. `last` is sent when the server has stored all others,
+    None if there is nothing such. `summaries` say in words what is reported, one for each
+    certificate, `endings` one for each lineage that is gone. `problems` are what is wrong though
+    the report can be sent, each with its remedy.
+    """
+
+    renewals: list[Point]
+    states: list[Point]
+    summaries: list[str]
+    problems: list[str]
+    endings: Sequence[str] = ()
+    last: Point | None = None
+
+    def points(self) -> list[Point]:
+        """Return all points in the order in which they are sent."""
+        last = [] if self.last is None else [self.last]
+        return [*self.renewals, *self.states, *last]
 
 
-def report_of(
+class Outcome(NamedTuple):
+    """How a report ended: whether it was stored, what is wrong, whether another try may help."""
+
+    stored: bool
+    problems: list[str]
+    retry: bool = False
+
+
+class Served(NamedTuple):
+    """What a run report saw of a served certificate: fields of its state, and the same in words."""
+
+    fields: dict[str, FieldValue]
+    summary: str
+
+
+class KnownFile:
+    """The file that says which lineages the last run report has reported.
+
+    It has a line with the time of that report, and a line for each lineage: its name and notBefore
+    of its certificate, 0 if that is not known. A run report needs it to see which lineages are
+    gone, and which certificates have come since. Only a run report creates it: that it exists
+    means that run reports are installed. A deploy hook adds a lineage that is new.
+
+    Whoever writes it replaces the file as a whole, and only after the server has stored the report:
+    whatever happens, it is the old one or the new one, and never says more than was reported.
+    """
+
+    LINE = re.compile(r"(?m)^(?P<lineage>.+) (?P<not_before>\d{1,12})$")
+    HEADER = "# run report of "
+
+    def __init__(self, folder: str) -> None:
+        """`folder` is certbot's configuration folder."""
+        self.path = os.path.join(folder, KNOWN_FILE)
+
+    def read(self, problems: list[str]) -> dict[str, int] | None:
+        """Return the lineages with notBefore of their certificates; None without run reports."""
+        text = read_text(self.path, problems, may_be_missing=True)
+        if not os.path.exists(self.path):
+            return None
+        return {line["lineage"]: int(line["not_before"]) for line in self.LINE.finditer(text)}
+
+    def last_run_report(self) -> str:
+        """Return the time of the last run report in words, "" if there was none."""
+        first_line = read_text(self.path, [], may_be_missing=True).partition("\n")[0]
+        return first_line.replace(self.HEADER, "")
+
+    def replace(self, lineages: Mapping[str, int], now: int) -> None:
+        """Write what a run report has reported."""
+        lines = [f"{self.HEADER}{utc(now)}\n"]
+        for lineage, not_before in sorted(lineages.items()):
+            lines.append(f"{lineage} {not_before}\n")
+        self.write("".join(lines))
+
+    def add(self, lineage: str) -> None:
+        """Add a lineage that a deploy hook has reported."""
+        self.write(f"{read_text(self.path, [])}{lineage} 0\n")
+
+    def write(self, text: str) -> None:
+        """Replace the file; print a warning if that fails."""
+        try:
+            with open(f"{self.path}.new", "w", encoding="utf-8", opener=open_regular) as file:
+                file.write(text)
+            os.replace(f"{self.path}.new", self.path)
+        except OSError as error:
+            remedy = "make it writable, or a certificate that ends must be told with --retire"
+            warn(f"{self.path}: {error.strerror}: {remedy}")
+
+
+def certificates_report(
     settings: Settings,
-    disk: Disk,
+    folder: str,
+    lineages: Lineages,
     now: int,
-    run_reports: bool,
-    folder: str = "",
-    verify: bool = False,
+    has_run_reports: bool,
+    served: Mapping[str, Served] | None = None,
 ) -> Report:
-    """Renewals and state of all certificates. The time of a state is now, but never before its certificate began: a clock may be off."""
-    renewals, states, says, faults = (
-        list[str](),
-        list[str](),
-        list[str](),
-        [*disk.faults, *disk.broken.values()],
-    )
-    served = (
-        served_fields(settings, folder, disk, faults, now) if verify and settings.verify else {}
-    )
-    for found in disk.certificates:
-        moment = max(now, found.not_before)
+    """Return the renewals and states of certificates, and what their targets have.
+
+    The time of a state is now, but never before its certificate began: a clock may be wrong.
+    `served` has what a run report saw of a lineage; it may lack any.
+    """
+    report = Report([], [], [], [*lineages.problems, *lineages.unreadable.values()])
+    for certificate in lineages.certificates:
+        moment = max(now, certificate.not_before)
         if moment != now:
-            faults.append(
-                f"the clock of this host says {utc(now)}, before {found.lineage} was issued ({utc(moment)}): set the clock"
+            report.problems.append(
+                f"the clock of this host says {utc(now)}, before {certificate.lineage} "
+                f"was issued ({utc(moment)}): set the clock"
             )
-        fields, words = served.get(found.lineage, ("", ""))
-        renewals += renewal_of(settings, found)
-        states.append(state_point(settings, found, moment if run_reports else 0, moment, fields))
-        due = f"next renewal due {utc(found.renewal_due)}{words}"
-        says.append(
-            f"{found.lineage} renewed {utc(found.not_before)}, {len(found.names)} names, {due}"
+        seen = (served or {}).get(certificate.lineage, Served({}, ""))
+        run_at = moment if has_run_reports else 0
+        report.renewals.extend(renewal_points(settings, certificate))
+        report.states.append(state_point(settings, certificate, run_at, moment, seen.fields))
+        report.summaries.append(
+            f"{certificate.lineage} renewed {utc(certificate.not_before)}, "
+            f"{len(certificate.names)} names, "
+            f"next renewal due {utc(certificate.renewal_due)}{seen.summary}"
         )
-    states += (
-        delivery_points(settings, folder, disk.certificates, now if run_reports else 0, now, faults)
-        if folder
-        else []
-    )
-    return Report([*renewals, *states], says, len(renewals), faults)
+
+    path = os.path.join(folder, DELIVERY_STATE_FILE)
+    deliveries = parse_deliveries(read_text(path, report.problems, may_be_missing=True))
+    run_at = now if has_run_reports else 0
+    report.states.extend(delivery_points(settings, deliveries, lineages.certificates, run_at, now))
+    return report
 
 
-def deploy_report(settings: Settings, environ: Environ, folder: str, now: int) -> Report:
-    """The renewal that certbot is telling of. What the certificate says counts: in a dry run certbot names what it was asked for."""
-    names, live = (
-        environ.get("RENEWED_DOMAINS", "").split(),
-        environ.get("RENEWED_LINEAGE", "").strip(),
-    )
-    by_hand = (
-        f"is empty or not set: certbot sets it for a deploy hook. By hand use {NAME}.py --check"
-    )
+class RenewalReport(NamedTuple):
+    """The report of a renewal; `new_lineage`: one that the known file must have, "" if none."""
+
+    report: Report
+    new_lineage: str = ""
+
+
+def renewal_report(settings: Settings, environ: Environ, folder: str, now: int) -> RenewalReport:
+    """Return the report of the renewal for which certbot has started this hook.
+
+    The certificate counts, not the environment: in a dry run certbot names a renewal that did not
+    happen. If the certificate cannot be read, the names are reported as renewed now. Raise a
+    ReportError if there is nothing to report.
+    """
+    names = environ.get("RENEWED_DOMAINS", "").split()
+    live_folder = environ.get("RENEWED_LINEAGE", "").strip()
+    if not names and not live_folder:
+        raise ReportError(not_set("RENEWED_DOMAINS"))
     try:
-        if not live:
-            raise ReportError(
-                f"RENEWED_LINEAGE {by_hand}" if names else f"RENEWED_DOMAINS {by_hand}"
-            )
-        live = os.path.abspath(live)
-        lineage, certbot = os.path.basename(live), os.path.dirname(os.path.dirname(live))
-        conf = text_of(
-            os.path.join(certbot, "renewal", lineage + ".conf"), []
-        )  # without it the certificate's own dates still hold
-        found = read_certificate(os.path.join(live, "cert.pem"), lineage, conf)
-        disk = Disk(
-            {lineage},
-            [found],
-            {},
-            []
-            if names
-            else [f"RENEWED_DOMAINS {by_hand}. The names of the certificate were reported"],
-        )
-        known = known_lineages(folder, disk.faults)
-        new = (
-            known is not None and lineage not in known and lineage.isprintable() and not disk.faults
-        )  # or its end were not told
-        return report_of(settings, disk, now, known is not None, folder)._replace(
-            known=f"{lineage} 0\n" if new else ""
-        )
+        certificate = read_renewed_certificate(live_folder)
     except ReportError as error:
         if not names:
             raise
-        lines = renewal_points(settings, os.path.basename(live.rstrip("/")), names, now)
-        return Report(
-            lines,
-            [f"{names[0]}, {len(names)} names"],
-            0,
-            [f"{error}. Reported as renewed now, without state"],
-        )
+        lineage = os.path.basename(live_folder.rstrip("/"))
+        return RenewalReport(report_of_names(settings, lineage, names, str(error), now))
+
+    lineage = certificate.lineage
+    lineages = Lineages({lineage}, [certificate], {}, [])
+    if not names:
+        fault = not_set("RENEWED_DOMAINS")
+        lineages.problems.append(f"{fault}. The names of the certificate were reported")
+    known = KnownFile(folder).read(lineages.problems)
+    report = certificates_report(settings, folder, lineages, now, known is not None)
+
+    # A new lineage is added to the known file: if it is deleted before the next run report, that
+    # one must report it as gone.
+    is_new = known is not None and lineage not in known
+    if is_new and lineage.isprintable() and not lineages.problems:
+        return RenewalReport(report, lineage)
+    return RenewalReport(report)
 
 
-def known_lineages(folder: str, faults: list[str]) -> dict[str, int] | None:
-    """The lineages of the last run report, with notBefore of their certificates; None where there was none."""
-    path = os.path.join(folder, KNOWN_FILE)
-    lines = re.findall(r"(?m)^(.+) (\d{1,12})$", text_of(path, faults, may_be_missing=True))
-    return {name: int(begin) for name, begin in lines} if os.path.exists(path) else None
-
-
-def run_report(
-    settings: Settings, environ: Environ, folder: str, now: int, in_post: bool, history: bool
+def report_of_names(
+    settings: Settings, lineage: str, names: Sequence[str], fault: str, now: int
 ) -> Report:
-    """Every certificate on disk, what ended since the last run report, and how certbot's run went. From certbot's post hook, which comes
-    only when something was due, it is no run report: nothing is known of the days when it does not come."""
-    disk = on_disk(folder)
-    known = known_lineages(folder, disk.faults)
-    report = report_of(
-        settings, disk, now, not in_post or known is not None, folder, verify=not in_post
-    )  # servers restart after hooks
-    status, after = exit_status_of(environ, report.faults), {} if history else known
-    last = (run_point(settings, disk, failed_lineages(disk, environ, status, now), status, now),)
-    older = (
-        [] if after is None else older_certificates(folder, disk, after, report.faults)
-    )  # a first one starts with what there is
-    renewals = [line for found in older for line in renewal_of(settings, found)]
-    report = report._replace(
-        lines=renewals + report.lines, renewals=len(renewals) + report.renewals, last=last
-    )
-    if in_post or disk.faults:  # where not all is seen, nothing is missed
-        return report
-    ended = sorted(set(known or {}) - disk.lineages)
-    report.lines.extend(end_points(settings, ended, now))
-    begin = {
-        **dict.fromkeys(disk.broken, 0),
-        **{found.lineage: found.not_before for found in disk.certificates},
-    }
-    known_now = "".join(
-        [
-            f"# run report of {utc(now)}\n",
-            *(f"{lineage} {moment}\n" for lineage, moment in sorted(begin.items())),
-        ]
-    )
-    return report._replace(ended=[f"{lineage} ended" for lineage in ended], known=known_now)
+    """Return the report of a renewal whose certificate cannot be read: its names, renewed now."""
+    points = points_of_renewal(settings, lineage, names, now)
+    summary = f"{names[0]}, {len(names)} names"
+    return Report([], points, [summary], [f"{fault}. Reported as renewed now, without state"])
 
 
-def from_stdin() -> str:
-    """What is piped into this program; "" at a terminal."""
-    try:
-        with open(0, "rb", closefd=False) as stdin:
-            return "" if stdin.isatty() else stdin.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
+def report_renewal(settings: Settings, environ: Environ, folder: str, now: int) -> Outcome:
+    """Report the renewal for which certbot has started this hook; raise a ReportError."""
+    renewal = renewal_report(settings, environ, folder, now)
+    outcome = send_report(settings, renewal.report)
+    if outcome.stored and renewal.new_lineage:
+        KnownFile(folder).add(renewal.new_lineage)
+    return outcome
 
 
-def dry_run_report(settings: Settings, said: str, now: int) -> Report:
-    """How each lineage fared in a dry run, by what certbot printed (2.1 to 5.8): fields of their own, neither a renewal nor a run."""
-    why = dict(re.findall(r"(?m)^Failed to renew certificate (.+?) with error: (.*)$", said))
-    ends = {
-        live or conf: "" if how == "success" else why.get(live, how)
-        for live, conf, how in re.findall(DRY_RUN, said)
-    }
-    if not ends or "simulated renewals" not in said:
-        remedy = f"certbot renew --dry-run 2>&1 | {NAME}.py --after-dry-run"
-        raise ReportError(
-            f"stdin tells of no dry run: {remedy}. What it says: {shortened(said) or 'nothing'}"
-        )
-    fields = {
-        name: f"dry_run_failed={int(end != '')}i,dry_run_error={quoted([shortened(end) or 'none'])}"
-        for name, end in ends.items()
-    }
-    failed = (
-        ", failed: " + " ".join(name for name, end in ends.items() if end)
-        if any(ends.values())
-        else ", none failed"
-    )
-    points = [
-        point(settings, text, now, domain="all", lineage=name) for name, text in fields.items()
-    ]
-    return Report(points, [f"dry run of {len(ends)} certificates{failed}"], 0, [])
+def not_set(name: str) -> str:
+    """Return what to say if certbot's variable is not set."""
+    remedy = f"certbot sets it for a deploy hook. By hand use {NAME}.py --check"
+    return f"{name} is empty or not set: {remedy}"
 
 
-def exit_status_of(environ: Environ, faults: list[str]) -> int | None:
-    """certbot's exit status from EXIT_STATUS, as systemd sets it for ExecStopPost: a number, or after a signal its name, here 128 more."""
-    text = environ.get("EXIT_STATUS", "").strip()
-    meaning = {
-        **{found.name[3:]: 128 + found for found in signal.Signals},
-        **{str(number): number for number in range(256)},
-        "": None,
-    }
-    if text not in meaning:
-        faults.append(
-            f"EXIT_STATUS is wrong: it must be certbot's exit status, a number, or a signal's name. Reported without: {text}"
-        )
-    return meaning.get(text)
+def read_renewed_certificate(live_folder: str) -> Certificate:
+    """Return the certificate in a lineage's folder in live/; raise a ReportError."""
+    if not live_folder:
+        raise ReportError(not_set("RENEWED_LINEAGE"))
+    live_folder = os.path.abspath(live_folder)
+    lineage = os.path.basename(live_folder)
+    certbot_folder = os.path.dirname(os.path.dirname(live_folder))
+    # Without the renewal configuration, the certificate's own dates still hold.
+    renewal_conf = read_text(renewal_conf_path(certbot_folder, lineage), [])
+    return read_certificate(os.path.join(live_folder, "cert.pem"), lineage, renewal_conf)
 
 
-def failed_lineages(
-    disk: Disk, environ: Environ, exit_status: int | None, now: int
-) -> list[str] | None:
-    """The lineages that are due, and were not renewed: after a failed run all that are due, else those whose names certbot gives in
-    FAILED_DOMAINS (it gives those of a dry run and of a forced renewal too, which are not due). None where nothing tells of a run."""
-    if exit_status is None and "FAILED_DOMAINS" not in environ:
-        return None
-    late, names = (
-        (found for found in disk.certificates if found.renewal_due <= now),
-        set(environ.get("FAILED_DOMAINS", "").split()),
-    )
-    return [found.lineage for found in late if exit_status or names.intersection(found.names)]
+def report_of_folder(settings: Settings, folder: str, now: int) -> Report:
+    """Return a report of all certificates of this host, for --check and --dry-run."""
+    lineages = read_lineages(folder)
+    known = KnownFile(folder).read(lineages.problems)
+    report = certificates_report(settings, folder, lineages, now, known is not None)
+    report.problems.extend(no_certificate_problems(folder, lineages))
+    return report
 
 
-def retirement(
-    settings: Settings, folder: str, host: str, lineages: Sequence[str], now: int
-) -> Report:
-    """The end of lineages that are no longer on another host, or on this one."""
-    if host and host != settings.host:
-        settings = settings._replace(host=host)
-    elif present := on_disk(folder).lineages.intersection(lineages):
-        remedies = [
-            f"{name} is still on this host: certbot delete --cert-name {name}"
-            for name in sorted(present)
-        ]
-        raise ReportError("; ".join([*remedies, "another host is named with --host"]))
-    return Report(
-        end_points(settings, lineages, now),
-        [],
-        0,
-        [],
-        [f"{lineage} on {settings.host} ended" for lineage in lineages],
-    )
-
-
-def keep(folder: str, report: Report) -> None:
-    """Writes what the next run report must know, after this one was delivered: whatever happens, the file is the old one or the new one."""
-    path = os.path.join(folder, KNOWN_FILE)
-    try:
-        if report.known:
-            with open(path + ".new", "w", encoding="utf-8", opener=opened) as file:
-                file.write(
-                    ("" if report.last else text_of(path, [])) + report.known
-                )  # a deploy hook adds to it
-            os.replace(path + ".new", path)
-    except OSError as error:
-        remedy = "make it writable, or a certificate that ends must be told with --retire"
-        say(f"{NAME}: warning: {path}: {error.strerror}: {remedy}", stream=sys.stderr)
+def no_certificate_problems(folder: str, lineages: Lineages) -> list[str]:
+    """Return what to say if the configuration folder has no certificate at all."""
+    if lineages.names or lineages.problems:
+        return []
+    remedy = "get one with certbot, or name its folder with --config-dir"
+    return [f"{folder}/live: no certificate: {remedy}"]
 
 
 def utc(moment: float) -> str:
-    """A moment for people."""
+    """Return a time in Unix seconds for people."""
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(moment))
 
 
-def send(settings: Settings, report: Report, folder: str) -> tuple[list[str], bool]:
-    """Delivers a report and says so on stdout; returns what is wrong, with the clock too, as the server's answer shows it, and whether
-    another try may help."""
-    faults, remark, answer = list(report.faults), "", Answer()
-    batches = [
-        (report.lines[at : at + BATCH], max(0, min(report.renewals - at, BATCH)))
-        for at in range(0, len(report.lines), BATCH)
-    ]
-    for lines, droppable in [*batches, *(([line], 0) for line in report.last)]:
-        answer = deliver(settings, lines, droppable)
-        if answer.error:
-            return [*faults, answer.error], answer.again
-        remark = answer.remark or remark
-    what = (
-        report.says
-        if len(report.says) == 1 or (report.ended and not report.says)
-        else [f"{len(report.says)} certificates"]
-    )
-    say(
-        f"{'; '.join([*what, *report.ended])}: reported into {settings.bucket} at {settings.url}{remark}"
-    )
-    keep(folder, report)
-    with contextlib.suppress(ValueError, OverflowError, OSError):  # no date
-        server, now = calendar.timegm(parsedate(answer.date) or ()), time.time()
-        if abs(server - now) > 300:
-            faults.append(
-                f"the clock of this host says {utc(now)}, the server's {utc(server)}: set the wrong one"
-            )
-    return faults, False
+class Batch(NamedTuple):
+    """The lines of one request; `droppable`: so many may be older than the bucket keeps."""
+
+    lines: list[str]
+    droppable: int
 
 
-def pipe(report: Report, folder: str) -> list[str]:
-    """Writes a report to stdout, its times in nanoseconds, as Telegraf's exec input expects them; returns what is wrong."""
+def batches_of(report: Report) -> Iterator[Batch]:
+    """Divide a report into requests. The last point has a request of its own."""
+    points = [*report.renewals, *report.states]
+    for start in range(0, len(points), LINES_PER_REQUEST):
+        lines = [line_protocol(point) for point in points[start : start + LINES_PER_REQUEST]]
+        droppable = min(max(len(report.renewals) - start, 0), LINES_PER_REQUEST)
+        yield Batch(lines, droppable)
+    if report.last is not None:
+        yield Batch([line_protocol(report.last)], 0)
+
+
+def send_report(settings: Settings, report: Report) -> Outcome:
+    """Send a report, and say on stdout what was reported. Problems include the report's own."""
+    problems = list(report.problems)
+    remark = ""
+    result = SendResult()
+    for batch in batches_of(report):
+        result = send_lines(settings, batch.lines, batch.droppable)
+        if result.error:
+            return Outcome(False, [*problems, result.error], result.retry)
+        remark = result.remark or remark
+
+    subjects = report.summaries
+    only_endings = report.endings and not report.summaries
+    if len(subjects) != 1 and not only_endings:
+        subjects = [f"{len(report.summaries)} certificates"]
+    what = "; ".join([*subjects, *report.endings])
+    say(f"{what}: reported into {settings.bucket} at {settings.url}{remark}")
+    return Outcome(True, problems + clock_problems(result.date))
+
+
+def clock_problems(date: str) -> list[str]:
+    """Return what to say if the clock of the server, a header Date, differs from this host's."""
     try:
-        with open(1, "wb", closefd=False) as out:
-            out.write(
-                "".join(f"{line}000000000\n" for line in [*report.lines, *report.last]).encode()
-            )
-    except OSError as error:
-        raise ReportError(f"stdout: {error.strerror}: nothing was taken") from None
-    keep(folder, report)
-    return report.faults
+        server = calendar.timegm(parsedate(date) or ())
+    except (ValueError, OverflowError):
+        return []  # there is no date, or none that can be read
+    now = time.time()
+    if abs(server - now) <= LARGEST_CLOCK_DIFFERENCE:
+        return []
+    try:
+        clocks = f"the clock of this host says {utc(now)}, the server's {utc(server)}"
+    except (ValueError, OverflowError, OSError):
+        return []  # a year that the system cannot show
+    return [f"{clocks}: set the wrong one"]
 
 
-# ---- Command line ----------------------------------------------------------------------------------------------------
-def say(*lines: str, stream: TextIO | None = None) -> None:
-    """Prints in ASCII (certbot fails a lineage whose hook prints anything that is not UTF-8); a closed pipe is no failure."""
-    stream = stream or sys.stdout
-    for line in lines:
-        try:
-            print(
-                CONTROL.sub(" ", line).encode("ascii", "backslashreplace").decode(),
-                file=stream,
-                flush=True,
-            )
-        except OSError:
-            os.dup2(
-                os.open(os.devnull, os.O_WRONLY), stream.fileno()
-            )  # or the interpreter complains when it flushes at its end
+# ---- --check -----------------------------------------------------------------------------------
+# Where --check looks for what starts run reports.
+STARTER_PATHS = (
+    "/etc/systemd/system/**",
+    "/etc/cron*",
+    "/etc/cron*/*",
+    "/var/spool/cron/**",
+    "/etc/telegraf/**",
+)
+RUN_REPORT_NAME = "certbot_renewal_run"
+CHECK_SECONDS = 5.0  # to find out what kind of server answers
+LEAST_RETENTION_DAYS = 400  # a certificate lives for 398 days at most (CA/Browser Forum)
+NO_FLUX = (
+    ", which has no Flux: it keeps the reports, but flux/, kapacitor/ and the board cannot ask it"
+)
+
+# Matches VictoriaMetrics' -retentionPeriod: 12, 100d, 1.5y. Without a unit it is months.
+RETENTION = re.compile(r"(?P<amount>\d+(?:\.\d+)?)(?P<unit>[hdwy]?)M*")
+RETENTION_DAYS = {"h": 1 / 24, "d": 1, "w": 7, "y": 365, "": 31}
 
 
 def warnings_of(settings: Settings, folder: str) -> list[str]:
-    """What does not keep a report from being sent, but will hurt one day."""
-    found = []
+    """Return what does not keep a report from being sent, but is a fault all the same."""
+    warnings = []
     if re.fullmatch(r"[0-9a-f]{12}|[0-9a-f]{64}", settings.host):
-        found.append(
-            f"the host tag {settings.host} is a container's id, which changes: set HOSTNAME in {folder}/{ENV_FILE}"
+        warnings.append(
+            f"the host tag {settings.host} is a container's id, which changes: "
+            f"set HOSTNAME in {folder}/{ENV_FILE}"
         )
-    token, source = settings.sources["INFLUXDB_TOKEN"]
-    for path in (source if token else "", settings.sources["INFLUXDB_TOKEN_FILE"][0]):
+    token = settings.sources["INFLUXDB_TOKEN"]
+    secret_files = [settings.sources["INFLUXDB_TOKEN_FILE"].value]
+    if token.value:
+        secret_files.insert(0, token.origin)
+    for path in secret_files:
         if os.path.isfile(path) and os.stat(path).st_mode & 0o004:
-            found.append(f"{path} holds the token and everybody may read it: chmod o= {path}")
-    return found
+            warnings += [f"{path} holds the token and everybody may read it: chmod o= {path}"]
+    return warnings
 
 
-def starters_of(folder: str) -> str:
-    """What starts run reports on this system, in words: the files that name this script and --all, and the post hook."""
-    line = re.compile(rf"(?m)^[^#\n]*{NAME}\.py.*--all")
-    post = os.path.join(folder, "renewal-hooks", "post", f"{NAME}.py")
-    found = [
-        path
-        for pattern in STARTERS
-        for path in sorted(glob(pattern, recursive=True))
-        if line.search(text_of(path, []))
-    ]
-    return (
-        ", ".join([*found, *([post] if os.access(post, os.X_OK) else [])])
-        or "nothing that is known here"
-    )
+def run_report_starters(folder: str) -> list[str]:
+    """Return the files that start run reports: those that name the program, and the post hook."""
+    from glob import glob
+
+    command = re.compile(rf"(?m)^[^#\n]*{RUN_REPORT_NAME}\.py.*--all")
+    starters = []
+    for pattern in STARTER_PATHS:
+        paths = sorted(glob(pattern, recursive=True))
+        starters += [path for path in paths if command.search(read_text(path, []))]
+    post_hook = os.path.join(folder, "renewal-hooks", "post", f"{RUN_REPORT_NAME}.py")
+    if os.access(post_hook, os.X_OK):
+        starters.append(post_hook)
+    return starters
 
 
-def server_kind(requests: Any, settings: Settings) -> str:
-    """What answers at INFLUXDB_URL, by what it says of itself; in words, whatever happens."""
+class ServerProbe:
+    """Finds out what answers at INFLUXDB_URL, by what it says of itself."""
 
-    def ask(path: str) -> tuple[Any, str]:
-        with requests.get(
-            settings.url + path,
-            timeout=5,
+    def __init__(self, settings: Settings) -> None:
+        """Raise a ReportError if requests is missing."""
+        self.settings = settings
+        self.requests = load_requests()
+
+    def describe(self) -> str:
+        """Return the kind and version of the server, in words, within CHECK_SECONDS."""
+        return str(run_with_deadline(CHECK_SECONDS, self.ask_server, "none: no answer"))
+
+    def ask_server(self) -> str:
+        """Return the kind and version; "none: …" if nothing answers."""
+        try:
+            headers = self.get("/ping")[0]
+            version = shortened(headers.get("X-Influxdb-Version", ""))
+            if version:
+                return influxdb_kind(version)
+            if "X-Server-Hostname" in headers:
+                version = self.find("/metrics", r"vm_app_version\{.*short_version=")
+                retention = self.find("/metrics", r'flag\{name="retentionPeriod", value=')
+                return f"VictoriaMetrics {version}".rstrip() + retention_warning(retention)
+            version = self.find("/api/v1/status/buildinfo", '.*"version":')
+            return f"Prometheus {version}" if version else "InfluxDB unknown"
+        except (self.requests.RequestException, OSError, ValueError) as error:
+            return f"none: {root_cause(error)}"
+
+    def get(self, path: str) -> tuple[Mapping[str, str], str]:
+        """Return the headers and the text of an answer, at most 800 KiB of it."""
+        with self.requests.get(
+            self.settings.url + path,
+            timeout=CHECK_SECONDS,
             allow_redirects=False,
             stream=True,
-            auth=with_token(settings),
-        ) as answer:
-            return answer.headers, b"".join(
-                itertools.islice(answer.iter_content(8192), 100)
-            ).decode("utf-8", "replace")
+            auth=authorization(self.settings),
+        ) as response:
+            body = b""
+            for chunk in response.iter_content(8192):
+                body += chunk
+                if len(body) >= 100 * 8192:
+                    break
+            return response.headers, body.decode("utf-8", "replace")
 
-    def says(path: str, what: str) -> str:
-        return shortened("".join(re.findall(rf'^{what}"([^"]*)"', ask(path)[1], re.MULTILINE)[:1]))
-
-    try:
-        headers, _ = ask("/ping")
-        if version := shortened(headers.get("X-Influxdb-Version", "")):
-            kind = (
-                "Telegraf listener "
-                if version == "1.0"
-                else ""
-                if "Telegraf" in version
-                else "InfluxDB "
-            )
-            return kind + version + (NO_FLUX if re.match("v?3", version) else "")
-        if "X-Server-Hostname" in headers:
-            version = says("/metrics", r"vm_app_version\{.*short_version=")
-            return f"VictoriaMetrics {version}".rstrip() + too_short(
-                says("/metrics", r'flag\{name="retentionPeriod", value=')
-            )
-        version = says("/api/v1/status/buildinfo", '.*"version":')
-        return f"Prometheus {version}" if version else "InfluxDB unknown"
-    except (requests.RequestException, OSError, ValueError) as error:
-        return f"none: {root_cause(error)}"
+    def find(self, path: str, key: str) -> str:
+        """Return the quoted text after a key at the beginning of a line, "" if there is none."""
+        match = re.search(rf'(?m)^{key}"([^"]*)"', self.get(path)[1])
+        return shortened(match[1]) if match else ""
 
 
-def too_short(retention: str) -> str:
-    """What to say of VictoriaMetrics' -retentionPeriod (months, or with a unit), where a certificate may live longer."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([hdwy]?)", retention.rstrip("M"))
-    days = (
-        float(found[1]) * {"h": 1 / 24, "d": 1, "w": 7, "y": 365, "": 31}[found[2]]
-        if found
-        else 400
-    )
+def influxdb_kind(version: str) -> str:
+    """Return what a server is that gives this version in X-Influxdb-Version."""
+    if version == "1.0":
+        return "Telegraf listener 1.0"
+    kind = version if "Telegraf" in version else f"InfluxDB {version}"
+    return kind + NO_FLUX if re.match("v?3", version) else kind
+
+
+def retention_warning(retention: str) -> str:
+    """Return what to say if VictoriaMetrics keeps points for less than a certificate may live."""
+    match = RETENTION.fullmatch(retention)
+    if match is None:
+        return ""
+    days = float(match["amount"]) * RETENTION_DAYS[match["unit"]]
+    if days >= LEAST_RETENTION_DAYS:
+        return ""
     return (
-        ""
-        if days >= 400
-        else f", which keeps points for {days:g} days: an alert ends with them, start it with -retentionPeriod=400d"
+        f", which keeps points for {days:g} days: an alert ends with them, "
+        f"start it with -retentionPeriod={LEAST_RETENTION_DAYS}d"
     )
 
 
-def check(settings: Settings, report: Report, folder: str, script: str) -> list[str]:
-    """Proves the installation, with a real write; prints what it sees and returns what is wrong."""
-    deploy, mode, faults, requests = (
-        os.path.join(folder, "renewal-hooks", "deploy"),
-        os.stat(script).st_mode,
-        list[str](),
-        load_requests(),
-    )
-    if os.path.realpath(os.path.dirname(script)) != os.path.realpath(deploy):
-        faults.append(f"{script} is not in {deploy}, where certbot would run it: copy it there")
-    if not mode & 0o111:
-        faults.append(f"{script} is not executable, so certbot ignores it: chmod 755 {script}")
-    shown = {
-        name: "***" if name == "INFLUXDB_TOKEN" and value else value or "(empty)"
-        for name, (value, _) in settings.sources.items()
-    }
-    say(
-        *(f"{name:20} {value:24} from {settings.sources[name][1]}" for name, value in shown.items())
-    )
-    kind = in_time(5, lambda: server_kind(requests, settings), "none: no answer")
-    last = (
-        text_of(os.path.join(folder, KNOWN_FILE), [], may_be_missing=True)
-        .partition("\n")[0]
-        .replace("# run report of", "last")
-    )
-    say(
-        f"{'this file':20} {script}, mode {mode & 0o7777:o}",
-        f"{'run reports':20} {last or 'none yet'}, started by {starters_of(folder)}",
-    )
-    say(f"{'server':20} {kind}", *(f"{'certificate':20} {text}" for text in report.says))
-    faults += warnings_of(settings, folder)
+def say_row(label: str, text: str) -> None:
+    """Print a row of --check."""
+    say(f"{label:20} {text}")
+
+
+def say_settings(settings: Settings) -> None:
+    """Print each setting and where it comes from. The token is not shown."""
+    for name, source in settings.sources.items():
+        is_secret = name == "INFLUXDB_TOKEN" and source.value
+        value = "***" if is_secret else source.value or "(empty)"
+        say_row(name, f"{value:24} from {source.origin}")
+
+
+def say_program(script: str) -> None:
+    """Print where a program is, and its mode."""
+    say_row("this file", f"{script}, mode {os.stat(script).st_mode & 0o7777:o}")
+
+
+def say_run_reports(folder: str) -> None:
+    """Print when the last run report was sent, and what starts them."""
+    last = KnownFile(folder).last_run_report()
+    when = f"last {last}" if last else "none yet"
+    starters = ", ".join(run_report_starters(folder)) or "nothing that is known here"
+    say_row("run reports", f"{when}, started by {starters}")
+
+
+def deploy_hook_problems(script: str, folder: str) -> list[str]:
+    """Return why certbot would not start a deploy hook."""
+    problems = []
+    deploy_folder = os.path.join(folder, "renewal-hooks", "deploy")
+    if os.path.realpath(os.path.dirname(script)) != os.path.realpath(deploy_folder):
+        problems.append(
+            f"{script} is not in {deploy_folder}, where certbot would run it: copy it there"
+        )
+    return problems + not_executable_problems(script)
+
+
+def not_executable_problems(script: str) -> list[str]:
+    """Return what to say if certbot would ignore a hook, since it is not executable."""
+    if os.stat(script).st_mode & 0o111:
+        return []
+    return [f"{script} is not executable, so certbot ignores it: chmod 755 {script}"]
+
+
+def version_problems(version: str, program: str) -> list[str]:
+    """Return what to say if another program of this project is not of this file's version."""
+    if version == __version__:
+        return []
+    return [
+        f"{os.path.abspath(__file__)} is version {__version__}, {program} is version {version}: "
+        "copy both from the same release"
+    ]
+
+
+def check_sending(settings: Settings, report: Report, folder: str) -> list[str]:
+    """Print what answers at INFLUXDB_URL, send the report; return what is wrong."""
+    kind = ServerProbe(settings).describe()
+    say_row("server", kind)
+    for summary in report.summaries:
+        say_row("certificate", summary)
+
+    problems = warnings_of(settings, folder)
     if kind.startswith("Prometheus"):
-        faults.append(
-            "Prometheus takes no line protocol: set INFLUXDB_URL to vmagent or a Telegraf listener, which pass points on to it"
+        problems.append(
+            "Prometheus takes no line protocol: set INFLUXDB_URL to vmagent or a Telegraf "
+            "listener, which pass points on to it"
         )
+    elif report.points():
+        problems += send_report(settings, report).problems
     else:
-        faults += send(settings, report, folder)[0] if report.lines else report.faults
-    if not faults:
+        problems += report.problems
+    return problems
+
+
+def check(settings: Settings, folder: str, script: str, now: int) -> list[str]:
+    """Prove the installation with a real write; print what is found, return what is wrong."""
+    report = report_of_folder(settings, folder, now)
+    load_requests()  # before anything is printed: nothing works without it
+    problems = deploy_hook_problems(script, folder)
+    say_settings(settings)
+    say_program(script)
+    say_run_reports(folder)
+
+    problems += check_sending(settings, report, folder)
+    if not problems:
         say(
-            f"ready: renewals will be reported into {settings.bucket} at {settings.url}, as host {settings.host}"
+            f"ready: renewals will be reported into {settings.bucket} at {settings.url}, "
+            f"as host {settings.host}"
         )
-    return faults
+    return problems
+
+
+# ---- Command line ------------------------------------------------------------------------------
+class Options(NamedTuple):
+    """What the command line asks for; certbot gives nothing."""
+
+    check: bool = False
+    dry_run: bool = False
+    config_dir: str = ""
+
+
+def say(*lines: str, stream: TextIO | None = None) -> None:
+    """Print lines in ASCII; a closed pipe is no failure.
+
+    certbot treats a lineage as failed if its hook prints what is not UTF-8.
+    """
+    stream = stream or sys.stdout
+    for line in lines:
+        text = CONTROL.sub(" ", line).encode("ascii", "backslashreplace").decode()
+        try:
+            print(text, file=stream, flush=True)
+        except OSError:
+            # Without this, the interpreter complains when it flushes the stream at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def warn(text: str, program: str = NAME) -> None:
+    """Print a warning to stderr."""
+    say(f"{program}: warning: {text}", stream=sys.stderr)
+
+
+def say_points(settings: Settings, report: Report) -> None:
+    """Print the lines of a report and where they would go, for --dry-run."""
+    lines = [line_protocol(point) for point in report.points()]
+    say(*lines)
+    say(f"# {len(lines)} lines, not sent; they would go to {write_url(settings)}")
+
+
+def settings_table() -> str:
+    """Return the table of settings, for --help."""
+    lines = [
+        f"settings, from {ENV_FILE} in certbot's configuration folder, "
+        f"else the environment, else the top of {NAME}.py:"
+    ]
+    for name, setting in SETTINGS.items():
+        lines.append(f"  {name:20} {setting.default or '(empty)':22} {setting.meaning}")
+    return "\n".join(lines)
+
+
+def argument_parser(program: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    """Return a parser with the options that all programs have."""
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        f"{program}.py",
+        description=description,
+        epilog=epilog,
+        add_help=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-h", "--help", action="store_true", help="print this")
+    parser.add_argument("--version", action="store_true", help="print the version")
+    parser.add_argument(
+        "--config-dir", metavar="DIR", default="", help="certbot's configuration folder"
+    )
+    return parser
+
+
+def says_help(arguments: argparse.Namespace, parser: argparse.ArgumentParser, program: str) -> bool:
+    """Print the help or the version if one is asked for; return whether it was."""
+    if arguments.help:
+        say(*parser.format_help().splitlines())
+    elif arguments.version:
+        say(f"{program} {__version__}")
+    return bool(arguments.help or arguments.version)
 
 
 def command_line() -> argparse.ArgumentParser:
-    """What may be given; its help ends in the table of settings."""
-    table = "".join(
-        f"\n  {name:20} {default or '(empty)':22} {meaning}"
-        for name, (default, meaning) in SETTINGS.items()
-    )
-    places = f"settings, from {ENV_FILE} in certbot's configuration folder, else the environment, else the top of this file:"
-    parser = argparse.ArgumentParser(
-        f"{NAME}.py",
-        description=(__doc__ or "").partition("\n")[0],
-        epilog=places + table,
-        add_help=False,
-    )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("-h", "--help", action="store_true", help="print this")
-    parser.add_argument(
-        "--all",
-        action="store_true",
-        help="the run report: every certificate, and how certbot's run went",
-    )
-    parser.add_argument(
-        "--history",
-        action="store_true",
-        help="with --all: the renewals of older certificates in archive/, too",
-    )
-    parser.add_argument(
-        "--patience",
-        type=float,
-        default=0.0,
-        metavar="HOURS",
-        help="with --all: while InfluxDB is away, try for so long",
-    )
-    parser.add_argument(
-        "--stdout",
-        action="store_true",
-        help="with --all: print the report, for Telegraf's exec input; send nothing",
-    )
-    parser.add_argument(
-        "--retire",
-        nargs="+",
-        metavar="NAME",
-        help="tell that certificates are no longer on this host",
-    )
-    parser.add_argument("--host", default="", help="with --retire: on that host, by its HOSTNAME")
-    parser.add_argument(
-        "--after-dry-run",
-        action="store_true",
-        help="tell how certbot renew --dry-run went, from what it printed: stdin",
-    )
+    """Return the parser of this program's command line."""
+    description = (__doc__ or "").partition("\n")[0]
+    parser = argument_parser(NAME, description, settings_table())
     parser.add_argument(
         "--check",
         action="store_true",
@@ -1372,119 +1706,76 @@ def command_line() -> argparse.ArgumentParser:
         action="store_true",
         help="print the lines and where they would go, send nothing",
     )
-    parser.add_argument("--config-dir", metavar="DIR", help="certbot's configuration folder")
-    parser.add_argument("--version", action="store_true", help="print the version")
     return parser
 
 
+def read_options(arguments: Sequence[str]) -> Options | None:
+    """Parse the command line; None if it only asked for help or the version, which was printed.
+
+    Wrong usage raises SystemExit with status 2, as argparse does.
+    """
+    if not arguments:  # as certbot starts it: argparse is not needed, and not imported
+        return Options()
+    parser = command_line()
+    parsed = parser.parse_args(arguments)
+    if says_help(parsed, parser, NAME):
+        return None
+    return Options(parsed.check, parsed.dry_run, parsed.config_dir)
+
+
+def refuse_wrong_folder(script: str, folder: str, program: str) -> None:
+    """Raise a ReportError if certbot starts the program as another kind of hook than it is.
+
+    `folder` is the folder of renewal-hooks in which it belongs: deploy or post. On some mounts
+    every file is executable, so certbot starts every file that it finds.
+    """
+    parent = os.path.dirname(script)
+    is_hook = os.path.basename(os.path.dirname(parent)) == "renewal-hooks"
+    if is_hook and os.path.basename(parent) != folder:
+        right = os.path.join(os.path.dirname(parent), folder)
+        raise ReportError(f"{script} is in the wrong folder: move {program}.py to {right}")
+
+
+def run(options: Options, environ: Environ, script: str, folder: str) -> list[str]:
+    """Do what the command line asks for; return what is wrong. Raise a ReportError."""
+    now = int(time.time())
+    settings = read_settings(environ, folder, script)
+    if options.check:
+        return check(settings, folder, script, now)
+    if options.dry_run:
+        is_renewal = environ.get("RENEWED_DOMAINS") or environ.get("RENEWED_LINEAGE")
+        if is_renewal:
+            report = renewal_report(settings, environ, folder, now).report
+        else:
+            report = report_of_folder(settings, folder, now)
+        say_points(settings, report)
+        return report.problems
+
+    refuse_wrong_folder(script, "deploy", NAME)
+    for text in warnings_of(settings, folder):
+        warn(text)
+    return report_renewal(settings, environ, folder, now).problems
+
+
 def main(arguments: Sequence[str], environ: Environ, script: str = __file__) -> int:
-    """Runs the hook and returns the exit status: 0 stored, 1 not stored or something to be mended, 2 wrong usage."""
-    parser, script = command_line(), os.path.abspath(script)
-    given = parser.parse_args(arguments)
-    alone = given.after_dry_run and (given.all or given.check or given.retire)
-    if (
-        ((given.history or given.stdout or given.patience) and not given.all)
-        or (given.host and not given.retire)
-        or alone
-    ):
-        parser.error(
-            "--history, --patience and --stdout go with --all, --host with --retire, --after-dry-run with none of these"
-        )
-    if given.help or given.version:
-        say(*(parser.format_help().splitlines() if given.help else [f"{NAME} {__version__}"]))
+    """Run the hook; return 0: stored, 1: not stored or something to correct, 2: wrong usage."""
+    options = read_options(arguments)
+    if options is None:
         return 0
-    folder = given.config_dir or config_folder(script, environ.get("RENEWED_LINEAGE", ""))
-    turn, mine = os.path.join(folder, TURN_FILE), f"{os.getpid()} {time.time()}"
-    pause, until = 1.0, time.monotonic() + given.patience * 3600
-
-    def take_turn() -> None:
-        with contextlib.suppress(OSError), open(turn, "w", encoding="utf-8") as file:
-            file.write(mine)
-
-    of_a_run = (
-        given.all
-        and environ.get("EXIT_STATUS")
-        and not (given.patience or given.dry_run or given.stdout)
-    )
-    waiting = text_of(turn, [], may_be_missing=True) if of_a_run else ""
-    if given.patience:
-        take_turn()
-    faults, again = report_once(given, environ, script, folder, True)
-    if waiting and not again and text_of(turn, []) == waiting:  # it is of an earlier run
-        take_turn()
-    while again and time.monotonic() + pause < until:
-        time.sleep(pause)
-        if text_of(turn, []) not in (
-            mine,
-            "",
-        ):  # a later run of certbot reports; how this one ended would look like news
-            return 0
-        pause = min(2 * pause, PAUSE)
-        faults, again = report_once(
-            given, environ, script, folder, False
-        )  # with what is on disk then
-    if faults:
-        say(f"{NAME}: {'not ready: ' if given.check else ''}{'; '.join(faults)}", stream=sys.stderr)
-    return 1 if faults else 0
-
-
-def report_once(
-    given: argparse.Namespace, environ: Environ, script: str, folder: str, first: bool
-) -> tuple[list[str], bool]:
-    """Does what the arguments ask for; returns what is wrong, and whether another try may help. Only the first try tells warnings."""
-    now, again = int(time.time()), False
-    in_post = (
-        os.path.dirname(script).endswith(os.path.join("", "renewal-hooks", "post"))
-        and not given.all
-    )
+    script = os.path.abspath(script)
+    folder = options.config_dir or config_folder(script, environ.get("RENEWED_LINEAGE", ""))
     try:
-        settings = read_settings(environ, folder, script)
-        if given.retire:
-            report = retirement(settings, folder, given.host, given.retire, now)
-        elif given.after_dry_run:
-            report = dry_run_report(settings, from_stdin(), now)
-        elif given.all or (in_post and not given.check):
-            report = run_report(settings, environ, folder, now, in_post, given.history)
-        elif given.check or (
-            given.dry_run
-            and not environ.get("RENEWED_DOMAINS")
-            and not environ.get("RENEWED_LINEAGE")
-        ):
-            disk = on_disk(folder)
-            report = report_of(
-                settings,
-                disk,
-                now,
-                known_lineages(folder, disk.faults) is not None,
-                folder,
-                verify=given.check,
-            )
-            if not disk.lineages and not disk.faults:
-                report.faults.append(
-                    f"{folder}/live: no certificate: get one with certbot, or name its folder with --config-dir"
-                )
-        else:
-            report = deploy_report(settings, environ, folder, now)
-        if given.check:
-            faults = check(settings, report, folder, script)
-        elif given.dry_run:
-            lines = [*report.lines, *report.last]
-            say(*lines, f"# {len(lines)} lines, not sent; they would go to {write_url(settings)}")
-            faults = report.faults
-        elif given.stdout:
-            faults = pipe(report, folder)
-        else:
-            say(
-                *(f"{NAME}: warning: {text}" for text in warnings_of(settings, folder) if first),
-                stream=sys.stderr,
-            )
-            faults, again = send(settings, report, folder)
+        problems = run(options, environ, script, folder)
     except ReportError as error:
-        faults = [str(error)]
-    return faults, again
+        problems = [str(error)]
+    if not problems:
+        return 0
+    prefix = "not ready: " if options.check else ""
+    say(f"{NAME}: {prefix}{'; '.join(problems)}", stream=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":
     gc.disable()  # it ends before there is anything to collect: 5 % of its time
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is no reason for a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C needs no traceback
     sys.exit(main(sys.argv[1:], os.environ))

@@ -59,6 +59,7 @@ UNSAFE = re.compile(
     "[\x00-\x1f\x7f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )  # steers a terminal, or the order of letters
 HOOKS = "/etc/letsencrypt/renewal-hooks/deploy"
+POST_HOOKS = "/etc/letsencrypt/renewal-hooks/post"
 REMEDIES = (  # (what a server says to a query, status first; what to do about it): the first that fits. InfluxDB 1.8, 1.12, 2.9
     (r"orgID or org|organization name", "set INFLUXDB_ORG to the organization's name"),
     (r"^401", "set INFLUXDB_TOKEN to a token that may read {bucket}, or to user:password on 1.x"),
@@ -491,10 +492,10 @@ def hosts_of(
                 if row["deaf"] == "true"
                 else ""
             )
-            check = f"{HOOKS}/certbot_renewal_report.py --all"
+            check = f"{POST_HOOKS}/certbot_renewal_run.py --all"
             gone = shlex.join(
                 [
-                    f"{HOOKS}/certbot_renewal_report.py",
+                    f"{POST_HOOKS}/certbot_renewal_run.py",
                     "--host",
                     row["host"],
                     "--retire",

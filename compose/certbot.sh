@@ -15,7 +15,7 @@ while :; do
         status=$? pause=1200 # again soon: Let's Encrypt allows five failures an hour
     fi
     "$etc/renewal-hooks/deploy/certbot_renewal_deliver.py" --all # before the report, which tells how it went
-    EXIT_STATUS=$status "$etc/renewal-hooks/deploy/certbot_renewal_report.py" --all --patience 24 &
+    EXIT_STATUS=$status "$etc/renewal-hooks/post/certbot_renewal_run.py" --all --patience 24 &
     touch /tmp/ran # for the health check
     sleep $pause &
     wait $!

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import hypothesis
 import pytest
 
 import certbot_renewal_report
+import certbot_renewal_run
 from support.hooks import Ran
 from support.servers import Alerting, require_program, skip_or_fail
 from tools.servers.certbot import Authority, start_pebble
 from tools.servers.influxdb import InfluxDB, start_influxdb
 from tools.servers.kapacitor import start_inbox
-from tools.servers.lineages import install_report_hook
+from tools.servers.lineages import install_report_hook, install_run_report
 from tools.servers.processes import MissingServer
 from tools.servers.prometheus import VictoriaMetrics, start_victoria_metrics
 
@@ -25,35 +26,53 @@ hypothesis.settings.register_profile(
 )
 
 
-@pytest.fixture
-def hook(
-    certbot_folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Ran]:
-    """Runs the hook in this process: `hook("--check", RENEWED_DOMAINS="example.com", …)`. Whatever the input, it keeps its promises."""
-    script = str(install_report_hook(certbot_folder))
+class InProcess:
+    """Runs a program of the project in this process, and asserts what it promises for any input."""
 
-    def run(*arguments: str, **environ: str) -> Ran:
+    def __init__(
+        self,
+        main: Callable[[Sequence[str], dict[str, str], str], int],
+        script: Path,
+        capfd: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        self.main = main
+        self.script = script
+        self.capfd = capfd
+        self.monkeypatch = monkeypatch
+
+    def __call__(self, *arguments: str, **environ: str) -> Ran:
+        """Run it: `report_hook("--check", RENEWED_DOMAINS="example.com", …)`."""
         environ = {"HOSTNAME": "web1", **environ}
-        for name in (
-            "REQUESTS_CA_BUNDLE",
-            "HTTP_PROXY",
-            "HTTPS_PROXY",
-            "NO_PROXY",
-            "http_proxy",
-            "https_proxy",
-            "no_proxy",
-        ):
-            monkeypatch.delenv(name, raising=False)
-        capfd.readouterr()
-        status = certbot_renewal_report.main(arguments, environ, script)
-        out, err = capfd.readouterr()
+        for name in ("REQUESTS_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
+            self.monkeypatch.delenv(name, raising=False)
+            self.monkeypatch.delenv(name.lower(), raising=False)
+        self.capfd.readouterr()
+        status = self.main(arguments, environ, str(self.script))
+        out, err = self.capfd.readouterr()
         assert "Traceback" not in out + err
         assert (out + err).isascii()
         assert err.count("\n") <= 1 + err.count(": warning: ")
         assert (status == 0) == all(": warning: " in line for line in err.splitlines())
         return Ran(status, out, err)
 
-    return run
+
+@pytest.fixture
+def report_hook(
+    certbot_folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> InProcess:
+    """The report hook, installed in the configuration folder."""
+    script = install_report_hook(certbot_folder)
+    return InProcess(certbot_renewal_report.main, script, capfd, monkeypatch)
+
+
+@pytest.fixture
+def run_report(
+    certbot_folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> InProcess:
+    """The run report, installed in the configuration folder."""
+    script = install_run_report(certbot_folder)
+    return InProcess(certbot_renewal_run.main, script, capfd, monkeypatch)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import certbot_renewal_report
-from support.hooks import Ran, run_hook
+from support.hooks import Ran, start_report_hook, start_run_report
 from tools.servers import faulty
 from tools.servers.lineages import DAY, install_report_hook, make_certificate, make_lineage
 
@@ -309,7 +309,7 @@ def test_what_is_neither_a_file_nor_a_folder_is_named_and_not_waited_for(
 ) -> None:
     make_lineage(certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY)
     place(certbot_folder, where, odd, b"")
-    done = run_hook(certbot_folder, "--all", "--dry-run")
+    done = start_run_report(certbot_folder, "--all", "--dry-run")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert f"{certbot_folder / where}: Neither a file nor a folder: " in done.stderr
 
@@ -318,7 +318,7 @@ def test_a_token_alone_on_a_line_is_not_shown(certbot_folder: Path) -> None:
     (certbot_folder / "certbot_renewal_report.env").write_text(
         "INFLUXDB_TOKEN=\nfakeSecret7f3fakeSecret7f3==\n"
     )
-    done = run_hook(certbot_folder, "--dry-run")
+    done = start_report_hook(certbot_folder, "--dry-run")
     assert done.returncode == 1
     assert "line 2 is not NAME=value (not shown, it may hold a secret)" in done.stderr
     assert "fakeSecret" not in done.stdout + done.stderr
@@ -328,11 +328,11 @@ def test_a_token_alone_on_a_line_is_not_shown(certbot_folder: Path) -> None:
     "line", ["HOSTNAME= # none", "HOSTNAME=  # none", "HOSTNAME= ", "HOSTNAME=''# none"]
 )
 def test_a_comment_behind_nothing_is_a_comment(
-    hook: Callable[..., Ran], certbot_folder: Path, line: str
+    report_hook: Callable[..., Ran], certbot_folder: Path, line: str
 ) -> None:
     make_lineage(certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY)
     (certbot_folder / "certbot_renewal_report.env").write_text(line.replace("''#", "'' #") + "\n")
-    assert f"host={os.uname().nodename}" in hook("--dry-run").out
+    assert f"host={os.uname().nodename}" in report_hook("--dry-run").out
 
 
 def test_a_line_of_blanks_takes_no_time(certbot_folder: Path) -> None:
@@ -345,7 +345,7 @@ def test_a_line_of_blanks_takes_no_time(certbot_folder: Path) -> None:
         90 * DAY,
         "\n" * 300_000,
     )
-    assert run_hook(certbot_folder, "--dry-run").returncode == 0  # within its 60 s
+    assert start_report_hook(certbot_folder, "--dry-run").returncode == 0  # within its 60 s
 
 
 @pytest.mark.parametrize(
@@ -357,14 +357,14 @@ def test_a_line_of_blanks_takes_no_time(certbot_folder: Path) -> None:
     ],
 )
 def test_a_secret_that_the_server_repeats_in_other_letters_is_not_shown(
-    hook: Callable[..., Ran], certbot_folder: Path, body: str
+    report_hook: Callable[..., Ran], certbot_folder: Path, body: str
 ) -> None:
     live = make_lineage(
         certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY
     )
     with responses.RequestsMock() as mock:
         mock.add(responses.POST, "http://127.0.0.1:8086/api/v2/write", status=401, body=body)
-        ran = hook(
+        ran = report_hook(
             RENEWED_LINEAGE=str(live),
             RENEWED_DOMAINS="example.com",
             INFLUXDB_TOKEN=f"somebody:ab:{SECRET}",
@@ -377,14 +377,14 @@ def test_a_secret_that_the_server_repeats_in_other_letters_is_not_shown(
     "body", ["[1]", "7", '"text"', "null", "{}", '{"message": ["x"]}', '{"error": {"a": 1}}']
 )
 def test_an_answer_in_json_of_another_kind_is_shown_as_it_is(
-    hook: Callable[..., Ran], certbot_folder: Path, body: str
+    report_hook: Callable[..., Ran], certbot_folder: Path, body: str
 ) -> None:
     live = make_lineage(
         certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY
     )
     with responses.RequestsMock() as mock:
         mock.add(responses.POST, "http://127.0.0.1:8086/api/v2/write", status=400, body=body)
-        ran = hook(RENEWED_LINEAGE=str(live), RENEWED_DOMAINS="example.com")
+        ran = report_hook(RENEWED_LINEAGE=str(live), RENEWED_DOMAINS="example.com")
     assert (
         "answered 400 " in ran.err
         and ": correct INFLUXDB_URL, or what stands between this host and InfluxDB" in ran.err
@@ -393,7 +393,7 @@ def test_an_answer_in_json_of_another_kind_is_shown_as_it_is(
 
 @pytest.mark.parametrize("token", ["e", "a:o"])
 def test_a_short_token_does_not_spoil_the_remedy(
-    hook: Callable[..., Ran], certbot_folder: Path, token: str
+    report_hook: Callable[..., Ran], certbot_folder: Path, token: str
 ) -> None:
     live = make_lineage(
         certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY
@@ -405,7 +405,9 @@ def test_a_short_token_does_not_spoil_the_remedy(
             status=404,
             body='{"message": "bucket not found"}',
         )
-        ran = hook(RENEWED_LINEAGE=str(live), RENEWED_DOMAINS="example.com", INFLUXDB_TOKEN=token)
+        ran = report_hook(
+            RENEWED_LINEAGE=str(live), RENEWED_DOMAINS="example.com", INFLUXDB_TOKEN=token
+        )
     assert "create telegraf, or correct INFLUXDB_BUCKET" in ran.err
 
 
@@ -418,18 +420,18 @@ def test_certificates_numbered_by_date_take_no_time(certbot_folder: Path) -> Non
     (archive / "cert1.pem").rename(archive / "cert999999999.pem")
     (live / "cert.pem").unlink()
     (live / "cert.pem").symlink_to(archive / "cert999999999.pem")
-    assert run_hook(certbot_folder, "--all", "--dry-run").returncode == 0  # within its 60 s
+    assert start_run_report(certbot_folder, "--all", "--dry-run").returncode == 0  # within its 60 s
 
 
 def test_what_certbot_does_not_look_at_is_no_lineage(
-    hook: Callable[..., Ran], certbot_folder: Path
+    run_report: Callable[..., Ran], certbot_folder: Path
 ) -> None:
     make_lineage(certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY)
     for name in (".conf", ".#example.com.conf"):
         (certbot_folder / "renewal" / name).touch()
     (certbot_folder / "live" / ".git").mkdir()
     (certbot_folder / "live" / "loop").symlink_to("loop")
-    ran = hook("--all", "--dry-run")
+    ran = run_report("--all", "--dry-run")
     assert (ran.status, ran.err) == (0, "")
     assert "certificates=1i,unreadable_count=0i" in ran.out
 
@@ -456,7 +458,7 @@ def test_a_deploy_hook_on_what_is_no_name_of_a_lineage_leaves_what_is_known(
     odd = live.rename(live.parent / name)
     known = certbot_folder / certbot_renewal_report.KNOWN_FILE
     known.write_text("example.com 1\n")
-    done = run_hook(
+    done = start_report_hook(
         certbot_folder, INFLUXDB_URL=stored, RENEWED_LINEAGE=str(odd), RENEWED_DOMAINS="example.com"
     )
     assert (done.returncode, done.stderr, known.read_text()) == (0, "", "example.com 1\n")

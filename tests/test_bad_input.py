@@ -16,7 +16,7 @@ import pytest
 import requests
 import responses
 
-from support.hooks import Ran, run_hook
+from support.hooks import Ran, start_report_hook
 from tools.servers import faulty
 from tools.servers.lineages import DAY, install_report_hook, make_lineage
 
@@ -154,7 +154,7 @@ ANSWERS = [  # version, status, body, headers; what the line must say
 
 @pytest.mark.parametrize(("version", "status", "body", "headers", "says"), ANSWERS)
 def test_what_a_server_says_is_told_with_the_remedy(
-    hook: Hook,
+    report_hook: Hook,
     renewed: dict[str, str],
     version: dict[str, str],
     status: int,
@@ -171,7 +171,7 @@ def test_what_a_server_says_is_told_with_the_remedy(
             headers=headers,
         )
         given_up = {"INFLUXDB_TIMEOUT": "3"} if status in (500, 503) else {}
-        ran = hook(**{**renewed, **version, **given_up})
+        ran = report_hook(**{**renewed, **version, **given_up})
         tries = len(mock.calls)
     assert (ran.status, ran.out) == (1, "")
     assert says in ran.err
@@ -181,7 +181,7 @@ def test_what_a_server_says_is_told_with_the_remedy(
 
 
 def test_a_server_that_recovers_within_the_timeout_gets_the_report(
-    hook: Hook, renewed: dict[str, str]
+    report_hook: Hook, renewed: dict[str, str]
 ) -> None:
     with responses.RequestsMock(assert_all_requests_are_fired=True) as mock:
         mock.add(responses.POST, URL + "/api/v2/write", body=requests.ConnectionError("reset"))
@@ -193,14 +193,14 @@ def test_a_server_that_recovers_within_the_timeout_gets_the_report(
             headers={"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"},
         )
         mock.add(responses.POST, URL + "/api/v2/write", status=204)
-        ran = hook(**renewed)
+        ran = report_hook(**renewed)
         assert len({call.request.body for call in mock.calls}) == 1
     assert (ran.status, ran.err) == (0, "")
     assert "example.com renewed " in ran.out
 
 
 def test_points_beyond_the_retention_are_no_failure_but_other_dropped_points_are(
-    hook: Hook, renewed: dict[str, str]
+    report_hook: Hook, renewed: dict[str, str]
 ) -> None:
     refusal = "partial write: points beyond retention policy dropped={}"
     with responses.RequestsMock() as mock:
@@ -211,8 +211,8 @@ def test_points_beyond_the_retention_are_no_failure_but_other_dropped_points_are
                 json={"error": refusal.format(dropped)},
                 status=400,
             )
-        stored = hook(**renewed)
-        refused = hook(**renewed)
+        stored = report_hook(**renewed)
+        refused = report_hook(**renewed)
     assert (stored.status, stored.err) == (0, "")
     assert "what is older than the bucket keeps was not stored" in stored.out
     assert refused.status == 1
@@ -222,14 +222,14 @@ def test_points_beyond_the_retention_are_no_failure_but_other_dropped_points_are
 
 
 def test_a_clock_that_is_off_is_told(
-    hook: Hook, renewed: dict[str, str], certbot_folder: Path
+    report_hook: Hook, renewed: dict[str, str], certbot_folder: Path
 ) -> None:
     future = make_lineage(
         certbot_folder, "example.com", ["example.com"], int(time.time()) + 7200, 90 * DAY
     )
     with responses.RequestsMock() as mock:
         mock.add(responses.POST, URL + "/api/v2/write", status=204)
-        ran = hook(**{**renewed, "RENEWED_LINEAGE": str(future)})
+        ran = report_hook(**{**renewed, "RENEWED_LINEAGE": str(future)})
         body = mock.calls[0].request.body
     assert (ran.status, ran.out.count("\n")) == (1, 1)  # the report was sent all the same
     assert "the clock of this host says" in ran.err and "set the clock" in ran.err
@@ -245,7 +245,7 @@ def test_a_clock_that_is_off_is_told(
             status=204,
             headers={"Date": "Wed, 21 Oct 2015 07:28:00 GMT"},
         )
-        ran = hook(**renewed)
+        ran = report_hook(**renewed)
     assert ran.status == 1
     assert "the server's 2015-10-21 07:28 UTC: set the wrong one" in ran.err
 
@@ -269,7 +269,9 @@ def test_a_misbehaving_server_does_not_hold_certbot(
     certbot_folder: Path, renewed: dict[str, str], fault: str, says: tuple[str, ...]
 ) -> None:
     with faulty.EVERY[fault]() as url:
-        done = run_hook(certbot_folder, **{**renewed, "INFLUXDB_URL": url, "INFLUXDB_TIMEOUT": "3"})
+        done = start_report_hook(
+            certbot_folder, **{**renewed, "INFLUXDB_URL": url, "INFLUXDB_TIMEOUT": "3"}
+        )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
     assert url in done.stderr and "INFLUXDB_TIMEOUT is 3 s" in done.stderr
@@ -278,16 +280,18 @@ def test_a_misbehaving_server_does_not_hold_certbot(
 
 def test_a_check_ends_too(certbot_folder: Path, renewed: dict[str, str]) -> None:
     with faulty.EVERY["dripping headers"]() as url:
-        done = run_hook(certbot_folder, "--check", INFLUXDB_URL=url, INFLUXDB_TIMEOUT="0.6")
+        done = start_report_hook(
+            certbot_folder, "--check", INFLUXDB_URL=url, INFLUXDB_TIMEOUT="0.6"
+        )
     assert done.returncode == 1
     assert f"{'server':20} none: no answer\n" in done.stdout
     assert "not ready: no answer from" in done.stderr
 
 
-def test_what_would_be_another_line_is_a_space(hook: Hook) -> None:
+def test_what_would_be_another_line_is_a_space(report_hook: Hook) -> None:
     assert (
         " /nowhere/two lines/live: No such file or directory: "
-        in hook("--dry-run", "--config-dir", "/nowhere/two\nlines").err
+        in report_hook("--dry-run", "--config-dir", "/nowhere/two\nlines").err
     )
 
 
@@ -322,9 +326,9 @@ def test_what_would_be_another_line_is_a_space(hook: Hook) -> None:
     ],
 )
 def test_a_wrong_setting_is_named_with_what_it_must_be(
-    hook: Hook, renewed: dict[str, str], name: str, value: str
+    report_hook: Hook, renewed: dict[str, str], name: str, value: str
 ) -> None:
-    ran = hook(**{**renewed, name: value})
+    ran = report_hook(**{**renewed, name: value})
     assert (ran.status, ran.out) == (1, "")
     assert f"{name} is {'wrong' if value.strip() else 'empty'}: it must be " in ran.err
     assert "certbot_renewal_report.env" in ran.err  # where to correct it
@@ -332,13 +336,13 @@ def test_a_wrong_setting_is_named_with_what_it_must_be(
 
 
 def test_all_faults_of_the_settings_are_told_at_once(
-    hook: Hook, renewed: dict[str, str], certbot_folder: Path
+    report_hook: Hook, renewed: dict[str, str], certbot_folder: Path
 ) -> None:
     path = certbot_folder / "certbot_renewal_report.env"
     path.write_text(
         f"INFLUXDB_URL=influx\nINFLUXDB_TOKEN_FILE=/nowhere/token\nINFLUX_BUCKET=x\n{SECRET}\n"
     )
-    ran = hook(**{**renewed, "INFLUXDB_VERSION": "9", "INFLUXDB_TOKEN": ""})
+    ran = report_hook(**{**renewed, "INFLUXDB_VERSION": "9", "INFLUXDB_TOKEN": ""})
     assert ran.status == 1
     for said in (
         "INFLUXDB_URL is wrong",
@@ -348,7 +352,7 @@ def test_all_faults_of_the_settings_are_told_at_once(
     ):
         assert said in ran.err
     assert f"{path}: line 3" in ran.err
-    hook_again = hook(
+    hook_again = report_hook(
         **{**renewed, "INFLUXDB_TOKEN": "fake", "INFLUXDB_TOKEN_FILE": "/nowhere/token"}
     )
     assert "are both set: keep one" in hook_again.err
@@ -356,12 +360,12 @@ def test_all_faults_of_the_settings_are_told_at_once(
 
 @pytest.mark.parametrize("content", [None, b"", b"a\nb", b"\xff\xfe"])
 def test_a_token_file_without_a_token(
-    hook: Hook, renewed: dict[str, str], tmp_path: Path, content: bytes | None
+    report_hook: Hook, renewed: dict[str, str], tmp_path: Path, content: bytes | None
 ) -> None:
     path = tmp_path / "token"
     if content is not None:
         path.write_bytes(content)
-    ran = hook(**{**renewed, "INFLUXDB_TOKEN": "", "INFLUXDB_TOKEN_FILE": str(path)})
+    ran = report_hook(**{**renewed, "INFLUXDB_TOKEN": "", "INFLUXDB_TOKEN_FILE": str(path)})
     assert ran.status == 1
     assert "INFLUXDB_TOKEN_FILE is wrong: it must name a file that holds the token" in ran.err
     assert content is not None or f"{path}: No such file or directory" in ran.err
@@ -369,14 +373,14 @@ def test_a_token_file_without_a_token(
 
 @pytest.mark.parametrize("content", [b"\xff\xfeH\x00", None])
 def test_an_env_file_that_cannot_be_read(
-    hook: Hook, renewed: dict[str, str], certbot_folder: Path, content: bytes | None
+    report_hook: Hook, renewed: dict[str, str], certbot_folder: Path, content: bytes | None
 ) -> None:
     path = certbot_folder / "certbot_renewal_report.env"
     if content is None:
         path.mkdir()
     else:
         path.write_bytes(content)
-    ran = hook(**renewed)
+    ran = report_hook(**renewed)
     assert ran.status == 1
     assert (
         f"{path}: {'Is a directory' if content is None else 'not UTF-8 text'}: make it text"
@@ -385,7 +389,7 @@ def test_an_env_file_that_cannot_be_read(
 
 
 def test_files_that_the_user_may_not_read(
-    hook: Hook, renewed: dict[str, str], certbot_folder: Path
+    report_hook: Hook, renewed: dict[str, str], certbot_folder: Path
 ) -> None:
     env_file, certificate = (
         certbot_folder / "certbot_renewal_report.env",
@@ -397,11 +401,11 @@ def test_files_that_the_user_may_not_read(
     for folder in certbot_folder.parents:
         if not folder.stat().st_mode & 0o001:
             folder.chmod(0o755)  # pytest's folders are for their user alone
-    ran = as_nobody(lambda: hook(**renewed))
+    ran = as_nobody(lambda: report_hook(**renewed))
     assert ran.status == 1
     assert f"{env_file}: Permission denied: make it text that this user can read" in ran.err
     env_file.chmod(0o644)
-    again = as_nobody(lambda: hook("--dry-run", **renewed))
+    again = as_nobody(lambda: report_hook("--dry-run", **renewed))
     assert again.status == 1
     assert (
         "cert.pem: Permission denied: look at it as root, with: certbot certificates" in again.err
@@ -470,13 +474,13 @@ def a_folder(live: Path) -> None:
     ],
 )
 def test_a_renewal_whose_certificate_cannot_be_read_is_reported_all_the_same(
-    hook: Hook, renewed: dict[str, str], broken: Callable[[Path], None], reason: str
+    report_hook: Hook, renewed: dict[str, str], broken: Callable[[Path], None], reason: str
 ) -> None:
     broken(Path(renewed["RENEWED_LINEAGE"]))
     before = int(time.time())
     with responses.RequestsMock() as mock:
         mock.add(responses.POST, URL + "/api/v2/write", status=204)
-        ran = hook(**renewed)
+        ran = report_hook(**renewed)
         body = mock.calls[0].request.body
     assert isinstance(body, bytes)
     lines = body.decode().splitlines()
@@ -495,12 +499,12 @@ def test_a_renewal_whose_certificate_cannot_be_read_is_reported_all_the_same(
 
 @pytest.mark.parametrize("domains", [None, "", "  "])
 def test_without_names_the_certificate_is_reported_and_the_fault_named(
-    hook: Hook, renewed: dict[str, str], domains: str | None
+    report_hook: Hook, renewed: dict[str, str], domains: str | None
 ) -> None:
     del renewed["RENEWED_DOMAINS"]
     with responses.RequestsMock() as mock:
         mock.add(responses.POST, URL + "/api/v2/write", status=204)
-        ran = hook(**renewed, **({} if domains is None else {"RENEWED_DOMAINS": domains}))
+        ran = report_hook(**renewed, **({} if domains is None else {"RENEWED_DOMAINS": domains}))
         assert isinstance(mock.calls[0].request.body, bytes)
         assert b"domain=www.example.com" in mock.calls[0].request.body
     assert ran.status == 1
@@ -513,11 +517,11 @@ def test_without_names_the_certificate_is_reported_and_the_fault_named(
 WHOLE = 'renewed_count=2,lifetime=0i,due_after=0i,names="example.com www.example.com"'
 
 
-def test_without_lineage_the_names_are_reported(hook: Hook, renewed: dict[str, str]) -> None:
+def test_without_lineage_the_names_are_reported(report_hook: Hook, renewed: dict[str, str]) -> None:
     del renewed["RENEWED_LINEAGE"]
     with responses.RequestsMock() as mock:
         mock.add(responses.POST, URL + "/api/v2/write", status=204)
-        ran = hook(**renewed)
+        ran = report_hook(**renewed)
         assert isinstance(mock.calls[0].request.body, bytes)
         assert mock.calls[0].request.body.startswith(
             f"certbot_renewal,domain=all,host=web1 {WHOLE} ".encode()
@@ -526,19 +530,19 @@ def test_without_lineage_the_names_are_reported(hook: Hook, renewed: dict[str, s
     assert "RENEWED_LINEAGE is empty or not set" in ran.err
 
 
-def test_run_by_hand_it_says_what_to_do(hook: Hook) -> None:
-    ran = hook()
+def test_run_by_hand_it_says_what_to_do(report_hook: Hook) -> None:
+    ran = report_hook()
     assert (ran.status, ran.out) == (1, "")
     assert "By hand use certbot_renewal_report.py --check" in ran.err
 
 
 @pytest.mark.parametrize("host", ["3f2b8c9d0e1a", "3f2b8c9d0e1a" * 5 + "abcd"])
 def test_a_container_id_as_host_is_called_out_and_the_report_sent(
-    hook: Hook, renewed: dict[str, str], host: str
+    report_hook: Hook, renewed: dict[str, str], host: str
 ) -> None:
     with responses.RequestsMock() as mock:
         mock.add(responses.POST, URL + "/api/v2/write", status=204)
-        ran = hook(**{**renewed, "HOSTNAME": host})
+        ran = report_hook(**{**renewed, "HOSTNAME": host})
     assert ran.status == 0
     assert (
         f"warning: the host tag {host} is a container's id, which changes: set HOSTNAME in"
@@ -628,7 +632,7 @@ def test_ctrl_c_makes_no_noise(certbot_folder: Path, renewed: dict[str, str]) ->
 def test_a_wrong_proxy_is_told_without_its_password(
     certbot_folder: Path, renewed: dict[str, str], proxy: str
 ) -> None:
-    done = run_hook(
+    done = start_report_hook(
         certbot_folder,
         **{**renewed, "INFLUXDB_TIMEOUT": "3", "HTTP_PROXY": proxy, "http_proxy": proxy},
     )
@@ -641,7 +645,7 @@ def test_a_wrong_proxy_is_told_without_its_password(
     assert SECRET not in done.stderr
 
 
-def test_a_wrong_option_is_a_usage_error(hook: Hook) -> None:
+def test_a_wrong_option_is_a_usage_error(report_hook: Hook) -> None:
     with pytest.raises(SystemExit) as ended:
-        hook("--chek")
+        report_hook("--chek")
     assert ended.value.code == 2

@@ -356,8 +356,7 @@ def test_certbot_gets_its_first_certificate_and_then_renews_and_each_run_is_foll
     assert child.returncode == 0  # it ends when it is told to, also while it sleeps
     assert (
         said.read_text()
-        == 2
-        * "certbot_renewal_deliver.py --all \ncertbot_renewal_report.py --all --patience 24 0\n"
+        == 2 * "certbot_renewal_deliver.py --all \ncertbot_renewal_run.py --all --patience 24 0\n"
     )
     assert (tmp_path / "log").read_text().count("Requesting a certificate") == 1
     assert (certbot.folder / "live" / "example.com" / "fullchain.pem").exists()

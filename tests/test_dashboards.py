@@ -544,13 +544,13 @@ class Webhook:
 
 
 @contextlib.contextmanager
-def webhook(hook: Webhook) -> Iterator[str]:
+def webhook(report_hook: Webhook) -> Iterator[str]:
     """Starts it on loopback; yields its address."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            hook.got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(hook.status)
+            report_hook.got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(report_hook.status)
             self.end_headers()
 
         def log_message(self, *_: Any) -> None:

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import certbot_renewal_report
-from support.hooks import TEXT, Ran, run_hook
+from support.hooks import TEXT, Ran, start_report_hook
 from support.servers import require_program, skip_or_fail
 from tools import ROOT
 from tools.servers import faulty
@@ -75,7 +75,7 @@ def test_a_renewal_arrives_as_points_and_state(
     influxdb: InfluxDB, certbot_folder: Path, renewed: dict[str, str], begin: int
 ) -> None:
     bucket, before = influxdb.new_bucket(), int(time.time())
-    done = run_hook(certbot_folder, **renewed, **influxdb.settings(bucket))
+    done = start_report_hook(certbot_folder, **renewed, **influxdb.settings(bucket))
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("\n") == 1
     points = influxdb.points(bucket)
@@ -97,23 +97,26 @@ def test_a_renewal_arrives_as_points_and_state(
 
 
 def test_a_repeated_report_overwrites_the_same_points(
-    influxdb: InfluxDB, hook: Hook, renewed: dict[str, str], begin: int
+    influxdb: InfluxDB, report_hook: Hook, renewed: dict[str, str], begin: int
 ) -> None:
     bucket = influxdb.new_bucket()
     for _ in range(3):
-        assert hook(**renewed, **influxdb.settings(bucket)).status == 0
+        assert report_hook(**renewed, **influxdb.settings(bucket)).status == 0
     assert stored_renewals(influxdb, bucket) == renewals(begin)
 
 
 def test_many_names_are_one_request(
-    influxdb: InfluxDB, hook: Hook, certbot_folder: Path, begin: int
+    influxdb: InfluxDB, report_hook: Hook, certbot_folder: Path, begin: int
 ) -> None:
     bucket, names = influxdb.new_bucket(), [f"{i}.example.com" for i in range(1000)]
     live = make_lineage(certbot_folder, "many", names, begin, 90 * DAY)
     with proxy(influxdb.url) as front:
         environ = {**influxdb.settings(bucket), "INFLUXDB_URL": front.url}
         assert (
-            hook(RENEWED_LINEAGE=str(live), RENEWED_DOMAINS=" ".join(names), **environ).status == 0
+            report_hook(
+                RENEWED_LINEAGE=str(live), RENEWED_DOMAINS=" ".join(names), **environ
+            ).status
+            == 0
         )
         assert front.paths == ["/api/v2/write"]
     assert stored_renewals(influxdb, bucket) == renewals(begin, "many", names)
@@ -121,7 +124,7 @@ def test_many_names_are_one_request(
 
 @pytest.mark.parametrize("name", ["influxd-1.8", "influxd-1.12", "influxd-2"])
 def test_whatever_text_goes_in_comes_out(
-    server: Callable[[str], InfluxDB], hook: Hook, name: str
+    server: Callable[[str], InfluxDB], report_hook: Hook, name: str
 ) -> None:
     influxdb = server(name)
     word = (
@@ -145,7 +148,7 @@ def test_whatever_text_goes_in_comes_out(
     )
     def out_as_in(host: str, measurement: str, names: list[str]) -> None:
         bucket, before = influxdb.new_bucket(), int(time.time())
-        ran = hook(
+        ran = report_hook(
             HOSTNAME=host,
             MEASUREMENT=measurement,
             RENEWED_LINEAGE="/nowhere/live/a,b =c",
@@ -174,15 +177,15 @@ def test_whatever_text_goes_in_comes_out(
 
 # ---- What each server says when it refuses ---------------------------------------------------------------------------
 def test_a_bucket_that_does_not_exist(
-    influxdb: InfluxDB, hook: Hook, renewed: dict[str, str]
+    influxdb: InfluxDB, report_hook: Hook, renewed: dict[str, str]
 ) -> None:
-    ran = hook(**renewed, **influxdb.settings("nowhere"))
+    ran = report_hook(**renewed, **influxdb.settings("nowhere"))
     assert ran.status == 1
     assert "answered 404 " in ran.err and "create nowhere, or correct INFLUXDB_BUCKET" in ran.err
 
 
 def test_a_measurement_that_holds_other_types(
-    influxdb: InfluxDB, hook: Hook, renewed: dict[str, str], begin: int
+    influxdb: InfluxDB, report_hook: Hook, renewed: dict[str, str], begin: int
 ) -> None:
     bucket = influxdb.new_bucket()
     path, parameters = ("/api/v2/write", {"bucket": bucket, "org": ORG, "precision": "s"})
@@ -190,7 +193,7 @@ def test_a_measurement_that_holds_other_types(
     requests.post(
         influxdb.url + path, params=parameters, data=line, headers=influxdb.headers, timeout=30
     ).raise_for_status()
-    ran = hook(**renewed, **influxdb.settings(bucket))
+    ran = report_hook(**renewed, **influxdb.settings(bucket))
     assert ran.status == 1
     assert "conflict" in ran.err and "set MEASUREMENT to another name" in ran.err
 
@@ -198,7 +201,7 @@ def test_a_measurement_that_holds_other_types(
 @pytest.mark.parametrize("name", ["influxd-1.8", "influxd-1.12"])
 @pytest.mark.parametrize("limit", ["max-values-per-tag", "max-series-per-database"])
 def test_more_names_than_influxdb_1_x_takes(
-    tmp_path: Path, hook: Hook, renewed: dict[str, str], name: str, limit: str
+    tmp_path: Path, report_hook: Hook, renewed: dict[str, str], name: str, limit: str
 ) -> None:
     require_program(name)
     with start_influxdb(name, tmp_path / name, storage={limit: 1}) as influxdb:
@@ -207,17 +210,17 @@ def test_more_names_than_influxdb_1_x_takes(
         requests.post(
             f"{influxdb.url}/api/v2/write?bucket={bucket}&precision=s", data=other, timeout=30
         ).raise_for_status()
-        ran = hook(**renewed, **influxdb.settings(bucket))
+        ran = report_hook(**renewed, **influxdb.settings(bucket))
     assert ran.status == 1
     assert limit in ran.err and "look at the server's log" in ran.err
 
 
 def test_a_certificate_older_than_the_bucket_keeps_is_no_failure(
-    influxdb: InfluxDB, hook: Hook, certbot_folder: Path
+    influxdb: InfluxDB, report_hook: Hook, certbot_folder: Path
 ) -> None:
     bucket, old = influxdb.new_bucket("86400"), int(time.time()) - 10 * DAY
     live = make_lineage(certbot_folder, "example.com", NAMES, old, 90 * DAY)
-    ran = hook(
+    ran = report_hook(
         RENEWED_LINEAGE=str(live), RENEWED_DOMAINS=" ".join(NAMES), **influxdb.settings(bucket)
     )
     assert (ran.status, ran.err) == (0, "")
@@ -232,19 +235,25 @@ def test_a_certificate_older_than_the_bucket_keeps_is_no_failure(
 
 @pytest.mark.parametrize("name", ["influxd-1.8", "influxd-1.12"])
 def test_version_1_writes_to_a_retention_policy(
-    server: Callable[[str], InfluxDB], hook: Hook, renewed: dict[str, str], begin: int, name: str
+    server: Callable[[str], InfluxDB],
+    report_hook: Hook,
+    renewed: dict[str, str],
+    begin: int,
+    name: str,
 ) -> None:
     influxdb = server(name)
     bucket = influxdb.new_bucket()
     influxdb.command(f'CREATE RETENTION POLICY "years" ON "{bucket}" DURATION 700d REPLICATION 1')
     for version, place in (("1", f"{bucket}/years"), ("2", f"{bucket}/years"), ("1", bucket)):
-        assert hook(**renewed, **influxdb.settings(place), INFLUXDB_VERSION=version).status == 0
+        assert (
+            report_hook(**renewed, **influxdb.settings(place), INFLUXDB_VERSION=version).status == 0
+        )
     assert (
         stored_renewals(influxdb, f"{bucket}/years")
         == stored_renewals(influxdb, bucket)
         == renewals(begin)
     )
-    ran = hook(**renewed, **influxdb.settings(f"{bucket}/nowhere"), INFLUXDB_VERSION="1")
+    ran = report_hook(**renewed, **influxdb.settings(f"{bucket}/nowhere"), INFLUXDB_VERSION="1")
     assert ran.status == 1
     assert (
         "retention policy not found" in ran.err
@@ -254,7 +263,7 @@ def test_version_1_writes_to_a_retention_policy(
 
 @pytest.mark.parametrize("name", ["influxd-1.8", "influxd-1.12"])
 def test_user_and_password_of_a_1_x(
-    hook: Hook, renewed: dict[str, str], begin: int, name: str, tmp_path: Path
+    report_hook: Hook, renewed: dict[str, str], begin: int, name: str, tmp_path: Path
 ) -> None:
     require_program(name)
     with start_influxdb(name, tmp_path / "influxdb", config="auth-enabled = true") as influxdb:
@@ -269,16 +278,16 @@ def test_user_and_password_of_a_1_x(
         influxdb.command("GRANT ALL ON d TO hook", **admin)
         for version in ("1", "2"):
             environ = {**renewed, **influxdb.settings("d"), "INFLUXDB_VERSION": version}
-            assert hook(**{**environ, "INFLUXDB_TOKEN": "hook:fake:pass"}).status == 0
-            refused = hook(**{**environ, "INFLUXDB_TOKEN": "hook:fake-wrong"})
+            assert report_hook(**{**environ, "INFLUXDB_TOKEN": "hook:fake:pass"}).status == 0
+            refused = report_hook(**{**environ, "INFLUXDB_TOKEN": "hook:fake-wrong"})
             assert refused.status == 1
             assert (
                 "answered 401 " in refused.err
                 and "set INFLUXDB_TOKEN to a valid token, or to user:password on 1.x" in refused.err
             )
             assert "fake-wrong" not in refused.err
-            assert "answered 401 " in hook(**{**environ, "INFLUXDB_TOKEN": ""}).err
-            forbidden = hook(**{**environ, "INFLUXDB_TOKEN": "guest:fake-guest"})
+            assert "answered 401 " in report_hook(**{**environ, "INFLUXDB_TOKEN": ""}).err
+            forbidden = report_hook(**{**environ, "INFLUXDB_TOKEN": "guest:fake-guest"})
             assert forbidden.status == 1
             assert "answered 403 " in forbidden.err and "the right to write to d" in forbidden.err
         influxdb.headers["Authorization"] = "Token admin:fake-admin"
@@ -286,7 +295,7 @@ def test_user_and_password_of_a_1_x(
 
 
 def test_what_a_2_x_refuses(
-    server: Callable[[str], InfluxDB], hook: Hook, renewed: dict[str, str]
+    server: Callable[[str], InfluxDB], report_hook: Hook, renewed: dict[str, str]
 ) -> None:
     influxdb = server("influxd-2")
     bucket = influxdb.new_bucket()
@@ -321,7 +330,7 @@ def test_what_a_2_x_refuses(
         ),
         ({"INFLUXDB_URL": influxdb.url + "/influx"}, ("40", "or correct the path in INFLUXDB_URL")),
     ):
-        ran = hook(**{**environ, **wrong})
+        ran = report_hook(**{**environ, **wrong})
         assert ran.status == 1
         for text in says:
             assert text in ran.err
@@ -333,7 +342,7 @@ def test_what_a_2_x_refuses(
 @pytest.mark.parametrize("name", ["influxd-1.12", "influxd-2"])
 def test_through_telegraf(
     server: Callable[[str], InfluxDB],
-    hook: Hook,
+    report_hook: Hook,
     renewed: dict[str, str],
     begin: int,
     version: int,
@@ -345,13 +354,13 @@ def test_through_telegraf(
     bucket = influxdb.new_bucket()
     with start_telegraf(version, influxdb, bucket, tmp_path) as url:
         assert (
-            hook(
+            report_hook(
                 **renewed, INFLUXDB_URL=url, INFLUXDB_VERSION=str(version), INFLUXDB_BUCKET=bucket
             ).status
             == 0
         )
         wait_for(lambda: len(influxdb.points(bucket)) >= 8, "the points behind Telegraf")
-        wrong = hook(
+        wrong = report_hook(
             **renewed, INFLUXDB_URL=url, INFLUXDB_VERSION=str(3 - version), INFLUXDB_BUCKET=bucket
         )
     assert stored_renewals(influxdb, bucket) == renewals(begin)
@@ -362,7 +371,9 @@ def test_through_telegraf(
     )
 
 
-def test_through_telegraf_into_prometheus(hook: Hook, certbot_folder: Path, tmp_path: Path) -> None:
+def test_through_telegraf_into_prometheus(
+    report_hook: Hook, certbot_folder: Path, tmp_path: Path
+) -> None:
     require_program("telegraf")
     now, port = int(time.time()), free_port()
     live = make_lineage(certbot_folder, "example.com", NAMES, now - 70 * DAY, 90 * DAY)
@@ -386,7 +397,7 @@ def test_through_telegraf_into_prometheus(hook: Hook, certbot_folder: Path, tmp_
                         "RENEWED_DOMAINS": " ".join(NAMES),
                         "HOSTNAME": host,
                     }
-                    assert hook(**environ, INFLUXDB_URL=url).status == 0
+                    assert report_hook(**environ, INFLUXDB_URL=url).status == 0
                     ask = functools.partial(
                         prometheus.query, f'certbot_renewal_renewal_due{{host="{host}"}}[1h]'
                     )
@@ -407,7 +418,7 @@ def test_through_telegraf_into_prometheus(hook: Hook, certbot_folder: Path, tmp_
 )
 def test_telegraf_that_asks_for_a_password(
     server: Callable[[str], InfluxDB],
-    hook: Hook,
+    report_hook: Hook,
     renewed: dict[str, str],
     begin: int,
     version: int,
@@ -425,8 +436,8 @@ def test_telegraf_that_asks_for_a_password(
             "INFLUXDB_VERSION": str(version),
             "INFLUXDB_BUCKET": bucket,
         }
-        refused = hook(**environ, INFLUXDB_TOKEN="fake-wrong")
-        assert hook(**environ, INFLUXDB_TOKEN=token).status == 0
+        refused = report_hook(**environ, INFLUXDB_TOKEN="fake-wrong")
+        assert report_hook(**environ, INFLUXDB_TOKEN=token).status == 0
         wait_for(lambda: len(influxdb.points(bucket)) >= 8, "the points behind Telegraf")
     assert stored_renewals(influxdb, bucket) == renewals(begin)
     assert refused.status == 1
@@ -508,7 +519,7 @@ def proxy(
 )
 def test_a_path_prefix_a_trailing_slash_and_ipv6(
     server: Callable[[str], InfluxDB],
-    hook: Hook,
+    report_hook: Hook,
     renewed: dict[str, str],
     begin: int,
     prefix: str,
@@ -524,14 +535,14 @@ def test_a_path_prefix_a_trailing_slash_and_ipv6(
                 "INFLUXDB_URL": front.url + end,
                 "INFLUXDB_VERSION": version,
             }
-            assert hook(**renewed, **environ).status == 0
+            assert report_hook(**renewed, **environ).status == 0
         assert front.paths == ["/write", "/api/v2/write"]
     assert stored_renewals(influxdb, bucket) == renewals(begin)
 
 
 def test_an_address_that_does_not_answer_leaves_time_for_the_next_one(
     server: Callable[[str], InfluxDB],
-    hook: Hook,
+    report_hook: Hook,
     renewed: dict[str, str],
     begin: int,
     monkeypatch: pytest.MonkeyPatch,
@@ -550,7 +561,7 @@ def test_an_address_that_does_not_answer_leaves_time_for_the_next_one(
                 "INFLUXDB_URL": "http://influx.example.com:8086",
                 "INFLUXDB_TIMEOUT": "6",
             }
-            ran = hook(**renewed, **environ)
+            ran = report_hook(**renewed, **environ)
     assert (ran.status, ran.err) == (0, "")
     assert stored_renewals(influxdb, bucket) == renewals(begin)
 
@@ -570,19 +581,24 @@ def test_https_with_a_private_ca(
     env_file = certbot_folder / "certbot_renewal_report.env"
     with proxy(influxdb.url, certificate=certificate) as front:
         environ = {**renewed, **influxdb.settings(bucket), "INFLUXDB_URL": front.url}
-        refused = run_hook(certbot_folder, **environ)
+        refused = start_report_hook(certbot_folder, **environ)
         assert refused.returncode == 1
         assert "certificate verify failed" in refused.stderr
         assert "set REQUESTS_CA_BUNDLE to the file with your CA's certificate" in refused.stderr
-        missing = run_hook(certbot_folder, **environ, REQUESTS_CA_BUNDLE="/nowhere/ca.pem")
+        missing = start_report_hook(certbot_folder, **environ, REQUESTS_CA_BUNDLE="/nowhere/ca.pem")
         assert missing.returncode == 1
         assert "/nowhere/ca.pem" in missing.stderr and "set REQUESTS_CA_BUNDLE" in missing.stderr
         assert (
-            run_hook(certbot_folder, **environ, REQUESTS_CA_BUNDLE=str(certificate)).returncode == 0
+            start_report_hook(
+                certbot_folder, **environ, REQUESTS_CA_BUNDLE=str(certificate)
+            ).returncode
+            == 0
         )
         env_file.write_text(f"REQUESTS_CA_BUNDLE={certificate}\n")
         assert (
-            run_hook(certbot_folder, **environ, REQUESTS_CA_BUNDLE="/nowhere/ca.pem").returncode
+            start_report_hook(
+                certbot_folder, **environ, REQUESTS_CA_BUNDLE="/nowhere/ca.pem"
+            ).returncode
             == 0
         )
     assert stored_renewals(influxdb, bucket) == renewals(begin)
@@ -610,21 +626,21 @@ def test_the_token_wins_over_netrc(
             else f"INFLUXDB_TOKEN_FILE={tmp_path / 'token'}"
         )
         (certbot_folder / "certbot_renewal_report.env").write_text(setting + "\n")
-    done = run_hook(certbot_folder, **environ)
+    done = start_report_hook(certbot_folder, **environ)
     assert done.returncode == 0, done.stderr
     assert stored_renewals(influxdb, bucket) == renewals(begin)
 
 
 # ---- --check ---------------------------------------------------------------------------------------------------------
 def test_check_proves_an_installation(
-    influxdb: InfluxDB, hook: Hook, certbot_folder: Path, renewed: dict[str, str], begin: int
+    influxdb: InfluxDB, report_hook: Hook, certbot_folder: Path, renewed: dict[str, str], begin: int
 ) -> None:
     bucket = influxdb.new_bucket()
     make_lineage(certbot_folder, "example.org", ["example.org"], begin, 45 * DAY)
     (certbot_folder / "live" / "README").write_text("certbot puts one here")
     environ = influxdb.settings(bucket)
     for _ in range(2):  # as often as one likes
-        ran = hook("--check", **environ)
+        ran = report_hook("--check", **environ)
         assert (ran.status, ran.err) == (0, "")
     version = {
         "influxd-1.8": "InfluxDB 1.8.",
@@ -653,7 +669,7 @@ def test_check_proves_an_installation(
 
 def test_check_names_everything_that_is_wrong(
     server: Callable[[str], InfluxDB],
-    hook: Hook,
+    report_hook: Hook,
     certbot_folder: Path,
     renewed: dict[str, str],
     tmp_path: Path,
@@ -667,7 +683,7 @@ def test_check_names_everything_that_is_wrong(
     env_file.write_text("INFLUXDB_TOKEN=fake-token\nHOSTNAME=3f2b8c9d0e1a\n")
     env_file.chmod(0o644)
     (make_lineage(certbot_folder, "broken", ["example.net"], begin, DAY) / "cert.pem").unlink()
-    ran = hook("--check", **{**influxdb.settings(bucket), "INFLUXDB_TOKEN": "fake-unused"})
+    ran = report_hook("--check", **{**influxdb.settings(bucket), "INFLUXDB_TOKEN": "fake-unused"})
     assert ran.status == 1
     assert ran.err.startswith("certbot_renewal_report: not ready: ")
     for says in (
@@ -684,21 +700,21 @@ def test_check_names_everything_that_is_wrong(
     )  # what can be reported is
 
 
-def test_check_of_a_server_that_is_not_there(hook: Hook, renewed: dict[str, str]) -> None:
-    ran = hook("--check", INFLUXDB_URL="http://127.0.0.1:1")
+def test_check_of_a_server_that_is_not_there(report_hook: Hook, renewed: dict[str, str]) -> None:
+    ran = report_hook("--check", INFLUXDB_URL="http://127.0.0.1:1")
     assert ran.status == 1
     assert f"{'server':20} none: Connection refused" in ran.out
     assert "not ready: cannot reach http://127.0.0.1:1: Connection refused" in ran.err
 
 
 def test_check_before_there_is_a_certificate_or_from_the_wrong_place(
-    hook: Hook, certbot_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    report_hook: Hook, certbot_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("live", "renewal"):
         (certbot_folder / name).mkdir()
     assert (
         f"{certbot_folder}/live: no certificate: get one with certbot, or name its folder"
-        in hook("--check").err
+        in report_hook("--check").err
     )
     copy = tmp_path / "certbot_renewal_report.py"
     copy.write_bytes(Path(certbot_renewal_report.__file__).read_bytes())
@@ -717,7 +733,7 @@ def test_check_before_there_is_a_certificate_or_from_the_wrong_place(
 @pytest.mark.parametrize("version", [1, 2])
 def test_check_recognizes_telegraf(
     server: Callable[[str], InfluxDB],
-    hook: Hook,
+    report_hook: Hook,
     renewed: dict[str, str],
     version: int,
     tmp_path: Path,
@@ -726,7 +742,7 @@ def test_check_recognizes_telegraf(
     influxdb = server("influxd-1.8")
     bucket = influxdb.new_bucket()
     with start_telegraf(version, influxdb, bucket, tmp_path) as url:
-        ran = hook(
+        ran = report_hook(
             "--check", INFLUXDB_URL=url, INFLUXDB_VERSION=str(version), INFLUXDB_BUCKET=bucket
         )
     assert (ran.status, ran.err) == (0, "")
@@ -737,11 +753,11 @@ def test_check_recognizes_telegraf(
     ("retention", "days"), [("100y", 0), ("400d", 0), ("13", 0), ("1", 31), ("12w", 84)]
 )
 def test_check_recognizes_victoriametrics(
-    hook: Hook, renewed: dict[str, str], tmp_path: Path, retention: str, days: int
+    report_hook: Hook, renewed: dict[str, str], tmp_path: Path, retention: str, days: int
 ) -> None:
     try:
         with start_victoria_metrics(tmp_path, None, f"-retentionPeriod={retention}") as metrics:
-            ran = hook("--check", **metrics.settings())
+            ran = report_hook("--check", **metrics.settings())
             metrics.flush()
             stored = metrics.query("certbot_renewal_renewal_due[1h]")
     except MissingServer as error:
@@ -757,11 +773,11 @@ def test_check_recognizes_victoriametrics(
 
 
 def test_check_says_of_prometheus_what_takes_line_protocol_for_it(
-    hook: Hook, renewed: dict[str, str], tmp_path: Path
+    report_hook: Hook, renewed: dict[str, str], tmp_path: Path
 ) -> None:
     try:
         with start_prometheus(tmp_path) as prometheus:
-            ran = hook("--check", INFLUXDB_URL=prometheus.url)
+            ran = report_hook("--check", INFLUXDB_URL=prometheus.url)
     except MissingServer as error:
         skip_or_fail(error)
     assert ran.status == 1
@@ -781,7 +797,7 @@ def test_check_says_of_prometheus_what_takes_line_protocol_for_it(
     ],
 )
 def test_check_recognizes_influxdb_3(
-    hook: Hook, renewed: dict[str, str], version: str, path: str, scheme: str
+    report_hook: Hook, renewed: dict[str, str], version: str, path: str, scheme: str
 ) -> None:
     """As its manual says, https://docs.influxdata.com/influxdb3/core/api/: there was none to start."""
     with responses.RequestsMock() as mock:
@@ -790,7 +806,7 @@ def test_check_recognizes_influxdb_3(
             responses.GET, "http://127.0.0.1:8086/ping", json={"version": "3.9.0"}, headers=headers
         )
         mock.add(responses.POST, "http://127.0.0.1:8086" + path.partition("?")[0], status=204)
-        ran = hook(
+        ran = report_hook(
             "--check",
             INFLUXDB_VERSION=version,
             INFLUXDB_TOKEN="apiv3_fake",

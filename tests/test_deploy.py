@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 import certbot_renewal_deliver
 from support.alerts import make_load_folder
-from support.hooks import run_hook
+from support.hooks import start_report_hook, start_run_report
 from support.servers import Alerting, skip_or_fail
 from tools.servers.certbot import Authority, Certbot, start_pebble
 from tools.servers.influxdb import InfluxDB
@@ -999,7 +999,7 @@ def test_reports_tell_what_each_target_has(
     live, begin = renew_live(certbot_folder, days_ago=60), NOW - 60 - 60 * DAY
     assert_well(run_deliver_hook(hook, RENEWED_LINEAGE=str(live)))
     settings = influxdb.settings(bucket)
-    told = run_hook(
+    told = start_report_hook(
         certbot_folder, **settings, RENEWED_LINEAGE=str(live), RENEWED_DOMAINS="example.com"
     )
     assert told.returncode == 0, told.stderr
@@ -1014,7 +1014,7 @@ def test_reports_tell_what_each_target_has(
     well.unlink()
     renew(certbot_folder)
     assert run_deliver_hook(hook, "--all").returncode == 1
-    assert run_hook(certbot_folder, "--all", **settings).returncode == 0
+    assert start_run_report(certbot_folder, "--all", **settings).returncode == 0
     found = deliveries(influxdb.points(bucket))
     assert (found["edge"]["deployed"], found["edge"]["renewed"]) == (str(begin), str(NOW - 60))
     assert (found["edge"]["deploy_error"], found["log"]["deployed"]) == (
@@ -1025,7 +1025,7 @@ def test_reports_tell_what_each_target_has(
     hook = install_deliver_hook(certbot_folder, command_target(tmp_path))  # edge is given up
     assert_well(run_deliver_hook(hook, "--all"))
     wait_for(lambda: time.time() > int(found["edge"]["run_at"]) + 1, "another second")
-    assert run_hook(certbot_folder, "--all", **settings).returncode == 0
+    assert start_run_report(certbot_folder, "--all", **settings).returncode == 0
     found = deliveries(influxdb.points(bucket))
     assert (found["edge"]["renewed"], found["log"]["renewed"]) == ("0", str(NOW - 60))
 
@@ -1047,7 +1047,7 @@ def test_from_a_haproxy_that_is_down_to_the_mail_and_back(
     renew(certbot_folder, days_ago=2)
     settings = influxdb.settings(bucket)
     assert run_deliver_hook(hook, "--all").returncode == 1
-    assert run_hook(certbot_folder, "--all", **settings).returncode == 0
+    assert start_run_report(certbot_folder, "--all", **settings).returncode == 0
     assert re.match(
         r"example.com on web1: not delivered to edge, renewed .*, what it has expires ", box.read()
     )
@@ -1056,7 +1056,7 @@ def test_from_a_haproxy_that_is_down_to_the_mail_and_back(
         assert_well(run_deliver_hook(hook, "--all"))
         next_report = int(time.time())
         wait_for(lambda: time.time() > next_report + 1, "another second")
-        assert run_hook(certbot_folder, "--all", **settings).returncode == 0
+        assert start_run_report(certbot_folder, "--all", **settings).returncode == 0
         assert box.read() == "example.com on web1: delivered to edge"
     assert kapacitor.errors() == []
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import certbot_renewal_report
-from support.hooks import known, run_hook
+from support.hooks import known, start_report_hook
 from support.servers import require_program
 from tools.faults.trials import Disk, by_host, crowd, exchanges, signals
 from tools.servers import faulty
@@ -50,7 +50,7 @@ def test_a_connection_that_breaks_once_is_tried_again(
     proxy, bucket = Proxy(influxdb.url), influxdb.new_bucket()
     with faulty.serving(proxy.serve) as url:
         proxy.befall(Fault("cut", side, 5, only=0))
-        done = run_hook(
+        done = start_report_hook(
             tmp_path, **{**influxdb.settings(bucket), "INFLUXDB_URL": url, **disk.renewed}
         )
     assert (done.returncode, done.stderr, proxy.connections) == (0, "", 2)
@@ -72,7 +72,7 @@ def test_a_date_that_is_none_does_not_matter(certbot_folder: Path, date: str) ->
     )
     answer = faulty.answer(f"HTTP/1.1 204 No Content\r\nDate: {date}\r\n\r\n".encode())
     with faulty.serving(answer) as url:
-        done = run_hook(
+        done = start_report_hook(
             certbot_folder,
             INFLUXDB_URL=url,
             RENEWED_LINEAGE=str(live),
@@ -183,7 +183,7 @@ def test_a_disk_that_takes_nothing_costs_a_warning_and_no_report(
     )
     assert house.known.read_text() == "other 1\n"
     house.check_report(by_host(influxdb.points(settings["INFLUXDB_BUCKET"]))["web1"], "web1")
-    again = run_hook(certbot_folder, *arguments, **environ)
+    again = start_report_hook(certbot_folder, *arguments, **environ)
     assert (again.returncode, again.stderr) == (0, "")
     assert known(certbot_folder) == (["example.com"] if arguments else ["other", "example.com"])
 
@@ -234,7 +234,7 @@ def test_what_cannot_be_read_is_not_lost(
 ) -> None:
     influxdb, house = server("influxd-1.12"), Disk(certbot_folder)
     house.known.write_bytes(b"other 1\n\xff\n")
-    done = run_hook(
+    done = start_report_hook(
         certbot_folder, *arguments, **influxdb.settings(influxdb.new_bucket()), **house.renewed
     )
     assert (

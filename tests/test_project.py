@@ -251,9 +251,9 @@ def test_the_readme_lists_the_vars_and_the_queries() -> None:
 
 
 def test_every_option_is_in_the_readme_and_every_file_it_names_is_there(
-    hook: Callable[..., Ran],
+    report_hook: Callable[..., Ran],
 ) -> None:
-    options = set(re.findall(r"(?m)^  (?:-h, )?(--[a-z-]+)", hook("--help").out))
+    options = set(re.findall(r"(?m)^  (?:-h, )?(--[a-z-]+)", report_hook("--help").out))
     assert options == {
         "--help",
         "--all",

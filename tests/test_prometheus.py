@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support.hooks import CRON, run_hook
+from support.hooks import CRON, start_run_report
 from support.points import LIVES, delivery, run_point, state
 from support.servers import skip_or_fail
 from tools.servers.certbot import Certbot, start_pebble
@@ -569,11 +569,11 @@ def test_with_prometheus_behind_vmagent(street: Street) -> None:
         settings = {"INFLUXDB_URL": agent.url}
         with prometheus_of(street, port):
             make_lineage(certbot, "late", ["example.com"], now - 62 * DAY, 90 * DAY)
-            assert run_hook(certbot, "--all", **settings).returncode == 0
+            assert start_run_report(certbot, "--all", **settings).returncode == 0
             assert street.mails(1) == ["[critical] web1: renewal_overdue, 1 firing: late"]
         make_lineage(other, "fine", ["example.net"], now - 5 * DAY, 90 * DAY)
         assert (
-            run_hook(other, "--all", **settings, HOSTNAME="web2").returncode == 0
+            start_run_report(other, "--all", **settings, HOSTNAME="web2").returncode == 0
         )  # vmagent keeps it
         street.tells(4)  # takes longer than four intervals
         with prometheus_of(street, port) as prometheus:
@@ -582,6 +582,6 @@ def test_with_prometheus_behind_vmagent(street: Street) -> None:
             )
             assert street.box.unread() == []
             make_lineage(certbot, "late", ["example.com"], now, 90 * DAY)
-            assert run_hook(certbot, "--all", **settings).returncode == 0
+            assert start_run_report(certbot, "--all", **settings).returncode == 0
             assert street.mails(1) == ["[resolved] web1: renewal_overdue, 1 resolved: late"]
         assert agent.number("vmagent_remotewrite_packets_dropped_total") == 0

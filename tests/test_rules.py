@@ -46,12 +46,12 @@ def lines_of(ran: Ran) -> list[dict[str, Any]]:
     ],
 )
 def test_due_dates_are_those_of_certbot(
-    hook: Callable[..., Ran], certbot_folder: Path, lifetime: int, due_after: int
+    report_hook: Callable[..., Ran], certbot_folder: Path, lifetime: int, due_after: int
 ) -> None:
     live = make_lineage(certbot_folder, "example.com", ["example.com"], BEGIN, lifetime)
-    state = lines_of(hook("--dry-run", RENEWED_LINEAGE=str(live), RENEWED_DOMAINS="example.com"))[
-        -1
-    ]["fields"]
+    state = lines_of(
+        report_hook("--dry-run", RENEWED_LINEAGE=str(live), RENEWED_DOMAINS="example.com")
+    )[-1]["fields"]
     assert state == {
         "not_before": BEGIN,
         "renewal_due": BEGIN + due_after,
@@ -127,17 +127,17 @@ def test_what_is_no_interval_leaves_the_usual_due_date(nothing: str) -> None:
     ],
 )
 def test_renew_before_expiry_moves_the_due_date(
-    hook: Callable[..., Ran], certbot_folder: Path, conf: str, left: int
+    report_hook: Callable[..., Ran], certbot_folder: Path, conf: str, left: int
 ) -> None:
     live = make_lineage(certbot_folder, "example.com", ["example.com"], BEGIN, 90 * DAY, conf)
-    fields = lines_of(hook("--dry-run", RENEWED_LINEAGE=str(live), RENEWED_DOMAINS="example.com"))[
-        -1
-    ]["fields"]
+    fields = lines_of(
+        report_hook("--dry-run", RENEWED_LINEAGE=str(live), RENEWED_DOMAINS="example.com")
+    )[-1]["fields"]
     assert fields["not_after"] - fields["renewal_due"] == left
 
 
 def test_older_renewals_are_due_by_the_same_policy(
-    hook: Callable[..., Ran], certbot_folder: Path
+    run_report: Callable[..., Ran], certbot_folder: Path
 ) -> None:
     for begin in (BEGIN - 70 * DAY, BEGIN):
         make_lineage(
@@ -150,7 +150,7 @@ def test_older_renewals_are_due_by_the_same_policy(
         )
     renewals = [
         it
-        for it in lines_of(hook("--all", "--history", "--dry-run"))
+        for it in lines_of(run_report("--all", "--history", "--dry-run"))
         if "due_after" in it["fields"]
     ]
     assert {it["time"]: it["fields"]["due_after"] for it in renewals} == {
@@ -160,12 +160,12 @@ def test_older_renewals_are_due_by_the_same_policy(
 
 
 def test_a_report_is_points_of_the_renewal_and_one_of_the_state(
-    hook: Callable[..., Ran], certbot_folder: Path
+    report_hook: Callable[..., Ran], certbot_folder: Path
 ) -> None:
     names = ["example.com", "*.example.com", "xn--bcher-kva.example", "192.0.2.7", "2001:db8::1"]
     live = make_lineage(certbot_folder, "example.com", names, BEGIN, 90 * DAY)
     *renewals, state = lines_of(
-        hook("--dry-run", RENEWED_LINEAGE=str(live), RENEWED_DOMAINS=" ".join(names))
+        report_hook("--dry-run", RENEWED_LINEAGE=str(live), RENEWED_DOMAINS=" ".join(names))
     )
     whole = {"host": "web1", "domain": "all", "lineage": "example.com"}
     more = {"lifetime": 90 * DAY, "due_after": 60 * DAY, "names": " ".join(names)}
@@ -192,13 +192,13 @@ def test_a_report_is_points_of_the_renewal_and_one_of_the_state(
 
 
 def test_run_at_is_the_time_of_the_report_where_run_reports_are_installed(
-    hook: Callable[..., Ran], certbot_folder: Path
+    report_hook: Callable[..., Ran], certbot_folder: Path
 ) -> None:
     live = make_lineage(certbot_folder, "example.com", ["example.com"], BEGIN, 90 * DAY)
     (certbot_folder / "certbot_renewal_report.known").touch()
-    state = lines_of(hook("--dry-run", RENEWED_LINEAGE=str(live), RENEWED_DOMAINS="example.com"))[
-        -1
-    ]
+    state = lines_of(
+        report_hook("--dry-run", RENEWED_LINEAGE=str(live), RENEWED_DOMAINS="example.com")
+    )[-1]
     assert state["fields"]["run_at"] == state["time"] >= BEGIN
 
 
@@ -250,24 +250,24 @@ def host_tag(ran: Ran) -> str:
 
 
 def test_the_file_wins_over_the_environment_over_the_script(
-    hook: Callable[..., Ran], certbot_folder: Path
+    report_hook: Callable[..., Ran], certbot_folder: Path
 ) -> None:
     make_lineage(certbot_folder, "example.com", ["example.com"], BEGIN, 90 * DAY)
     at_default = "http://127.0.0.1:8086/api/v2/write?bucket=telegraf&org=&precision=s"
-    assert hook("--dry-run").out.rstrip().endswith(at_default)
+    assert report_hook("--dry-run").out.rstrip().endswith(at_default)
     in_environment = {
         "HOSTNAME": "from-environment",
         "MEASUREMENT": "mine",
         "INFLUXDB_BUCKET": "b1",
         "INFLUXDB_ORG": "o1",
     }
-    ran = hook("--dry-run", **in_environment)
+    ran = report_hook("--dry-run", **in_environment)
     assert host_tag(ran) == "from-environment"
     assert ran.out.startswith("mine,") and "bucket=b1&org=o1" in ran.out
     (certbot_folder / "certbot_renewal_report.env").write_text(
         "HOSTNAME=from-file\nINFLUXDB_VERSION=1\nINFLUXDB_BUCKET=db/rp\n"
     )
-    ran = hook("--dry-run", **in_environment)
+    ran = report_hook("--dry-run", **in_environment)
     assert host_tag(ran) == "from-file"
     assert ran.out.startswith("mine,") and "/write?db=db&rp=rp&precision=s" in ran.out
     script = certbot_folder / "renewal-hooks" / "deploy" / "certbot_renewal_report.py"
@@ -307,11 +307,11 @@ def test_the_defaults_may_be_edited_in_the_script(certbot_folder: Path) -> None:
     ],
 )
 def test_an_env_file_is_read_as_a_shell_would(
-    hook: Callable[..., Ran], certbot_folder: Path, line: str
+    report_hook: Callable[..., Ran], certbot_folder: Path, line: str
 ) -> None:
     make_lineage(certbot_folder, "example.com", ["example.com"], BEGIN, 90 * DAY)
     (certbot_folder / "certbot_renewal_report.env").write_bytes(line.encode())
-    assert host_tag(hook("--dry-run")) == "web9"
+    assert host_tag(report_hook("--dry-run")) == "web9"
 
 
 def test_a_hash_or_an_equals_sign_inside_a_value_belongs_to_it(certbot_folder: Path) -> None:
@@ -326,28 +326,28 @@ def test_a_hash_or_an_equals_sign_inside_a_value_belongs_to_it(certbot_folder: P
 
 
 def test_a_certificate_without_names_has_a_state(
-    hook: Callable[..., Ran], certbot_folder: Path
+    report_hook: Callable[..., Ran], certbot_folder: Path
 ) -> None:
     make_lineage(certbot_folder, "example.com", [], BEGIN, 90 * DAY)
-    ran = hook("--dry-run", HOSTNAME="web1")
+    ran = report_hook("--dry-run", HOSTNAME="web1")
     assert (ran.status, ran.err) == (0, "")
     assert f"lineage=example.com not_before={BEGIN}i,renewal_due={BEGIN + 60 * DAY}i," in ran.out
 
 
 def test_an_empty_hostname_in_the_file_means_the_name_of_the_host(
-    hook: Callable[..., Ran], certbot_folder: Path
+    report_hook: Callable[..., Ran], certbot_folder: Path
 ) -> None:
     make_lineage(certbot_folder, "example.com", ["example.com"], BEGIN, 90 * DAY)
-    assert host_tag(hook("--dry-run", HOSTNAME="")) == os.uname().nodename
+    assert host_tag(report_hook("--dry-run", HOSTNAME="")) == os.uname().nodename
 
 
 def test_the_published_hooks_version_setting_still_counts(
-    hook: Callable[..., Ran], certbot_folder: Path
+    report_hook: Callable[..., Ran], certbot_folder: Path
 ) -> None:
     make_lineage(certbot_folder, "example.com", ["example.com"], BEGIN, 90 * DAY)
-    assert "/write?db=telegraf" in hook("--dry-run", INFLUXDB_USER="1").out
-    assert "/api/v2/write" in hook("--dry-run", INFLUXDB_USER="1", INFLUXDB_VERSION="2").out
-    assert "/api/v2/write" in hook("--dry-run", INFLUXDB_USER="somebody").out
+    assert "/write?db=telegraf" in report_hook("--dry-run", INFLUXDB_USER="1").out
+    assert "/api/v2/write" in report_hook("--dry-run", INFLUXDB_USER="1", INFLUXDB_VERSION="2").out
+    assert "/api/v2/write" in report_hook("--dry-run", INFLUXDB_USER="somebody").out
 
 
 def test_the_folder_of_certbot_is_found_from_the_hook_or_the_lineage(tmp_path: Path) -> None:
@@ -358,8 +358,8 @@ def test_the_folder_of_certbot_is_found_from_the_hook_or_the_lineage(tmp_path: P
     assert find("/opt/certbot_renewal_report.py", "/somewhere/else") == "/etc/letsencrypt"
 
 
-def test_help_prints_the_table_of_settings(hook: Callable[..., Ran]) -> None:
-    ran = hook("--help")
+def test_help_prints_the_table_of_settings(report_hook: Callable[..., Ran]) -> None:
+    ran = report_hook("--help")
     assert ran.status == 0
     for name, (default, meaning) in hook_module.SETTINGS.items():
         assert re.search(
@@ -369,15 +369,15 @@ def test_help_prints_the_table_of_settings(hook: Callable[..., Ran]) -> None:
         )
 
 
-def test_version_is_printed(hook: Callable[..., Ran]) -> None:
-    assert hook("--version").out == f"certbot_renewal_report {hook_module.__version__}\n"
+def test_version_is_printed(report_hook: Callable[..., Ran]) -> None:
+    assert report_hook("--version").out == f"certbot_renewal_report {hook_module.__version__}\n"
 
 
 def test_a_dry_run_sends_nothing_and_needs_no_requests(
-    hook: Callable[..., Ran], certbot_folder: Path
+    report_hook: Callable[..., Ran], certbot_folder: Path
 ) -> None:
     make_lineage(certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY)
-    ran = hook("--dry-run", INFLUXDB_URL="http://127.0.0.1:1", INFLUXDB_TOKEN="fake-token")
+    ran = report_hook("--dry-run", INFLUXDB_URL="http://127.0.0.1:1", INFLUXDB_TOKEN="fake-token")
     assert ran.status == 0
     assert len(lines_of(ran)) == 3
     assert "3 lines, not sent" in ran.out
@@ -399,14 +399,18 @@ def test_a_dry_run_sends_nothing_and_needs_no_requests(
     ],
 )
 def test_the_authorization_that_each_version_understands(
-    hook: Callable[..., Ran], certbot_folder: Path, version: str, token: str, header: str | None
+    report_hook: Callable[..., Ran],
+    certbot_folder: Path,
+    version: str,
+    token: str,
+    header: str | None,
 ) -> None:
     live = make_lineage(
         certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY
     )
     with responses.RequestsMock() as mock:
         mock.add(responses.POST, re.compile("http://127.0.0.1:8086/.*write"), status=204)
-        ran = hook(
+        ran = report_hook(
             RENEWED_LINEAGE=str(live),
             RENEWED_DOMAINS="example.com",
             INFLUXDB_VERSION=version,

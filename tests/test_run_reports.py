@@ -31,7 +31,7 @@ DROP_IN = (
 
 
 def test_a_run_report_tells_of_every_certificate_and_of_the_run(
-    influxdb: InfluxDB, hook: Hook, certbot_folder: Path
+    influxdb: InfluxDB, run_report: Hook, certbot_folder: Path
 ) -> None:
     now = int(time.time())
     settings = influxdb.settings(influxdb.new_bucket())
@@ -49,7 +49,7 @@ def test_a_run_report_tells_of_every_certificate_and_of_the_run(
     (certbot_folder / "renewal" / "no-conf.conf").unlink()
     make_lineage(certbot_folder, "bad-conf", ["bad-conf.example.com"], now - DAY, 90 * DAY)
     (certbot_folder / "renewal" / "bad-conf.conf").write_text("fullchain = /x\n")
-    ran = hook("--all", EXIT_STATUS="1", **settings)
+    ran = run_report("--all", EXIT_STATUS="1", **settings)
     assert ran.status == 1
     for text in (
         "dangling/cert.pem: No such file",
@@ -75,33 +75,33 @@ def test_a_run_report_tells_of_every_certificate_and_of_the_run(
 
 
 def test_a_certificate_that_is_gone_is_told_once(
-    influxdb: InfluxDB, hook: Hook, certbot_folder: Path
+    influxdb: InfluxDB, run_report: Hook, certbot_folder: Path
 ) -> None:
     now, settings = int(time.time()), influxdb.settings(influxdb.new_bucket())
     for name in ("gone", "stays"):
         make_lineage(certbot_folder, name, [f"{name}.example.com"], now - DAY, 90 * DAY)
-    assert hook("--all", **settings).status == 0
+    assert run_report("--all", **settings).status == 0
     for place in ("live/gone", "archive/gone"):
         shutil.rmtree(certbot_folder / place)
     next_second()
-    assert hook("--all", **settings).status == 1  # its conf is still there: broken, not ended
+    assert run_report("--all", **settings).status == 1  # its conf is still there: broken, not ended
     assert state_of(influxdb.points(settings["INFLUXDB_BUCKET"]), "gone")["renewal_due"] > 0
     (certbot_folder / "renewal" / "gone.conf").unlink()
     assert (
-        hook(
+        run_report(
             "--all", **{**settings, "INFLUXDB_URL": "http://127.0.0.1:1", "INFLUXDB_TIMEOUT": "0.1"}
         ).status
         == 1
     )
     assert known(certbot_folder) == ["gone", "stays"]  # not delivered: not forgotten
     next_second()
-    ran = hook("--all", **settings)
+    ran = run_report("--all", **settings)
     assert (ran.status, re.findall("; (.*): reported into ", ran.out)) == (0, ["gone ended"])
     ended = state_of(influxdb.points(settings["INFLUXDB_BUCKET"]), "gone")
     assert {ended[name] for name in ("not_before", "renewal_due", "not_after")} == {0}
     assert known(certbot_folder) == ["stays"]
     next_second()
-    assert hook("--all", **settings).status == 0
+    assert run_report("--all", **settings).status == 0
     assert state_of(influxdb.points(settings["INFLUXDB_BUCKET"]), "gone") == ended
     assert (
         state_of(influxdb.points(settings["INFLUXDB_BUCKET"]), "stays")["run_at"] > ended["run_at"]
@@ -160,7 +160,7 @@ def test_a_patient_run_report_waits_for_influxdb_until_a_later_one_takes_over(
 
 
 def test_what_waits_gives_way_to_a_later_run_that_was_reported_without_patience(
-    server: Callable[[str], InfluxDB], hook: Hook, certbot_folder: Path
+    server: Callable[[str], InfluxDB], run_report: Hook, certbot_folder: Path
 ) -> None:
     influxdb = server("influxd-1.12")
     settings = influxdb.settings(influxdb.new_bucket())
@@ -176,14 +176,14 @@ def test_what_waits_gives_way_to_a_later_run_that_was_reported_without_patience(
             (("--dry-run",), {**settings, "EXIT_STATUS": "0"}),
             ((), settings),
         ):
-            hook("--all", *arguments, **environ)  # not reported, or of no run
+            run_report("--all", *arguments, **environ)  # not reported, or of no run
             assert turn.read_text() == mine
-        assert hook("--all", EXIT_STATUS="0", **settings).status == 0
+        assert run_report("--all", EXIT_STATUS="0", **settings).status == 0
         assert (first.communicate(timeout=60), first.returncode) == (("", ""), 0)
 
 
 def test_patience_ends_and_is_not_for_what_waiting_does_not_help(
-    server: Callable[[str], InfluxDB], hook: Hook, certbot_folder: Path
+    server: Callable[[str], InfluxDB], run_report: Hook, certbot_folder: Path
 ) -> None:
     make_lineage(certbot_folder, "a", ["a.example.com"], int(time.time()) - DAY, 90 * DAY)
     away = {
@@ -191,7 +191,7 @@ def test_patience_ends_and_is_not_for_what_waiting_does_not_help(
         "INFLUXDB_TIMEOUT": "0.1",
         "HOSTNAME": "0123456789ab",
     }
-    ran = hook("--all", "--patience", "0.0005", **away)  # time for two tries
+    ran = run_report("--all", "--patience", "0.0005", **away)  # time for two tries
     assert (ran.status, ran.err.count("cannot reach"), ran.err.count("is a container's id")) == (
         1,
         1,
@@ -199,20 +199,20 @@ def test_patience_ends_and_is_not_for_what_waiting_does_not_help(
     )
     assert (
         "answered 404"
-        in hook("--all", "--patience", "6", **server("influxd-1.12").settings("nowhere")).err
+        in run_report("--all", "--patience", "6", **server("influxd-1.12").settings("nowhere")).err
     )
 
 
 def test_folders_that_cannot_be_listed_end_nothing(
-    influxdb: InfluxDB, hook: Hook, certbot_folder: Path
+    influxdb: InfluxDB, run_report: Hook, certbot_folder: Path
 ) -> None:
     settings = influxdb.settings(influxdb.new_bucket())
     make_lineage(certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY)
-    assert hook("--all", **settings).status == 0
+    assert run_report("--all", **settings).status == 0
     for place in ("live", "renewal"):
         (certbot_folder / place).rename(certbot_folder / f"{place}.away")
     next_second()
-    ran = hook("--all", **settings)
+    ran = run_report("--all", **settings)
     assert (ran.status, known(certbot_folder)) == (1, ["example.com"])
     assert "name certbot's configuration folder with --config-dir" in ran.err
     assert state_of(influxdb.points(settings["INFLUXDB_BUCKET"]), "example.com")["renewal_due"] > 0
@@ -234,7 +234,7 @@ def post_hook(folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_post_hook_tells_what_failed_and_was_due(
-    influxdb: InfluxDB, hook: Hook, certbot_folder: Path
+    influxdb: InfluxDB, run_report: Hook, certbot_folder: Path
 ) -> None:
     now, settings = int(time.time()), influxdb.settings(influxdb.new_bucket())
     make_lineage(certbot_folder, "due", ["due.example.com"], now - 70 * DAY, 90 * DAY)
@@ -258,7 +258,7 @@ def test_the_post_hook_tells_what_failed_and_was_due(
         == 0
     )
     assert run_points(influxdb.points(settings["INFLUXDB_BUCKET"]))[-1]["failed"] == "due"
-    assert hook("--all", **settings).status == 0
+    assert run_report("--all", **settings).status == 0
     next_second()
     assert post_hook(certbot_folder, **settings, FAILED_DOMAINS="").returncode == 0
     points = influxdb.points(settings["INFLUXDB_BUCKET"])
@@ -270,7 +270,11 @@ def test_the_post_hook_tells_what_failed_and_was_due(
 
 @pytest.mark.parametrize(("seconds", "failed"), [(-1, False), (0, True)])
 def test_what_failed_counts_from_the_second_when_it_is_due(
-    hook: Hook, certbot_folder: Path, monkeypatch: pytest.MonkeyPatch, seconds: int, failed: bool
+    run_report: Hook,
+    certbot_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: int,
+    failed: bool,
 ) -> None:
     begin = int(time.time()) - 60 * DAY
     make_lineage(certbot_folder, "due", ["due.example.com"], begin, 90 * DAY)
@@ -278,7 +282,7 @@ def test_what_failed_counts_from_the_second_when_it_is_due(
     monkeypatch.setattr(
         certbot_renewal_report, "time", types.SimpleNamespace(**{**vars(time), "time": lambda: now})
     )
-    out = hook("--all", "--dry-run", FAILED_DOMAINS="due.example.com").out
+    out = run_report("--all", "--dry-run", FAILED_DOMAINS="due.example.com").out
     assert ('failed="due"' in out, "failed_count=1i" in out) == (failed, failed)
 
 
@@ -287,40 +291,42 @@ def test_what_failed_counts_from_the_second_when_it_is_due(
     [("0", "0"), ("1", "1"), ("TERM", "143"), ("KILL", "137"), ("", None), ("x y", None)],
 )
 def test_the_exit_status_as_systemd_gives_it(
-    hook: Hook, certbot_folder: Path, text: str, stored: str | None
+    run_report: Hook, certbot_folder: Path, text: str, stored: str | None
 ) -> None:
     make_lineage(certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY)
-    ran = hook("--all", "--dry-run", EXIT_STATUS=text)
+    ran = run_report("--all", "--dry-run", EXIT_STATUS=text)
     run = next(line for line in ran.out.splitlines() if " certificates=1i" in line)
     assert (f"exit_status={stored}i" in run) == (stored is not None)
     assert ("EXIT_STATUS is wrong" in ran.err) == (text == "x y")
     assert not (certbot_folder / certbot_renewal_report.KNOWN_FILE).exists()
 
 
-def test_the_past_is_in_the_archive(influxdb: InfluxDB, hook: Hook, certbot_folder: Path) -> None:
+def test_the_past_is_in_the_archive(
+    influxdb: InfluxDB, run_report: Hook, certbot_folder: Path
+) -> None:
     now, settings = int(time.time()), influxdb.settings(influxdb.new_bucket())
     moments = [now - days * DAY for days in (121, 61, 1)]
     for moment in moments:
         make_lineage(certbot_folder, "example.com", ["example.com"], moment, 90 * DAY)
-    assert hook("--all", **settings).status == 0
+    assert run_report("--all", **settings).status == 0
     assert renewals_of(influxdb.points(settings["INFLUXDB_BUCKET"]), "example.com") == {moments[-1]}
-    assert hook("--all", "--history", **settings).status == 0
+    assert run_report("--all", "--history", **settings).status == 0
     assert renewals_of(influxdb.points(settings["INFLUXDB_BUCKET"]), "example.com") == set(moments)
 
 
 def test_what_was_renewed_while_the_server_was_away_is_not_lost(
-    influxdb: InfluxDB, hook: Hook, certbot_folder: Path
+    influxdb: InfluxDB, report_hook: Hook, run_report: Hook, certbot_folder: Path
 ) -> None:
     now, settings = int(time.time()), influxdb.settings(influxdb.new_bucket())
     moments = [now - days * DAY for days in (40, 10, 7, 4, 1)]
     for moment in moments[:2]:
         live = make_lineage(certbot_folder, "example.com", ["example.com"], moment, 160 * 3600)
-    assert hook("--all", **settings).status == 0
+    assert run_report("--all", **settings).status == 0
     nowhere = {**settings, "INFLUXDB_URL": "http://127.0.0.1:1", "INFLUXDB_TIMEOUT": "0.1"}
     for moment, (environ, status) in zip(moments[2:], ((nowhere, 1), (nowhere, 1), (settings, 0))):
         make_lineage(certbot_folder, "example.com", ["example.com"], moment, 160 * 3600)
         renewed = {"RENEWED_LINEAGE": str(live), "RENEWED_DOMAINS": "example.com"}
-        assert hook(**environ, **renewed).status == status
+        assert report_hook(**environ, **renewed).status == status
     assert renewals_of(influxdb.points(settings["INFLUXDB_BUCKET"]), "example.com") == {
         moments[1],
         moments[4],
@@ -328,40 +334,43 @@ def test_what_was_renewed_while_the_server_was_away_is_not_lost(
     damaged = certbot_folder / "archive" / "example.com" / "cert3.pem"
     whole = damaged.read_bytes()
     damaged.write_text("damaged")
-    ran = hook("--all", "--dry-run", **settings)
+    ran = run_report("--all", "--dry-run", **settings)
     assert (
         ran.status,
         "cert3.pem: not a certificate" in ran.err,
         "That renewal was not reported" in ran.err,
     ) == (1, True, True)
     damaged.write_bytes(whole)
-    assert hook("--all", **settings).status == 0
+    assert run_report("--all", **settings).status == 0
     assert renewals_of(influxdb.points(settings["INFLUXDB_BUCKET"]), "example.com") == set(
         moments[1:]
     )
 
 
 def test_a_certificate_that_lived_between_two_run_reports_ends_too(
-    influxdb: InfluxDB, hook: Hook, certbot_folder: Path
+    influxdb: InfluxDB, report_hook: Hook, run_report: Hook, certbot_folder: Path
 ) -> None:
     now, settings = int(time.time()), influxdb.settings(influxdb.new_bucket())
     for place in ("live", "renewal"):
         (certbot_folder / place).mkdir()
-    assert hook("--all", **settings).status == 0
+    assert run_report("--all", **settings).status == 0
     live = make_lineage(certbot_folder, "trial", ["trial.example.com"], now - 60, 90 * DAY)
     assert (
-        hook(RENEWED_LINEAGE=str(live), RENEWED_DOMAINS="trial.example.com", **settings).status == 0
+        report_hook(
+            RENEWED_LINEAGE=str(live), RENEWED_DOMAINS="trial.example.com", **settings
+        ).status
+        == 0
     )
     for place in ("live/trial", "archive/trial"):
         shutil.rmtree(certbot_folder / place)
     (certbot_folder / "renewal" / "trial.conf").unlink()
     next_second()
-    assert hook("--all", **settings).status == 0
+    assert run_report("--all", **settings).status == 0
     assert state_of(influxdb.points(settings["INFLUXDB_BUCKET"]), "trial")["renewal_due"] == 0
 
 
 def test_many_lines_go_in_several_requests(
-    influxdb: InfluxDB, hook: Hook, certbot_folder: Path, monkeypatch: pytest.MonkeyPatch
+    influxdb: InfluxDB, run_report: Hook, certbot_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(certbot_renewal_report, "BATCH", 3)
     now, settings = int(time.time()), influxdb.settings(influxdb.new_bucket("604800"))
@@ -375,7 +384,7 @@ def test_many_lines_go_in_several_requests(
             now - (8 + number) * DAY,
             90 * DAY,
         )
-    ran = hook("--all", **settings)
+    ran = run_report("--all", **settings)
     assert (ran.status, ran.err) == (0, "")
     points = influxdb.points(settings["INFLUXDB_BUCKET"])
     assert {p[-1] for p in points if p[1] == "run_at"} == {
@@ -385,14 +394,14 @@ def test_many_lines_go_in_several_requests(
 
 
 def test_more_names_than_a_field_can_hold(
-    influxdb: InfluxDB, hook: Hook, certbot_folder: Path
+    influxdb: InfluxDB, run_report: Hook, certbot_folder: Path
 ) -> None:
     settings = influxdb.settings(influxdb.new_bucket())
     for place in ("live", "renewal"):
         (certbot_folder / place).mkdir()
     for number in range(400):  # 96,000 characters
         (certbot_folder / "renewal" / f"{number:03}{'x' * 237}.conf").touch()
-    assert "reported into" in hook("--all", **settings).out
+    assert "reported into" in run_report("--all", **settings).out
     (run,) = run_points(influxdb.points(settings["INFLUXDB_BUCKET"]))
     names = run["unreadable"].split()
     assert (run["unreadable_count"], names[0], names[-1], len(names[-2])) == (
@@ -404,19 +413,21 @@ def test_more_names_than_a_field_can_hold(
 
 
 def test_a_host_is_retired_with_one_command(
-    influxdb: InfluxDB, hook: Hook, certbot_folder: Path
+    influxdb: InfluxDB, run_report: Hook, certbot_folder: Path
 ) -> None:
     now, settings = int(time.time()), influxdb.settings(influxdb.new_bucket())
     make_lineage(certbot_folder, "a.example.com", ["a.example.com"], now - DAY, 90 * DAY)
     (certbot_folder / "certbot_renewal_report.env").write_text("HOSTNAME=web1\n")
     for host in ([], ["--host", "web1"]):
-        refused = hook(*host, "--retire", "a.example.com", **settings)
+        refused = run_report(*host, "--retire", "a.example.com", **settings)
         assert (
             refused.status,
             "certbot delete --cert-name a.example.com" in refused.err,
             "--host" in refused.err,
         ) == (1, True, True)
-    retired = hook("--host", "old-web", "--retire", "a.example.com", "b.example.com", **settings)
+    retired = run_report(
+        "--host", "old-web", "--retire", "a.example.com", "b.example.com", **settings
+    )
     assert retired.status == 0
     assert retired.out.startswith(
         "a.example.com on old-web ended; b.example.com on old-web ended: reported into "
@@ -426,7 +437,7 @@ def test_a_host_is_retired_with_one_command(
         ("domain=all", "host=old-web", f"lineage={name}.example.com") for name in ("a", "b")
     }
     assert {p[2] for p in points if p[1] == "renewal_due"} == {"0"}
-    assert hook("--retire", "b.example.com", **settings).status == 0
+    assert run_report("--retire", "b.example.com", **settings).status == 0
     assert (
         state_of(influxdb.points(settings["INFLUXDB_BUCKET"]), "b.example.com")["renewal_due"] == 0
     )
@@ -443,10 +454,10 @@ def test_a_host_is_retired_with_one_command(
     ],
 )
 def test_options_that_do_not_go_together(
-    hook: Hook, wrong: list[str], capfd: pytest.CaptureFixture[str]
+    report_hook: Hook, wrong: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        hook(*wrong)
+        report_hook(*wrong)
     assert ended.value.code == 2
     assert (
         "--history, --patience and --stdout go with --all, --host with --retire"
@@ -455,18 +466,18 @@ def test_options_that_do_not_go_together(
 
 
 def test_a_known_file_that_cannot_be_written_is_a_warning(
-    influxdb: InfluxDB, hook: Hook, certbot_folder: Path
+    influxdb: InfluxDB, run_report: Hook, certbot_folder: Path
 ) -> None:
     make_lineage(certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY)
     (certbot_folder / f"{certbot_renewal_report.KNOWN_FILE}.new").mkdir()
-    ran = hook("--all", **influxdb.settings(influxdb.new_bucket()))
+    ran = run_report("--all", **influxdb.settings(influxdb.new_bucket()))
     assert (ran.status, "reported into" in ran.out) == (0, True)
     assert "warning: " in ran.err
     assert "make it writable, or a certificate that ends must be told with --retire" in ran.err
 
 
 def test_a_known_file_that_cannot_be_read_is_not_lost(
-    influxdb: InfluxDB, hook: Hook, certbot_folder: Path
+    influxdb: InfluxDB, run_report: Hook, certbot_folder: Path
 ) -> None:
     make_lineage(certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY)
     file, settings = (
@@ -474,14 +485,14 @@ def test_a_known_file_that_cannot_be_read_is_not_lost(
         influxdb.settings(influxdb.new_bucket()),
     )
     file.write_bytes(b"gone.example.com 1\n\xff\n")
-    ran = hook("--all", **settings)
+    ran = run_report("--all", **settings)
     assert (ran.status, "not UTF-8 text" in ran.err, "reported into" in ran.out) == (1, True, True)
     assert file.read_bytes() == b"gone.example.com 1\n\xff\n"
     assert len(run_points(influxdb.points(settings["INFLUXDB_BUCKET"]))) == 1
 
 
 def test_a_folder_whose_name_is_no_lineages_is_named_and_ends_nothing(
-    hook: Hook, certbot_folder: Path
+    run_report: Hook, certbot_folder: Path
 ) -> None:
     live = make_lineage(
         certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY
@@ -489,13 +500,13 @@ def test_a_folder_whose_name_is_no_lineages_is_named_and_ends_nothing(
     (certbot_folder / certbot_renewal_report.KNOWN_FILE).write_text("a 1\nexample.com 1\n")
     for name in (b"a\nb", b"\xff"):
         shutil.copytree(live, certbot_folder / "live" / os.fsdecode(name))
-    ran = hook("--all", "--dry-run")
+    ran = run_report("--all", "--dry-run")
     assert (ran.status, ran.err.count("is no name of a lineage: remove it")) == (1, 2)
     assert (ran.out.count("renewal_due="), ran.out.count("renewal_due=0i")) == (1, 0)
 
 
 def test_two_installations_with_one_host_tag_end_nothing_of_each_other(
-    influxdb: InfluxDB, hook: Hook, tmp_path: Path
+    influxdb: InfluxDB, run_report: Hook, tmp_path: Path
 ) -> None:
     now, settings = int(time.time()), influxdb.settings(influxdb.new_bucket())
     folders = {lineage: tmp_path / f"container-{lineage}" for lineage in ("a", "b")}
@@ -503,6 +514,6 @@ def test_two_installations_with_one_host_tag_end_nothing_of_each_other(
         make_lineage(folder, lineage, [f"{lineage}.example.com"], now - DAY, 90 * DAY)
     for folder in (*folders.values(), *folders.values()):
         next_second()
-        assert hook("--all", "--config-dir", str(folder), **settings).status == 0
+        assert run_report("--all", "--config-dir", str(folder), **settings).status == 0
     points = influxdb.points(settings["INFLUXDB_BUCKET"])
     assert {p[2] for p in points if p[1] == "renewal_due"} == {str(now - DAY + 60 * DAY)}

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import certbot_renewal_report
 from support.alerts import make_load_folder
-from support.hooks import Ran, next_second, run_hook
+from support.hooks import Ran, next_second, start_report_hook, start_run_report
 from support.servers import Alerting, skip_or_fail
 from tools.servers import faulty
 from tools.servers.influxdb import InfluxDB
@@ -93,7 +93,7 @@ def test_a_server_that_was_not_restarted_serves_another_one(
     with nginx(tmp_path / "nginx", certbot_folder, "a", "b") as running:
         verify = " ".join(f"{lineage}=127.0.0.1:{port}" for lineage, port in running.ports.items())
         settings = {**influxdb.settings(bucket), "VERIFY": verify}
-        done = run_hook(certbot_folder, "--all", **settings)
+        done = start_run_report(certbot_folder, "--all", **settings)
         assert (done.returncode, done.stderr) == (0, "")
         assert (
             seen_of(influxdb, bucket, "a") == seen_of(influxdb, bucket, "b") == ["1", "none", "0"]
@@ -101,7 +101,7 @@ def test_a_server_that_was_not_restarted_serves_another_one(
         renew(certbot_folder, "a")
         live = certbot_folder / "live" / "a"
         assert (
-            run_hook(
+            start_report_hook(
                 certbot_folder,
                 **settings,
                 RENEWED_LINEAGE=str(live),
@@ -110,22 +110,22 @@ def test_a_server_that_was_not_restarted_serves_another_one(
             == 0
         )
         next_second()
-        done = run_hook(certbot_folder, "--all", **settings)
+        done = start_run_report(certbot_folder, "--all", **settings)
         assert (done.returncode, done.stderr) == (0, "")
         place = f"a.example.com@127.0.0.1:{running.ports['a']}"
         assert seen_of(influxdb, bucket, "a") == ["0", place, str(NOW - 60 + 30 * DAY)]
         assert seen_of(influxdb, bucket, "b") == ["1", "none", "0"]
-        done = run_hook(certbot_folder, "--check", **settings)
+        done = start_report_hook(certbot_folder, "--check", **settings)
         assert (
             f", served at 0 of 1, another one for {place}" in done.stdout
             and ", served at 1 of 1\n" in done.stdout
         )
         running.reload()
         next_second()
-        assert run_hook(certbot_folder, "--all", **settings).returncode == 0
+        assert start_run_report(certbot_folder, "--all", **settings).returncode == 0
         assert seen_of(influxdb, bucket, "a") == ["1", "none", "0"]
     next_second()
-    done = run_hook(certbot_folder, "--all", **settings)
+    done = start_run_report(certbot_folder, "--all", **settings)
     assert done.returncode == 1
     assert (
         f"nobody answers for a at 127.0.0.1:{running.ports['a']} (Connection refused): correct VERIFY, or add a=none"
@@ -134,12 +134,12 @@ def test_a_server_that_was_not_restarted_serves_another_one(
     assert seen_of(influxdb, bucket, "a") == ["0", None, None]  # what was known stays
 
 
-def test_a_deploy_hook_never_looks(hook: Callable[..., Ran], certbot_folder: Path) -> None:
+def test_a_deploy_hook_never_looks(report_hook: Callable[..., Ran], certbot_folder: Path) -> None:
     renew(certbot_folder, "a")
     with socket.create_server(("127.0.0.1", 0)) as listening:
         verify = f"127.0.0.1:{listening.getsockname()[1]}"
         live = certbot_folder / "live" / "a"
-        done = hook(
+        done = report_hook(
             "--dry-run", VERIFY=verify, RENEWED_LINEAGE=str(live), RENEWED_DOMAINS="a.example.com"
         )
         assert done.status == 0 and "served" not in done.out
@@ -149,7 +149,7 @@ def test_a_deploy_hook_never_looks(hook: Callable[..., Ran], certbot_folder: Pat
 
 
 def test_one_of_two_certificates_of_a_name_is_enough(
-    hook: Callable[..., Ran], tmp_path: Path, certbot_folder: Path
+    run_report: Callable[..., Ran], tmp_path: Path, certbot_folder: Path
 ) -> None:
     for lineage, name in (
         ("ecdsa", "www.example.com"),
@@ -160,7 +160,7 @@ def test_one_of_two_certificates_of_a_name_is_enough(
         renew(certbot_folder, lineage, name)
     with nginx(tmp_path / "nginx", certbot_folder, "ecdsa", "wild") as running:
         verify = f"127.0.0.1:{running.ports['ecdsa']}"
-        done = hook("--all", "--dry-run", VERIFY=f"{verify} wild=none")
+        done = run_report("--all", "--dry-run", VERIFY=f"{verify} wild=none")
         assert (
             done.status,
             len(re.findall(r'served=1i,seen_at=\d+i,served_expiry=0i,not_served="none"', done.out)),
@@ -168,7 +168,9 @@ def test_one_of_two_certificates_of_a_name_is_enough(
         assert (
             f'not_served="mail.example.org@{verify}"' in done.out
         )  # one that does not hold the name is none
-        done = hook("--all", "--dry-run", VERIFY=f"127.0.0.1:{running.ports['wild']} other=none")
+        done = run_report(
+            "--all", "--dry-run", VERIFY=f"127.0.0.1:{running.ports['wild']} other=none"
+        )
         assert (done.status, done.out.count('not_served="none"')) == (0, 3)
 
 
@@ -209,10 +211,10 @@ def test_where_verify_looks(verify: str, names: list[str], places: list[str]) ->
 
 
 def test_a_lineage_of_verify_that_is_not_there_is_named(
-    hook: Callable[..., Ran], certbot_folder: Path
+    run_report: Callable[..., Ran], certbot_folder: Path
 ) -> None:
     renew(certbot_folder, "a")
-    done = hook("--all", "--dry-run", VERIFY="a=none a.example.com=443 b=none")
+    done = run_report("--all", "--dry-run", VERIFY="a=none a.example.com=443 b=none")
     assert (
         done.err
         == "certbot_renewal_report: VERIFY speaks of a.example.com b, which is no lineage here: see certbot certificates\n"
@@ -223,10 +225,10 @@ def test_a_lineage_of_verify_that_is_not_there_is_named(
     "verify", ["https://example.com", "443,993", "a=b=443", "example.com", ":443", "123456", "none"]
 )
 def test_a_wrong_verify_is_named(
-    hook: Callable[..., Ran], certbot_folder: Path, verify: str
+    run_report: Callable[..., Ran], certbot_folder: Path, verify: str
 ) -> None:
     renew(certbot_folder, "a")
-    done = hook("--all", "--dry-run", VERIFY=verify)
+    done = run_report("--all", "--dry-run", VERIFY=verify)
     assert done.status == 1
     assert (
         "VERIFY is wrong: it must be port, host:port, NAME=port, NAME=host:port or NAME=none; several"
@@ -235,11 +237,11 @@ def test_a_wrong_verify_is_named(
 
 
 def test_what_does_not_speak_tls_is_no_answer(
-    hook: Callable[..., Ran], certbot_folder: Path
+    run_report: Callable[..., Ran], certbot_folder: Path
 ) -> None:
     renew(certbot_folder, "a", *(f"{number}.example.com" for number in range(60)))
     with faulty.serving(faulty.answer(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as url:
-        done = hook(
+        done = run_report(
             "--all", "--dry-run", VERIFY=f"127.0.0.1:99999 {url[7:]} 127.0.0.1:{free_port()}"
         )
     assert done.status == 1
@@ -271,7 +273,7 @@ def test_from_a_server_that_was_not_restarted_to_the_mail_and_back(
     with nginx(tmp_path / "nginx", certbot_folder, "a") as running:
         renew(certbot_folder, "a", days_ago=2)
         settings = {**influxdb.settings(bucket), "VERIFY": f"127.0.0.1:{running.ports['a']}"}
-        assert run_hook(certbot_folder, "--all", **settings).returncode == 0
+        assert start_run_report(certbot_folder, "--all", **settings).returncode == 0
         subject = box.read()
         assert (
             subject.startswith("a on web1: urgent, renewed 20")
@@ -283,6 +285,6 @@ def test_from_a_server_that_was_not_restarted_to_the_mail_and_back(
         ]  # it expires in five days
         running.reload()
         next_second()
-        assert run_hook(certbot_folder, "--all", **settings).returncode == 0
+        assert start_run_report(certbot_folder, "--all", **settings).returncode == 0
         assert box.read() == "a on web1: the renewed certificate is served"
     assert kapacitor.errors() == []

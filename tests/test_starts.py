@@ -164,7 +164,7 @@ def test_telegrafs_exec_input(
 
 def test_a_reader_of_stdout_that_goes_away_took_nothing(certbot: Certbot) -> None:
     done = certbot.shell(
-        "bash -c 'set -o pipefail; /etc/letsencrypt/renewal-hooks/deploy/certbot_renewal_report.py --all --stdout >/dev/full'"
+        "bash -c 'set -o pipefail; /etc/letsencrypt/renewal-hooks/post/certbot_renewal_run.py --all --stdout >/dev/full'"
     )
     assert (
         done.returncode,
@@ -254,7 +254,10 @@ def test_the_line_for_cron_that_delivers_too(
 
 
 def test_check_says_what_starts_run_reports(
-    hook: Callable[..., Ran], certbot_folder: Path, monkeypatch: pytest.MonkeyPatch
+    report_hook: Callable[..., Ran],
+    run_report: Callable[..., Ran],
+    certbot_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     etc = certbot_folder.parent
     for place in ("live", "renewal"):
@@ -267,7 +270,7 @@ def test_check_says_what_starts_run_reports(
     nowhere = {"INFLUXDB_URL": "http://127.0.0.1:1", "INFLUXDB_TIMEOUT": "0.1"}
     assert (
         "run reports          none yet, started by nothing that is known here\n"
-        in hook("--check", **nowhere).out
+        in report_hook("--check", **nowhere).out
     )
     starters = {
         "systemd/system/certbot.service.d/renewal-report.conf": DROP_IN.read_text(),
@@ -284,10 +287,10 @@ def test_check_says_what_starts_run_reports(
     post = certbot_folder / "renewal-hooks" / "post" / REPORT_HOOK.name
     post.parent.mkdir()
     post.symlink_to(Path("..") / "deploy" / install_report_hook(certbot_folder).name)
-    assert hook("--all", "--stdout").status == 0
+    assert run_report("--all", "--stdout").status == 0
     (line,) = (
         line
-        for line in hook("--check", **nowhere).out.splitlines()
+        for line in report_hook("--check", **nowhere).out.splitlines()
         if line.startswith("run reports ")
     )
     found = [str(etc / name) for name in starters if name != "cron.d/off"]

@@ -15,21 +15,35 @@ from hypothesis import strategies as st
 
 import certbot_renewal_report
 from tools import ROOT
-from tools.servers.lineages import install_report_hook
+from tools.servers.lineages import install_report_hook, install_run_report
 
 
-def run_hook(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """The hook as certbot starts it: a process, from its place in the hooks folder."""
+def start(program: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of the project as a process, to its end."""
     if "MUTANT_UNDER_TEST" in os.environ:
         pytest.skip("mutmut changes the hook in its own process only")
     environ = {"HOSTNAME": "web1", **environ}
     return subprocess.run(
-        [sys.executable, str(install_report_hook(folder)), *arguments],
+        [sys.executable, str(program), *arguments],
         env=environ,
         capture_output=True,
         text=True,
         timeout=60,
     )
+
+
+def start_report_hook(
+    folder: Path, *arguments: str, **environ: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the report hook as certbot starts it: a process, from its place in the hooks folder."""
+    return start(install_report_hook(folder), *arguments, **environ)
+
+
+def start_run_report(
+    folder: Path, *arguments: str, **environ: str
+) -> subprocess.CompletedProcess[str]:
+    """Run certbot_renewal_run.py as a process, from its place in the hooks folder."""
+    return start(install_run_report(folder), *arguments, **environ)
 
 
 @dataclass
@@ -41,7 +55,7 @@ class Ran:
     err: str
 
 
-RUN_REPORT = "/etc/letsencrypt/renewal-hooks/deploy/certbot_renewal_report.py --all"
+RUN_REPORT = "/etc/letsencrypt/renewal-hooks/post/certbot_renewal_run.py --all"
 
 
 # Tags: everything but what line protocol cannot hold at all, a control character, and a backslash where it would be an escape.

@@ -20,6 +20,7 @@ DAY = 86400
 Key = Union[ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey]
 KEY: Key = ec.generate_private_key(ec.SECP256R1())
 REPORT_HOOK = ROOT / "certbot_renewal_report.py"
+RUN_REPORT = ROOT / "certbot_renewal_run.py"
 
 
 def make_certificate(names: Sequence[str], not_before: int, lifetime: int, key: Key = KEY) -> bytes:
@@ -83,12 +84,23 @@ def make_lineage(
 
 
 def install_report_hook(folder: Path) -> Path:
-    """A copy of the hook where the administrator puts it."""
-    hook = folder / "renewal-hooks" / "deploy" / REPORT_HOOK.name
-    hook.parent.mkdir(parents=True, exist_ok=True)
-    hook.write_bytes(REPORT_HOOK.read_bytes())
-    hook.chmod(0o755)
-    return hook
+    """Copy the report hook into renewal-hooks/deploy of a configuration folder."""
+    return install(REPORT_HOOK, folder / "renewal-hooks" / "deploy")
+
+
+def install_run_report(folder: Path) -> Path:
+    """Copy the run report into renewal-hooks/post, and the report hook that it needs."""
+    install_report_hook(folder)
+    return install(RUN_REPORT, folder / "renewal-hooks" / "post")
+
+
+def install(program: Path, folder: Path) -> Path:
+    """Copy a program into a folder, executable, as `install -m 755` does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    copy = folder / program.name
+    copy.write_bytes(program.read_bytes())
+    copy.chmod(0o755)
+    return copy
 
 
 def key_as_pem(key: Key) -> bytes:

@@ -1,0 +1,895 @@
+#!/usr/bin/env python3
+"""Reports all certificates of a host, and how certbot's run went, to InfluxDB: the run report.
+
+Copy this file into /etc/letsencrypt/renewal-hooks/post and make it executable. It needs
+certbot_renewal_report.py in /etc/letsencrypt/renewal-hooks/deploy, or beside it.
+
+certbot starts it as a post hook when it has attempted a renewal: it reports the certificates, and
+what failed. A timer, cron or a container starts it with --all after every run of certbot. That
+is the run report: it proves that runs happen, and it finds out which certificates are gone, and
+what is served.
+
+It runs as root. It trusts certbot's configuration folder, which belongs to root, and its
+environment. It does not trust what a server shows or answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import binascii
+import calendar
+import contextlib
+import gc
+import os
+import re
+import signal
+import socket
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Union
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+# Installed in renewal-hooks/post, this file finds the report hook in ../deploy. Python itself looks
+# in the folder to which a symbolic link leads. All of them belong to whoever installed this file.
+sys.path += [HERE, os.path.join(os.path.dirname(HERE), "deploy")]
+try:
+    import certbot_renewal_report as hook
+except ModuleNotFoundError as error:
+    if error.name != "certbot_renewal_report":
+        raise
+    sys.exit(
+        f"certbot_renewal_run: certbot_renewal_report.py is missing: copy it to {HERE}, "
+        "or to renewal-hooks/deploy"
+    )
+
+__version__ = "0.1.0"
+
+NAME = "certbot_renewal_run"
+TURN_FILE = "certbot_renewal_report.turn"
+
+
+# ---- certbot's run -----------------------------------------------------------------------------
+def exit_status_of(environ: Mapping[str, str], problems: list[str]) -> int | None:
+    """Return certbot's exit status, from EXIT_STATUS; None if it is not known.
+
+    systemd sets it for ExecStopPost: a number, or after a signal its name, here 128 and more.
+    """
+    text = environ.get("EXIT_STATUS", "").strip()
+    statuses = {str(number): number for number in range(256)}
+    for signal_ in signal.Signals:
+        statuses[signal_.name[len("SIG") :]] = 128 + signal_
+    if text and text not in statuses:
+        problems.append(
+            "EXIT_STATUS is wrong: it must be certbot's exit status, a number, "
+            f"or a signal's name. Reported without: {text}"
+        )
+    return statuses.get(text)
+
+
+def failed_lineages(
+    certificates: Sequence[hook.Certificate],
+    environ: Mapping[str, str],
+    exit_status: int | None,
+    now: int,
+) -> list[str] | None:
+    """Return the lineages that are due and were not renewed; None if nothing says how a run went.
+
+    After a failed run these are all that are due. For a post hook, certbot gives the names of what
+    failed in FAILED_DOMAINS; with those of a dry run and of a forced renewal, which are not due.
+    """
+    if exit_status is None and "FAILED_DOMAINS" not in environ:
+        return None
+    failed_names = set(environ.get("FAILED_DOMAINS", "").split())
+    failed = []
+    for certificate in certificates:
+        has_failed = exit_status or failed_names.intersection(certificate.names)
+        if certificate.renewal_due <= now and has_failed:
+            failed.append(certificate.lineage)
+    return failed
+
+
+def run_point(
+    settings: hook.Settings,
+    lineages: hook.Lineages,
+    failed: Sequence[str] | None,
+    exit_status: int | None,
+    now: int,
+) -> hook.Point:
+    """Return the point about certbot's run; `failed`, `exit_status`: None if they are not known."""
+    fields: dict[str, hook.FieldValue] = {
+        "certificates": len(lineages.certificates),
+        "unreadable_count": len(lineages.unreadable),
+    }
+    if failed is not None:
+        # Both or none: VictoriaMetrics keeps no strings, and the last number of each must be of
+        # the same run.
+        fields["failed_count"] = len(failed)
+        fields["exit_status"] = -1 if exit_status is None else exit_status
+    if failed:
+        fields["failed"] = hook.joined_names(failed)
+    if lineages.unreadable:
+        fields["unreadable"] = hook.joined_names(sorted(lineages.unreadable))
+    return hook.make_point(settings, fields, now)
+
+
+# ---- Older certificates ------------------------------------------------------------------------
+# Matches: /etc/letsencrypt/archive/example.com/cert7.pem
+ARCHIVED = re.compile(r"(?P<before>.*cert)(?P<number>\d{1,4})(?P<after>\.pem)")
+
+
+def older_certificates(
+    folder: str, certificates: Sequence[hook.Certificate], problems: list[str]
+) -> Iterator[hook.Certificate]:
+    """Yield the predecessors that certbot still keeps in archive/, the newest of a lineage first.
+
+    One that cannot be read is added to the problems.
+    """
+    for certificate in certificates:
+        lineage = certificate.lineage
+        renewal_conf = hook.read_text(hook.renewal_conf_path(folder, lineage), [])
+        for path in older_paths(hook.current_certificate_path(folder, lineage)):
+            try:
+                yield hook.read_certificate(path, lineage, renewal_conf)
+            except hook.ReportError as error:
+                problems.append(f"{error}. That renewal was not reported")
+
+
+def older_paths(current_path: str) -> Iterator[str]:
+    """Yield the files of the predecessors of a certificate, the newest first."""
+    current = ARCHIVED.fullmatch(os.path.realpath(current_path))
+    if current is None:
+        return
+    for number in range(int(current["number"]) - 1, 0, -1):
+        path = f"{current['before']}{number}{current['after']}"
+        if os.path.exists(path):
+            yield path
+
+
+def renewals_since(
+    folder: str,
+    certificates: Sequence[hook.Certificate],
+    known: Mapping[str, int],
+    problems: list[str],
+) -> list[hook.Certificate]:
+    """Return the predecessors that began after the known certificate of their lineage.
+
+    `known` has notBefore of the certificate that was reported last, by lineage.
+    """
+    missed = []
+    for certificate in certificates:
+        reported = known.get(certificate.lineage, 0)
+        if certificate.not_before <= reported:
+            continue
+        for older in older_certificates(folder, [certificate], problems):
+            if older.not_before <= reported:
+                break
+            missed.append(older)
+    return missed
+
+
+# ---- Served ------------------------------------------------------------------------------------
+CONNECT_SECONDS = 5
+PARALLEL_LOOKS = 50
+
+VERIFY_RULE = re.compile(hook.VERIFY_WORD, re.VERBOSE)
+
+# The field Validity of a certificate (RFC 5280, 4.1.2.5): notBefore and notAfter, each of them a
+# UTCTime 260301000000Z or a GeneralizedTime 20600301000000Z.
+DER_VALIDITY = re.compile(
+    rb"""
+    \x30 .
+    (?: \x17 \x0d \d{12} Z | \x18 \x0f \d{14} Z )
+    [\x17\x18] . (?P<not_after> \d{12,14} ) Z
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+PEM_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----(.+?)-----END", re.DOTALL)
+
+# What a look at an endpoint found: the certificate (DER), or in words why there is none.
+Look = Union[bytes, str]
+
+
+class VerifyRule(NamedTuple):
+    """One word of VERIFY.
+
+    `lineage` is "" in a rule for all lineages, `host` is "" for each name of a certificate itself,
+    `port` is None if the lineage is not to be looked at (NAME=none).
+    """
+
+    lineage: str
+    host: str
+    port: int | None
+
+
+class Endpoint(NamedTuple):
+    """Where a certificate should be served: an address, and the name to ask for (SNI)."""
+
+    host: str
+    port: int
+    server_name: str
+
+    def label(self) -> str:
+        """Return the name, and the address if it is not the name's port 443."""
+        if (self.host, self.port) == (self.server_name, 443):
+            return self.server_name
+        return f"{self.server_name}@{self.host}:{self.port}"
+
+
+def verify_rules(verify: str) -> list[VerifyRule]:
+    """Return the rules in the text of VERIFY."""
+    rules = []
+    for word in verify.split():
+        match = VERIFY_RULE.fullmatch(word)
+        if match:
+            host = (match["host"] or "").strip("[]")
+            port = int(match["port"]) if match["port"] else None
+            rules.append(VerifyRule(match["lineage"] or "", host, port))
+    return rules
+
+
+def rules_for(lineage: str, rules: Sequence[VerifyRule]) -> list[VerifyRule]:
+    """Return the rules that concern a lineage: its own, else the general ones."""
+    own_rules = [rule for rule in rules if rule.lineage == lineage]
+    general_rules = [rule for rule in rules if not rule.lineage]
+    return own_rules or general_rules
+
+
+def endpoints_of(certificate: hook.Certificate, rules: Sequence[VerifyRule]) -> list[Endpoint]:
+    """Return the endpoints at which VERIFY expects this certificate, sorted.
+
+    Wildcard names are left out: no server can be asked for one. An empty list means that VERIFY
+    does not concern this certificate.
+    """
+    server_names = [name for name in certificate.names if not name.startswith("*")]
+    endpoints = set()
+    for rule in rules_for(certificate.lineage, rules):
+        if not rule.port:  # NAME=none, or port 0: do not look
+            continue
+        for server_name in server_names or [rule.host]:
+            if server_name:
+                endpoints.add(Endpoint(rule.host or server_name, rule.port, server_name))
+    return sorted(endpoints)
+
+
+def look_at(endpoint: Endpoint) -> Look:
+    """Return the certificate (DER) that is served at an endpoint, or why there is none."""
+    # Which certificate it is counts, not who has signed it.
+    context = ssl._create_unverified_context()
+    address = (endpoint.host, endpoint.port)
+    try:
+        plain = socket.create_connection(address, CONNECT_SECONDS)
+        with plain, context.wrap_socket(plain, server_hostname=endpoint.server_name) as connection:
+            return connection.getpeercert(True) or "no certificate"
+    except (OSError, ValueError, OverflowError) as error:  # OverflowError: a port above 65535
+        return hook.root_cause(error)
+
+
+def look_at_all(endpoints: Iterable[Endpoint]) -> dict[Endpoint, Look]:
+    """Look at many endpoints at the same time, within a deadline; return what each look found."""
+    waiting = sorted(set(endpoints))
+    looks: dict[Endpoint, Look] = dict.fromkeys(waiting, "no answer")
+    queue = iter(waiting)
+
+    def work() -> None:
+        for endpoint in queue:
+            looks[endpoint] = look_at(endpoint)
+
+    workers = []
+    for _ in waiting[:PARALLEL_LOOKS]:
+        worker = threading.Thread(target=work, daemon=True)
+        worker.start()
+        workers.append(worker)
+
+    rounds = 2 + len(waiting) // PARALLEL_LOOKS
+    deadline = time.monotonic() + rounds * CONNECT_SECONDS
+    for worker in workers:
+        worker.join(max(deadline - time.monotonic(), 0.0))
+    return dict(looks)  # a copy: a late worker may still write
+
+
+def certificates_by_der(
+    folder: str, certificates: Sequence[hook.Certificate], problems: list[str]
+) -> dict[bytes, hook.Certificate]:
+    """Return the certificates on disk by their DER."""
+    by_der = {}
+    for certificate in certificates:
+        path = hook.current_certificate_path(folder, certificate.lineage)
+        for pem in PEM_CERTIFICATE.findall(hook.read_text(path, problems)):
+            by_der[binascii.a2b_base64(pem)] = certificate
+    return by_der
+
+
+def is_served_correctly(on_disk: hook.Certificate | None, lineage: str, server_name: str) -> bool:
+    """Return whether what is served is the certificate of the lineage, or as good.
+
+    `on_disk` is the certificate that is served, None if it is not on disk. Another lineage's is
+    as good if it holds the name, perhaps by a wildcard: a name may have two certificates.
+    """
+    if on_disk is None:
+        return False
+    wildcard = f"*.{server_name.partition('.')[2]}"
+    holds_name = server_name in on_disk.names or wildcard in on_disk.names
+    return on_disk.lineage == lineage or holds_name
+
+
+def expiry_of(der: bytes) -> int:
+    """Return notAfter of a certificate (DER) in Unix seconds, 0 if it has none."""
+    match = DER_VALIDITY.search(der)
+    if match is None:
+        return 0
+    text = match["not_after"].decode()
+    if len(text) == 12:  # two digits of the year: 50 to 99 are 1950 to 1999 (RFC 5280)
+        century = "20" if text < "5" else "19"
+        text = century + text
+    try:
+        return calendar.timegm(time.strptime(text, "%Y%m%d%H%M%S"))
+    except ValueError:
+        return 0
+
+
+def served_certificates(
+    settings: hook.Settings,
+    folder: str,
+    lineages: hook.Lineages,
+    problems: list[str],
+    now: int,
+) -> dict[str, hook.Served]:
+    """Look at each lineage that VERIFY concerns; return what is served of it, by lineage."""
+    rules = verify_rules(settings.verify)
+    unknown = sorted({rule.lineage for rule in rules if rule.lineage} - lineages.names)
+    if unknown:
+        problems.append(
+            f"VERIFY speaks of {' '.join(unknown)}, which is no lineage here: "
+            "see certbot certificates"
+        )
+
+    endpoints = {}
+    for certificate in lineages.certificates:
+        expected = endpoints_of(certificate, rules)
+        if expected:
+            endpoints[certificate.lineage] = expected
+    if not endpoints:
+        return {}
+
+    looks = look_at_all(endpoint for expected in endpoints.values() for endpoint in expected)
+    by_der = certificates_by_der(folder, lineages.certificates, problems)
+    served = {}
+    for lineage, expected in endpoints.items():
+        found = {endpoint: looks[endpoint] for endpoint in expected}
+        served[lineage] = served_state(lineage, found, by_der, problems, now)
+    return served
+
+
+def served_state(
+    lineage: str,
+    looks: Mapping[Endpoint, Look],
+    by_der: Mapping[bytes, hook.Certificate],
+    problems: list[str],
+    now: int,
+) -> hook.Served:
+    """Return what is served of a lineage.
+
+    If no endpoint answers, the fields of the last answer stay as they are in the database, and the
+    reason is added to the problems.
+    """
+    answers = 0
+    others = {}  # by label, the certificates that should not be served
+    for endpoint, look in looks.items():
+        if isinstance(look, str):
+            continue
+        answers += 1
+        if not is_served_correctly(by_der.get(look), lineage, endpoint.server_name):
+            others[endpoint.label()] = look
+
+    correct = answers - len(others)
+    fields: dict[str, hook.FieldValue] = {"looked_at": now, "served": correct}
+    if answers:
+        fields["seen_at"] = now
+        fields["served_expiry"] = min(map(expiry_of, others.values()), default=0)
+        fields["not_served"] = hook.joined_names(sorted(others))
+    else:
+        endpoint, look = next(iter(looks.items()))
+        problems.append(
+            f"nobody answers for {lineage} at {endpoint.host}:{endpoint.port} ({look!s}): "
+            f"correct VERIFY, or add {lineage}=none"
+        )
+
+    summary = f", served at {correct} of {len(looks)}"
+    if others:
+        summary += f", another one for {' '.join(sorted(others))}"
+    return hook.Served(fields, summary)
+
+
+# ---- Retired certificates ----------------------------------------------------------------------
+def end_points(settings: hook.Settings, lineages: Iterable[str], now: int) -> list[hook.Point]:
+    """Return the last states of lineages that are no longer on this host: all times are 0."""
+    gone = [hook.Certificate(lineage, [], 0, 0, 0) for lineage in lineages]
+    return [hook.state_point(settings, certificate, now, now) for certificate in gone]
+
+
+def retirement_report(
+    settings: hook.Settings, folder: str, lineages: Sequence[str], host: str, now: int
+) -> hook.Report:
+    """Return the end of lineages that are no longer on a host; `host` "": on this one.
+
+    Raise a ReportError if one is still on this host.
+    """
+    if host and host != settings.host:
+        settings = settings._replace(host=host)
+    else:
+        present = hook.read_lineages(folder).names.intersection(lineages)
+        if present:
+            raise hook.ReportError(still_present(sorted(present)))
+
+    endings = [f"{lineage} on {settings.host} ended" for lineage in lineages]
+    return hook.Report([], end_points(settings, lineages, now), [], [], endings)
+
+
+def still_present(lineages: Sequence[str]) -> str:
+    """Return what to say of lineages that are to be retired, but are on this host."""
+    remedies = [
+        f"{lineage} is still on this host: certbot delete --cert-name {lineage}"
+        for lineage in lineages
+    ]
+    return "; ".join([*remedies, "another host is named with --host"])
+
+
+# ---- certbot's dry run -------------------------------------------------------------------------
+# What certbot prints of a lineage at the end of a dry run; with --config-dir the folder differs:
+#   /etc/letsencrypt/live/example.com/fullchain.pem (success)
+#   /etc/letsencrypt/renewal/example.com.conf (parsefail)
+DRY_RUN_RESULT = re.compile(
+    r"""
+    ^ [ ]+ \S .*? /
+    (?:
+        live/ (?P<live> [^/\n]+ ) /fullchain\.pem
+        | renewal/ (?P<conf> [^/\n]+ ) \.conf
+    )
+    [ ] \( (?P<result> success | failure | parsefail ) \) $
+    """,
+    re.VERBOSE | re.MULTILINE,
+)
+
+# Matches: Failed to renew certificate example.com with error: Some challenges have failed.
+DRY_RUN_REASON = re.compile(
+    r"^Failed to renew certificate (?P<lineage>.+?) with error: (?P<reason>.*)$", re.MULTILINE
+)
+
+
+def dry_run_results(output: str) -> dict[str, str]:
+    """Return by lineage why its dry run failed, "" if it succeeded; {} if this is no dry run.
+
+    `output` is what certbot 2.1 to 5.8 prints.
+    """
+    if "simulated renewals" not in output:
+        return {}
+    reasons = {match["lineage"]: match["reason"] for match in DRY_RUN_REASON.finditer(output)}
+    results = {}
+    for match in DRY_RUN_RESULT.finditer(output):
+        lineage = match["live"] or match["conf"]
+        if match["result"] == "success":
+            results[lineage] = ""
+        else:
+            results[lineage] = reasons.get(match["live"], match["result"])
+    return results
+
+
+def dry_run_report(settings: hook.Settings, output: str, now: int) -> hook.Report:
+    """Return how each lineage fared in a dry run: fields of their own, neither renewal nor run.
+
+    Raise a ReportError if the output is not certbot's of a dry run.
+    """
+    results = dry_run_results(output)
+    if not results:
+        raise hook.ReportError(
+            f"stdin tells of no dry run: certbot renew --dry-run 2>&1 | {NAME}.py --after-dry-run. "
+            f"What it says: {hook.shortened(output) or 'nothing'}"
+        )
+
+    points = []
+    for lineage, reason in results.items():
+        fields: dict[str, hook.FieldValue] = {
+            "dry_run_failed": 1 if reason else 0,
+            "dry_run_error": hook.shortened(reason) or "none",
+        }
+        points.append(hook.make_point(settings, fields, now, domain="all", lineage=lineage))
+
+    failed = [lineage for lineage, reason in results.items() if reason]
+    how = f"failed: {' '.join(failed)}" if failed else "none failed"
+    return hook.Report([], points, [f"dry run of {len(results)} certificates, {how}"], [])
+
+
+def read_stdin() -> str:
+    """Return what is piped into this program, "" at a terminal."""
+    try:
+        with open(0, "rb", closefd=False) as stdin:
+            if stdin.isatty():
+                return ""
+            return stdin.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+# ---- The run report ----------------------------------------------------------------------------
+class RunReport(NamedTuple):
+    """The run report; `known`: what the known file must say once it is stored, None: no change."""
+
+    report: hook.Report
+    known: dict[str, int] | None = None
+
+
+def run_report(
+    settings: hook.Settings,
+    environ: Mapping[str, str],
+    folder: str,
+    now: int,
+    history: bool = False,
+) -> RunReport:
+    """Return the run report: every certificate, what is gone or was missed, and certbot's run.
+
+    With `history`, it has the renewals of all older certificates that are still in archive/.
+    """
+    lineages = hook.read_lineages(folder)
+    known = hook.KnownFile(folder).read(lineages.problems)
+    served_problems: list[str] = []
+    served = served_certificates(settings, folder, lineages, served_problems, now)
+    report = hook.certificates_report(settings, folder, lineages, now, True, served)
+    report.problems.extend(served_problems)
+    report = with_run(settings, report, lineages, environ, now)
+
+    # The first run report starts with the certificates that there are.
+    since = {} if history else known
+    if since is not None:
+        report = with_missed_renewals(settings, report, folder, lineages, since)
+    if lineages.problems:  # not all lineages are seen, so none can be missed
+        return RunReport(report)
+
+    gone = sorted(set(known or {}) - lineages.names)
+    report.states.extend(end_points(settings, gone, now))
+    report = report._replace(endings=[f"{lineage} ended" for lineage in gone])
+    known_now = dict.fromkeys(lineages.unreadable, 0)
+    for certificate in lineages.certificates:
+        known_now[certificate.lineage] = certificate.not_before
+    return RunReport(report, known_now)
+
+
+def post_hook_report(
+    settings: hook.Settings, environ: Mapping[str, str], folder: str, now: int
+) -> RunReport:
+    """Return the report of certbot's post hook: every certificate, and what failed.
+
+    certbot starts a post hook only when a renewal was attempted: it proves nothing for the days
+    on which it does not come, so it is no run report. Nothing is looked at that is served: servers
+    restart after the hooks.
+    """
+    lineages = hook.read_lineages(folder)
+    known = hook.KnownFile(folder).read(lineages.problems)
+    has_run_reports = known is not None
+    report = hook.certificates_report(settings, folder, lineages, now, has_run_reports)
+    report = with_run(settings, report, lineages, environ, now)
+    if known is not None:
+        report = with_missed_renewals(settings, report, folder, lineages, known)
+    return RunReport(report)
+
+
+def with_run(
+    settings: hook.Settings,
+    report: hook.Report,
+    lineages: hook.Lineages,
+    environ: Mapping[str, str],
+    now: int,
+) -> hook.Report:
+    """Add the point about certbot's run to a report."""
+    exit_status = exit_status_of(environ, report.problems)
+    failed = failed_lineages(lineages.certificates, environ, exit_status, now)
+    return report._replace(last=run_point(settings, lineages, failed, exit_status, now))
+
+
+def with_missed_renewals(
+    settings: hook.Settings,
+    report: hook.Report,
+    folder: str,
+    lineages: hook.Lineages,
+    known: Mapping[str, int],
+) -> hook.Report:
+    """Add the renewals since the known certificates to a report, before all others."""
+    renewals = []
+    for older in renewals_since(folder, lineages.certificates, known, report.problems):
+        renewals += hook.renewal_points(settings, older)
+    return report._replace(renewals=[*renewals, *report.renewals])
+
+
+def print_report(report: hook.Report) -> None:
+    """Print a report for Telegraf's exec input, its times in nanoseconds; raise a ReportError."""
+    lines = [f"{hook.line_protocol(point)}000000000\n" for point in report.points()]
+    try:
+        with open(1, "wb", closefd=False) as stdout:
+            stdout.write("".join(lines).encode())
+    except OSError as error:
+        raise hook.ReportError(f"stdout: {error.strerror}: nothing was taken") from None
+
+
+# ---- Waiting for InfluxDB ----------------------------------------------------------------------
+FIRST_PAUSE_SECONDS = 1.0  # doubled after each try
+LONGEST_PAUSE_SECONDS = 300.0
+
+
+class TurnFile:
+    """The file that says which run report is the newest, for those that wait for InfluxDB.
+
+    The newest run report wins: if an older one were stored after it, the older run would look like
+    news. So:
+
+    - A run report that may wait (--patience) writes its own id into the file before its first try.
+      Before each other try it reads the file. Another id is that of a newer run report, and the
+      older one ends in silence.
+    - A run report that does not wait, but is about a run of certbot, reads the file before its
+      try. If another report was waiting then, and none has come since, it writes its own id when
+      it is stored, and the older one ends.
+
+    The file may be missing or empty: then nobody waits, or a disk is full. Then a report that
+    waits goes on.
+    """
+
+    def __init__(self, folder: str) -> None:
+        """`folder` is certbot's configuration folder."""
+        self.path = os.path.join(folder, TURN_FILE)
+        self.own_id = f"{os.getpid()} {time.time()}"
+
+    def read(self) -> str:
+        """Return the id of the newest run report, "" if there is none."""
+        return hook.read_text(self.path, [], may_be_missing=True)
+
+    def take(self) -> None:
+        """Make this run report the newest; do nothing if the file cannot be written."""
+        with contextlib.suppress(OSError), open(self.path, "w", encoding="utf-8") as file:
+            file.write(self.own_id)
+
+    def is_lost(self) -> bool:
+        """Return whether a newer run report has come."""
+        return self.read() not in (self.own_id, "")
+
+
+# ---- Command line ------------------------------------------------------------------------------
+class Options(NamedTuple):
+    """What the command line asks for; nothing: the post hook's report."""
+
+    all: bool
+    history: bool
+    patience_hours: float
+    stdout: bool
+    retire: list[str]
+    host: str
+    after_dry_run: bool
+    check: bool
+    dry_run: bool
+    config_dir: str
+
+    @property
+    def is_post_hook(self) -> bool:
+        """Whether certbot's post hook is meant."""
+        return not (self.all or self.retire or self.after_dry_run or self.check)
+
+
+class RunReporter:
+    """Sends one report, as the command line asks for it, as often as it is tried."""
+
+    def __init__(self, options: Options, environ: hook.Environ, script: str, folder: str) -> None:
+        """`script` is the path of this program, `folder` certbot's configuration folder."""
+        self.options = options
+        self.environ = environ
+        self.script = script
+        self.folder = folder
+
+    def report(self) -> hook.Outcome:
+        """Send the report; while InfluxDB is away, try again for as long as --patience allows."""
+        turn = TurnFile(self.folder)
+        if self.options.patience_hours:
+            return self.report_patiently(turn)
+
+        is_sent = not (self.options.dry_run or self.options.stdout)
+        is_of_a_run = self.options.all and self.environ.get("EXIT_STATUS") and is_sent
+        waiting_id = turn.read() if is_of_a_run else ""
+        outcome = self.try_once(is_first=True)
+        if waiting_id and not outcome.retry and turn.read() == waiting_id:
+            turn.take()
+        return outcome
+
+    def report_patiently(self, turn: TurnFile) -> hook.Outcome:
+        """Try until the report is stored, a newer one has come, or the patience has ended.
+
+        Each try reports what is on disk then.
+        """
+        turn.take()
+        pause = FIRST_PAUSE_SECONDS
+        until = time.monotonic() + self.options.patience_hours * 3600
+        outcome = self.try_once(is_first=True)
+        while outcome.retry and time.monotonic() + pause < until:
+            time.sleep(pause)
+            if turn.is_lost():
+                return hook.Outcome(stored=False, problems=[])
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            outcome = self.try_once(is_first=False)
+        return outcome
+
+    def try_once(self, is_first: bool) -> hook.Outcome:
+        """Do once what the command line asks for. Only the first try prints warnings."""
+        now = int(time.time())
+        try:
+            if self.options.is_post_hook:
+                hook.refuse_wrong_folder(self.script, "post", NAME)
+            settings = hook.read_settings(self.environ, self.folder, self.script)
+            if self.options.check:
+                return hook.Outcome(True, check(settings, self.folder, self.script, now))
+            report = self.make_report(settings, now)
+            return self.send_or_print(settings, report, is_first, now)
+        except hook.ReportError as error:
+            return hook.Outcome(False, [str(error)])
+
+    def make_report(self, settings: hook.Settings, now: int) -> RunReport:
+        """Return the report that the command line asks for; raise a ReportError."""
+        options = self.options
+        if options.retire:
+            return RunReport(
+                retirement_report(settings, self.folder, options.retire, options.host, now)
+            )
+        if options.after_dry_run:
+            return RunReport(dry_run_report(settings, read_stdin(), now))
+        if options.all:
+            return run_report(settings, self.environ, self.folder, now, options.history)
+        return post_hook_report(settings, self.environ, self.folder, now)
+
+    def send_or_print(
+        self, settings: hook.Settings, run: RunReport, is_first: bool, now: int
+    ) -> hook.Outcome:
+        """Send a report, or print it; then the known file says what it has reported."""
+        if self.options.dry_run:
+            hook.say_points(settings, run.report)
+            return hook.Outcome(False, run.report.problems)
+
+        if self.options.stdout:
+            print_report(run.report)
+            outcome = hook.Outcome(True, run.report.problems)
+        else:
+            if is_first:
+                for text in hook.warnings_of(settings, self.folder):
+                    hook.warn(text, NAME)
+            outcome = hook.send_report(settings, run.report)
+        if outcome.stored and run.known is not None:
+            hook.KnownFile(self.folder).replace(run.known, now)
+        return outcome
+
+
+def check(settings: hook.Settings, folder: str, script: str, now: int) -> list[str]:
+    """Prove that run reports arrive, with a real write; print what is found, return what is wrong.
+
+    It reports the certificates and what is served, but no run of certbot.
+    """
+    lineages = hook.read_lineages(folder)
+    known = hook.KnownFile(folder).read(lineages.problems)
+    problems = hook.version_problems(__version__, f"{NAME}.py")
+    served = served_certificates(settings, folder, lineages, problems, now)
+    report = hook.certificates_report(settings, folder, lineages, now, known is not None, served)
+    report.problems.extend(hook.no_certificate_problems(folder, lineages))
+    if os.path.basename(os.path.dirname(script)) == "post":
+        problems += hook.not_executable_problems(script)
+
+    hook.say_settings(settings)
+    hook.say_program(script)
+    hook.say_row("report hook", f"{hook.__file__}, version {hook.__version__}")
+    hook.say_run_reports(folder)
+    problems += hook.check_sending(settings, report, folder)
+    if not problems:
+        hook.say(
+            f"ready: run reports will be sent into {settings.bucket} at {settings.url}, "
+            f"as host {settings.host}"
+        )
+    return problems
+
+
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    description = (__doc__ or "").partition("\n")[0]
+    parser = hook.argument_parser(NAME, description, hook.settings_table())
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="the run report: every certificate, and how certbot's run went",
+    )
+    parser.add_argument(
+        "--history",
+        action="store_true",
+        help="with --all: the renewals of older certificates in archive/, too",
+    )
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=0.0,
+        metavar="HOURS",
+        help="with --all: while InfluxDB is away, try for so long",
+    )
+    parser.add_argument(
+        "--stdout",
+        action="store_true",
+        help="with --all: print the report, for Telegraf's exec input; send nothing",
+    )
+    parser.add_argument(
+        "--retire",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="tell that certificates are no longer on this host",
+    )
+    parser.add_argument("--host", default="", help="with --retire: on that host, by its HOSTNAME")
+    parser.add_argument(
+        "--after-dry-run",
+        action="store_true",
+        help="tell how certbot renew --dry-run went, from what it printed: stdin",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="prove that reports arrive, with a real write, and that certificates are served",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the lines and where they would go, send nothing",
+    )
+    return parser
+
+
+def read_options(arguments: Sequence[str]) -> Options | None:
+    """Parse the command line; None if it only asked for help or the version, which was printed.
+
+    Wrong usage raises SystemExit with status 2, as argparse does.
+    """
+    parser = command_line()
+    parsed = parser.parse_args(arguments)
+    needs_all = parsed.history or parsed.stdout or parsed.patience
+    if needs_all and not parsed.all:
+        parser.error("--history, --patience and --stdout go with --all")
+    if parsed.host and not parsed.retire:
+        parser.error("--host goes with --retire")
+    commands = [parsed.all, bool(parsed.retire), parsed.after_dry_run, parsed.check]
+    if sum(commands) > 1:
+        parser.error("--all, --retire, --after-dry-run and --check do not go together")
+    if hook.says_help(parsed, parser, NAME):
+        return None
+    return Options(
+        parsed.all,
+        parsed.history,
+        parsed.patience,
+        parsed.stdout,
+        parsed.retire,
+        parsed.host,
+        parsed.after_dry_run,
+        parsed.check,
+        parsed.dry_run,
+        parsed.config_dir,
+    )
+
+
+def main(arguments: Sequence[str], environ: hook.Environ, script: str = __file__) -> int:
+    """Run the program; return 0: stored, 1: not stored or something to correct, 2: wrong usage."""
+    options = read_options(arguments)
+    if options is None:
+        return 0
+    script = os.path.abspath(script)
+    folder = options.config_dir or hook.config_folder(script, environ.get("RENEWED_LINEAGE", ""))
+    problems = RunReporter(options, environ, script, folder).report().problems
+    if not problems:
+        return 0
+    prefix = "not ready: " if options.check else ""
+    hook.say(f"{NAME}: {prefix}{'; '.join(problems)}", stream=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    gc.disable()  # it ends before there is much to collect
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C needs no traceback
+    sys.exit(main(sys.argv[1:], os.environ))
