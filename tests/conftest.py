@@ -11,6 +11,7 @@ import pytest
 
 import certbot_renewal_report
 import certbot_renewal_run
+from support.buckets import Bucket
 from support.hooks import Ran
 from support.servers import Alerting, require_program, skip_or_fail
 from tools.servers.certbot import Authority, start_pebble
@@ -120,6 +121,12 @@ def victoria(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], 
 def influxdb(request: pytest.FixtureRequest, server: Callable[[str], InfluxDB]) -> InfluxDB:
     """Each InfluxDB in turn."""
     return server(request.param)
+
+
+@pytest.fixture
+def bucket(influxdb: InfluxDB) -> Bucket:
+    """An empty bucket of each InfluxDB in turn."""
+    return Bucket(influxdb)
 
 
 @pytest.fixture(scope="session")

@@ -123,44 +123,6 @@ def test_a_dry_run_of_certbot_reports_no_renewal(
     }
 
 
-@pytest.mark.parametrize("program", ["", "/usr/bin/certbot"], ids=["newest", "distribution"])
-def test_a_dry_run_is_told_by_what_certbot_said(
-    server: Callable[[str], InfluxDB], authority: Authority, tmp_path: Path, program: str
-) -> None:
-    influxdb = server("influxd-1.12")
-    certbot, bucket = Certbot(tmp_path / "letsencrypt", authority), influxdb.new_bucket()
-    if program and not Path(program).exists():
-        skip_or_fail(MissingServer("certbot is missing: apt-get install certbot"))
-    certbot.program = program or certbot.program
-    certbot.settings({**influxdb.settings(bucket), "HOSTNAME": "web1"})
-    for lineage in ("example.com", "refused", "torn"):
-        certbot.issue(lineage, f"{lineage}.example.com")
-    conf = certbot.folder / "renewal" / "refused.conf"
-    conf.write_text(
-        conf.read_text().replace("key_type = ecdsa", "key_type = rsa\nrsa_key_size = 512")
-    )
-    (certbot.folder / "renewal" / "torn.conf").write_text("nonsense")
-    before = influxdb.points(bucket)
-    hook = f"{certbot.hook} --after-dry-run"
-    done = certbot.shell(f"certbot renew --dry-run 2>&1 | {hook}")
-    assert done.stdout.startswith(
-        "dry run of 3 certificates, failed: refused torn: reported into"
-    ), done.stdout
-    assert {p[1:3] + p[5:] for p in influxdb.points(bucket) - before} == {
-        ("dry_run_failed", "0", "lineage=example.com"),
-        ("dry_run_error", "none", "lineage=example.com"),
-        ("dry_run_failed", "1", "lineage=refused"),
-        ("dry_run_error", "Unsupported RSA key length: 512", "lineage=refused"),
-        ("dry_run_failed", "1", "lineage=torn"),
-        ("dry_run_error", "parsefail", "lineage=torn"),
-    }
-    real = certbot.shell(f"certbot renew 2>&1 | {hook}").stdout  # which is none
-    assert (
-        "stdin tells of no dry run: certbot renew --dry-run" in real
-        and "What it says: Saving debug log" in real
-    )
-
-
 def test_two_lineages_a_wildcard_and_a_hundred_names(
     server: Callable[[str], InfluxDB], authority: Authority, tmp_path: Path
 ) -> None:

@@ -1,0 +1,32 @@
+"""A bucket of a real InfluxDB, the settings that write to it, and what is in it."""
+
+from __future__ import annotations
+
+from support.points import Points, renewals_of, run_points, state_of
+from tools.servers.influxdb import InfluxDB
+
+
+class Bucket:
+    """An empty bucket; `settings` are the variables with which the programs write to it."""
+
+    def __init__(self, influxdb: InfluxDB, retention: str = "") -> None:
+        """`retention` is in seconds, "" for ever."""
+        self.influxdb = influxdb
+        self.name = influxdb.new_bucket(retention)
+        self.settings = influxdb.settings(self.name)
+
+    def points(self) -> Points:
+        """Return all that is in the bucket."""
+        return self.influxdb.points(self.name)
+
+    def renewals_of(self, lineage: str) -> set[int]:
+        """Return the times of all renewals of a lineage."""
+        return renewals_of(self.points(), lineage)
+
+    def state_of(self, lineage: str) -> dict[str, int]:
+        """Return the numbers in the newest state of a lineage."""
+        return state_of(self.points(), lineage)
+
+    def runs(self) -> list[dict[str, str]]:
+        """Return the fields of all points about runs of certbot, the oldest first."""
+        return run_points(self.points())

@@ -1,0 +1,186 @@
+"""What run reports remember: which certificates are gone, and which renewals were not reported."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import certbot_renewal_report
+from support.buckets import Bucket
+from support.hooks import Ran, known, next_second
+from support.lineages import (
+    UNREACHABLE,
+    make_aged_lineage,
+    make_empty_folders,
+    remove_files,
+    remove_lineage,
+)
+from tools.servers.lineages import DAY, make_lineage
+
+Program = Callable[..., Ran]
+HOURS_160 = 160 * 3600  # seconds, the lifetime of Let's Encrypt's shortest certificates
+
+
+@pytest.fixture
+def begin() -> int:
+    """The time at which the test began, in Unix seconds."""
+    return int(time.time())
+
+
+@pytest.fixture
+def two_reported(run_report: Program, certbot_folder: Path, bucket: Bucket) -> None:
+    """Make two lineages, `gone` and `stays`, and report them."""
+    for lineage in ("gone", "stays"):
+        make_aged_lineage(certbot_folder, lineage, 1)
+    assert run_report("--all", **bucket.settings).status == 0
+    next_second()
+
+
+@pytest.mark.usefixtures("two_reported")
+def test_a_lineage_whose_files_are_missing_is_unreadable_and_not_retired(
+    run_report: Program, certbot_folder: Path, bucket: Bucket
+) -> None:
+    remove_files(certbot_folder, "gone")
+    assert run_report("--all", **bucket.settings).status == 1
+    assert bucket.state_of("gone")["renewal_due"] > 0
+
+
+@pytest.mark.usefixtures("two_reported")
+def test_a_lineage_that_is_gone_is_reported_once(
+    run_report: Program, certbot_folder: Path, bucket: Bucket
+) -> None:
+    remove_lineage(certbot_folder, "gone")
+    ran = run_report("--all", **bucket.settings)
+    assert ran.status == 0
+    assert re.findall("; (.*): reported into ", ran.out) == ["gone ended"]
+    last_state = bucket.state_of("gone")
+    times = {last_state[name] for name in ("not_before", "renewal_due", "not_after")}
+    assert times == {0}
+    assert known(certbot_folder) == ["stays"]
+
+    next_second()
+    assert run_report("--all", **bucket.settings).status == 0
+    assert bucket.state_of("gone") == last_state
+    assert bucket.state_of("stays")["run_at"] > last_state["run_at"]
+
+
+@pytest.mark.usefixtures("two_reported")
+def test_what_was_not_stored_is_reported_by_the_next_run_report(
+    run_report: Program, certbot_folder: Path, bucket: Bucket
+) -> None:
+    remove_lineage(certbot_folder, "gone")
+    assert run_report("--all", **{**bucket.settings, **UNREACHABLE}).status == 1
+    assert known(certbot_folder) == ["gone", "stays"]
+    assert run_report("--all", **bucket.settings).status == 0
+    assert bucket.state_of("gone")["renewal_due"] == 0
+
+
+def test_a_lineage_that_lived_between_two_run_reports_is_reported_as_gone(
+    report_hook: Program, run_report: Program, certbot_folder: Path, bucket: Bucket
+) -> None:
+    make_empty_folders(certbot_folder)
+    assert run_report("--all", **bucket.settings).status == 0
+    live = make_aged_lineage(certbot_folder, "trial", 0)
+    renewal = {"RENEWED_LINEAGE": str(live), "RENEWED_DOMAINS": "trial.example.com"}
+    assert report_hook(**renewal, **bucket.settings).status == 0
+    remove_lineage(certbot_folder, "trial")
+    next_second()
+    assert run_report("--all", **bucket.settings).status == 0
+    assert bucket.state_of("trial")["renewal_due"] == 0
+
+
+def test_only_the_current_certificates_are_reported_at_first_unless_the_history_is_asked_for(
+    run_report: Program, certbot_folder: Path, bucket: Bucket
+) -> None:
+    for days in (121, 61, 1):
+        make_aged_lineage(certbot_folder, "example.com", days)
+    assert run_report("--all", **bucket.settings).status == 0
+    assert len(bucket.renewals_of("example.com")) == 1
+    assert run_report("--all", "--history", **bucket.settings).status == 0
+    renewals = bucket.renewals_of("example.com")
+    newest = max(renewals)
+    assert renewals == {newest, newest - 60 * DAY, newest - 120 * DAY}
+
+
+@pytest.fixture
+def five_renewals(
+    report_hook: Program, run_report: Program, certbot_folder: Path, bucket: Bucket, begin: int
+) -> list[int]:
+    """Renew a certificate 40, 10, 7, 4 and 1 days ago; return the times of the renewals.
+
+    The run report came after the second, and InfluxDB was away at the third and the fourth.
+    """
+    renewals = [begin - days * DAY for days in (40, 10, 7, 4, 1)]
+    for not_before in renewals[:2]:
+        make_lineage(certbot_folder, "example.com", ["example.com"], not_before, HOURS_160)
+    assert run_report("--all", **bucket.settings).status == 0
+
+    away = {**bucket.settings, **UNREACHABLE}
+    for not_before, environ in zip(renewals[2:], (away, away, bucket.settings)):
+        live = make_lineage(certbot_folder, "example.com", ["example.com"], not_before, HOURS_160)
+        renewal = {"RENEWED_LINEAGE": str(live), "RENEWED_DOMAINS": "example.com"}
+        assert report_hook(**environ, **renewal).status == (1 if environ is away else 0)
+    return renewals
+
+
+def test_renewals_while_influxdb_was_away_are_reported_by_the_next_run_report(
+    run_report: Program, bucket: Bucket, five_renewals: list[int]
+) -> None:
+    assert bucket.renewals_of("example.com") == {five_renewals[1], five_renewals[4]}
+    assert run_report("--all", **bucket.settings).status == 0
+    assert bucket.renewals_of("example.com") == set(five_renewals[1:])
+
+
+@pytest.mark.usefixtures("five_renewals")
+def test_an_older_certificate_that_cannot_be_read_is_named(
+    run_report: Program, certbot_folder: Path, bucket: Bucket
+) -> None:
+    (certbot_folder / "archive" / "example.com" / "cert3.pem").write_text("damaged")
+    ran = run_report("--all", "--dry-run", **bucket.settings)
+    assert ran.status == 1
+    assert "cert3.pem: not a certificate" in ran.err
+    assert "That renewal was not reported" in ran.err
+
+
+def test_a_known_file_that_cannot_be_written_is_a_warning(
+    run_report: Program, certbot_folder: Path, bucket: Bucket
+) -> None:
+    make_aged_lineage(certbot_folder, "example.com", 1)
+    (certbot_folder / f"{certbot_renewal_report.KNOWN_FILE}.new").mkdir()
+    ran = run_report("--all", **bucket.settings)
+    assert ran.status == 0
+    assert "reported into" in ran.out
+    assert "warning: " in ran.err
+    assert "make it writable, or a certificate that ends must be told with --retire" in ran.err
+
+
+def test_a_known_file_that_cannot_be_read_stays_as_it_is(
+    run_report: Program, certbot_folder: Path, bucket: Bucket
+) -> None:
+    make_aged_lineage(certbot_folder, "example.com", 1)
+    file = certbot_folder / certbot_renewal_report.KNOWN_FILE
+    file.write_bytes(b"gone.example.com 1\n\xff\n")
+    ran = run_report("--all", **bucket.settings)
+    assert ran.status == 1
+    assert "not UTF-8 text" in ran.err
+    assert "reported into" in ran.out
+    assert file.read_bytes() == b"gone.example.com 1\n\xff\n"
+    assert len(bucket.runs()) == 1
+
+
+def test_two_installations_with_one_host_tag_retire_nothing_of_each_other(
+    run_report: Program, tmp_path: Path, bucket: Bucket, begin: int
+) -> None:
+    folders = {lineage: tmp_path / f"container-{lineage}" for lineage in ("a", "b")}
+    for lineage, folder in folders.items():
+        make_lineage(folder, lineage, [f"{lineage}.example.com"], begin - DAY, 90 * DAY)
+    for folder in (*folders.values(), *folders.values()):
+        next_second()
+        ran = run_report("--all", "--config-dir", str(folder), **bucket.settings)
+        assert ran.status == 0
+    due = {point[2] for point in bucket.points() if point[1] == "renewal_due"}
+    assert due == {str(begin - DAY + 60 * DAY)}

@@ -1,0 +1,52 @@
+"""--retire: certificates that are no longer on this host, or on another one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from support.buckets import Bucket
+from support.hooks import Ran
+from support.lineages import make_aged_lineage
+
+Program = Callable[..., Ran]
+
+
+@pytest.mark.parametrize("host", [[], ["--host", "web1"]], ids=["no host", "this host"])
+def test_a_certificate_that_is_still_here_cannot_be_retired(
+    run_report: Program, certbot_folder: Path, bucket: Bucket, host: list[str]
+) -> None:
+    make_aged_lineage(certbot_folder, "a.example.com", 1)
+    ran = run_report(*host, "--retire", "a.example.com", **bucket.settings)
+    assert ran.status == 1
+    assert "certbot delete --cert-name a.example.com" in ran.err
+    assert "--host" in ran.err
+    assert bucket.points() == set()
+
+
+def test_the_certificates_of_another_host_are_retired_with_one_command(
+    run_report: Program, certbot_folder: Path, bucket: Bucket
+) -> None:
+    make_aged_lineage(certbot_folder, "a.example.com", 1)
+    (certbot_folder / "certbot_renewal_report.env").write_text("HOSTNAME=web1\n")
+    names = ["a.example.com", "b.example.com"]
+    ran = run_report("--host", "old-web", "--retire", *names, **bucket.settings)
+    assert ran.status == 0
+    assert ran.out.startswith(
+        "a.example.com on old-web ended; b.example.com on old-web ended: reported into "
+    )
+    points = bucket.points()
+    assert {point[3:] for point in points} == {
+        ("domain=all", "host=old-web", f"lineage={name}") for name in names
+    }
+    assert {point[2] for point in points if point[1] == "renewal_due"} == {"0"}
+
+
+def test_a_certificate_that_was_here_is_retired(
+    run_report: Program, certbot_folder: Path, bucket: Bucket
+) -> None:
+    make_aged_lineage(certbot_folder, "a.example.com", 1)
+    assert run_report("--retire", "b.example.com", **bucket.settings).status == 0
+    assert bucket.state_of("b.example.com")["renewal_due"] == 0
