@@ -133,8 +133,8 @@ def test_the_readme_lists_the_settings_as_the_code_has_them() -> None:
         row[0]: (row[1].replace("empty", ""), row[2])
         for row in rows_of("Settings", "| setting | default | meaning |")
     }
-    assert documented == certbot_renewal_report.SETTINGS
-    for name in certbot_renewal_report.PASSED_ON:
+    assert documented == {name: (s.default, s.meaning) for name, s in certbot_renewal_report.SETTINGS.items()}
+    for name in certbot_renewal_report.FORWARDED_VARIABLES:
         assert f"`{name}`" in README
 
 
@@ -170,13 +170,14 @@ def test_the_example_of_targets_is_read_without_a_fault(tmp_path: Path) -> None:
 
 def test_the_readmes_line_protocol_is_what_the_hook_writes() -> None:
     begin = 1_790_000_000
-    due = certbot_renewal_report.due(begin, begin + 90 * DAY)
+    due = certbot_renewal_report.due_date(begin, begin + 90 * DAY)
     found = certbot_renewal_report.Certificate(
         "example.com", ["example.com"], begin, begin + 90 * DAY, due
     )
     settings = certbot_renewal_report.Settings("", 2, "", "", "", 10, "certbot_renewal", "web1", {})
-    lines = certbot_renewal_report.renewal_of(settings, found)
-    lines.append(certbot_renewal_report.state_point(settings, found, 0, begin + 100))
+    points = certbot_renewal_report.renewal_points(settings, found)
+    points.append(certbot_renewal_report.state_point(settings, found, 0, begin + 100))
+    lines = [certbot_renewal_report.line_protocol(p) for p in points]
     assert "```\n" + "\n".join(lines) + "\n```" in README.split("\n## ")[0]
 
 

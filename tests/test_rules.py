@@ -89,7 +89,7 @@ def test_due_dates_are_those_of_certbot(
 )
 def test_an_interval_means_what_certbot_makes_of_it(interval: str) -> None:
     end = datetime.datetime(2026, 9, 15, 12, 0, 0, tzinfo=datetime.timezone.utc)
-    moment = hook_module.before(int(end.timestamp()), interval)
+    moment = hook_module.subtract_interval(int(end.timestamp()), interval)
     assert moment is not None
     assert (
         storage.add_time_interval(
@@ -101,7 +101,7 @@ def test_an_interval_means_what_certbot_makes_of_it(interval: str) -> None:
 
 @pytest.mark.parametrize("nothing", ["", "banana", "days 30", "soon", "-30 days", "30 days or so"])
 def test_what_is_no_interval_leaves_the_usual_due_date(nothing: str) -> None:
-    assert hook_module.due(BEGIN, BEGIN + 90 * DAY, nothing) == BEGIN + 60 * DAY
+    assert hook_module.due_date(BEGIN, BEGIN + 90 * DAY, nothing) == BEGIN + 60 * DAY
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_what_goes_into_a_line_comes_out_of_a_foreign_parser(
 ) -> None:
     settings = hook_module.Settings("", 2, "", "", "", 10, measurement, host, {})
     whole, each = (
-        parse_line(line) for line in hook_module.renewal_points(settings, name, [name], BEGIN)
+        parse_line(hook_module.line_protocol(point)) for point in hook_module.points_of_renewal(settings, name, [name], BEGIN)
     )
     assert whole == {
         "measurement": measurement,
@@ -234,7 +234,7 @@ def test_what_goes_into_a_line_comes_out_of_a_foreign_parser(
 def test_what_line_protocol_cannot_hold_is_replaced(host: str, stored: str) -> None:
     settings = hook_module.Settings("", 2, "", "", "", 10, "certbot_renewal", host, {})
     assert (
-        parse_line(hook_module.renewal_points(settings, "example.com", [], BEGIN)[0])["tags"][
+        parse_line(hook_module.line_protocol(hook_module.points_of_renewal(settings, "example.com", [], BEGIN)[0]))["tags"][
             "host"
         ]
         == stored
@@ -271,15 +271,15 @@ def test_the_file_wins_over_the_environment_over_the_script(
     assert host_tag(ran) == "from-file"
     assert ran.out.startswith("mine,") and "/write?db=db&rp=rp&precision=s" in ran.out
     script = certbot_folder / "renewal-hooks" / "deploy" / "certbot_renewal_report.py"
-    assert 'MEASUREMENT": ("certbot_renewal"' in script.read_text()
+    assert '"MEASUREMENT": Setting(\n        "certbot_renewal",' in script.read_text()
 
 
 def test_the_defaults_may_be_edited_in_the_script(certbot_folder: Path) -> None:
     make_lineage(certbot_folder, "example.com", ["example.com"], BEGIN, 90 * DAY)
     script = install_report_hook(certbot_folder)
     edited = script.read_text().replace(
-        '"INFLUXDB_URL": ("http://127.0.0.1:8086"',
-        '"INFLUXDB_URL": ("http://influx.example.com:8086"',
+        '"http://127.0.0.1:8086",\n',
+        '"http://influx.example.com:8086",\n',
     )
     script.write_text(edited)
     done = subprocess.run(
@@ -361,7 +361,7 @@ def test_the_folder_of_certbot_is_found_from_the_hook_or_the_lineage(tmp_path: P
 def test_help_prints_the_table_of_settings(report_hook: Callable[..., Ran]) -> None:
     ran = report_hook("--help")
     assert ran.status == 0
-    for name, (default, meaning) in hook_module.SETTINGS.items():
+    for name, (default, meaning, *_) in hook_module.SETTINGS.items():
         assert re.search(
             rf"^ +{name} +{re.escape(default or '(empty)')} +{re.escape(meaning)}$",
             ran.out,
