@@ -1307,8 +1307,10 @@ def report_renewal(settings: Settings, environ: Environ, folder: str, now: int) 
 
 def not_set(name: str) -> str:
     """Return what to say if certbot's variable is not set."""
-    remedy = f"certbot sets it for a deploy hook. By hand use {NAME}.py --check"
-    return f"{name} is empty or not set: {remedy}"
+    return (
+        f"{name} is empty or not set: certbot sets it for a deploy hook. "
+        f"By hand use {NAME}.py --check"
+    )
 
 
 def read_renewed_certificate(live_folder: str) -> Certificate:

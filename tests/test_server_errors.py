@@ -137,7 +137,10 @@ def test_a_refusal_is_reported_with_its_remedy(
 def test_influxdb_3_says_which_tags_its_table_lacks(
     report_hook: Hook, environ: dict[str, str]
 ) -> None:
-    reason = "Detected a new tag 'target' in write. The tag set is immutable on first write to the table."
+    reason = (
+        "Detected a new tag 'target' in write. "
+        "The tag set is immutable on first write to the table."
+    )
     line = (
         '{"original_line":"certbot_renewal,target=lb","line_number":4,'
         f'"error_message":"{reason}"}}'
