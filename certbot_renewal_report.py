@@ -791,7 +791,8 @@ def delivery_points(
             "deployed_expiry": delivery.not_after,
             "renewed": 0 if has_ended else renewed_at[delivery.lineage],
             "run_at": run_at,
-            "deploy_error": delivery.error or "none",
+            # "none" if there is no error; cut to what a field can hold.
+            "deploy_error": joined_names([delivery.error]),
         }
         tags = {"lineage": delivery.lineage, "target": delivery.target}
         points.append(make_point(settings, fields, now, **tags))

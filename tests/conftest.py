@@ -13,6 +13,7 @@ import certbot_renewal_report
 import certbot_renewal_run
 from support.buckets import Bucket
 from support.hooks import Ran
+from support.renewals import Renewal, renew
 from support.servers import Alerting, require_program, skip_or_fail
 from tools.servers.certbot import Authority, start_pebble
 from tools.servers.influxdb import InfluxDB, start_influxdb
@@ -82,6 +83,18 @@ def certbot_folder(tmp_path: Path) -> Path:
     folder = tmp_path / "letsencrypt"
     (folder / "renewal-hooks" / "deploy").mkdir(parents=True)
     return folder
+
+
+@pytest.fixture
+def env_file(certbot_folder: Path) -> Path:
+    """The path of the env file, which does not exist yet."""
+    return certbot_folder / certbot_renewal_report.ENV_FILE
+
+
+@pytest.fixture
+def renewal(certbot_folder: Path) -> Renewal:
+    """A certificate that certbot has just renewed, in the configuration folder."""
+    return renew(certbot_folder)
 
 
 @pytest.fixture(scope="session")

@@ -12,17 +12,11 @@ import requests
 import responses
 
 from support.hooks import Ran, start_report_hook
-from support.renewals import Renewal, renew, stored_renewals
+from support.renewals import Renewal, stored_renewals
 from support.servers import require_program
 from tools.servers.influxdb import InfluxDB, start_influxdb
 
 Hook = Callable[..., Ran]
-
-
-@pytest.fixture
-def renewal(certbot_folder: Path) -> Renewal:
-    """A certificate that certbot has renewed."""
-    return renew(certbot_folder)
 
 
 @pytest.mark.parametrize(

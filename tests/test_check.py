@@ -33,12 +33,6 @@ VERSIONS = {
 
 
 @pytest.fixture
-def renewal(certbot_folder: Path) -> Renewal:
-    """A certificate on disk."""
-    return renew(certbot_folder)
-
-
-@pytest.fixture
 def script(certbot_folder: Path) -> Path:
     """The path of the installed hook."""
     return certbot_folder / "renewal-hooks" / "deploy" / "certbot_renewal_report.py"

@@ -120,3 +120,16 @@ def test_what_line_protocol_cannot_hold_is_replaced(host: str, stored: str) -> N
     settings = settings_of("certbot_renewal", host)
     point = hook.points_of_renewal(settings, "example.com", [], NOT_BEFORE)[0]
     assert parse_line(hook.line_protocol(point))["tags"]["host"] == stored
+
+
+def test_the_error_of_a_delivery_is_cut_to_what_a_field_can_hold(
+    report_hook: Callable[..., Ran], certbot_folder: Path
+) -> None:
+    columns = ["example.com", "haproxy", "none", "0", "0", "0", "refused " * 10_000]
+    state_file = certbot_folder / "certbot_renewal_deliver.state"
+    state_file.write_text("\t".join(columns) + "\n")
+    delivery = dry_run_points(report_hook, certbot_folder, ["example.com"])[-1]
+    assert delivery["tags"] == {"host": "web1", "lineage": "example.com", "target": "haproxy"}
+    error = delivery["fields"]["deploy_error"]
+    assert error.endswith("refused ...")
+    assert len(error.encode()) < 64 * 1024  # InfluxDB refuses a longer one

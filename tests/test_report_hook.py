@@ -39,12 +39,6 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-@pytest.fixture
-def renewal(certbot_folder: Path) -> Renewal:
-    """A certificate that certbot has renewed."""
-    return renew(certbot_folder)
-
-
 # ---- Options -----------------------------------------------------------------------------------
 def test_help_prints_the_table_of_settings(report_hook: Hook) -> None:
     ran = report_hook("--help")

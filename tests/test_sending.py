@@ -24,12 +24,6 @@ TAGS_OF_CERTIFICATE = ("domain=all", "host=web1", "lineage=example.com")
 STATE_FIELDS = {"not_before", "renewal_due", "not_after", "run_at"}
 
 
-@pytest.fixture
-def renewal(certbot_folder: Path) -> Renewal:
-    """A certificate that certbot has renewed."""
-    return renew(certbot_folder)
-
-
 def write(influxdb: InfluxDB, bucket: str, line: str) -> None:
     """Write a line, its time in seconds."""
     requests.post(

@@ -11,18 +11,12 @@ import pytest
 
 from support.hooks import Ran, start_report_hook
 from support.proxies import Proxy, start_proxy
-from support.renewals import MOCKED_URL, Renewal, renew, stored_renewals
+from support.renewals import MOCKED_URL, Renewal, stored_renewals
 from tools.servers import faulty
 from tools.servers.influxdb import InfluxDB
 from tools.servers.lineages import make_server_certificate
 
 Hook = Callable[..., Ran]
-
-
-@pytest.fixture
-def renewal(certbot_folder: Path) -> Renewal:
-    """A certificate that certbot has renewed."""
-    return renew(certbot_folder)
 
 
 @pytest.fixture

@@ -31,12 +31,6 @@ def telegraf() -> None:
     require_program("telegraf")
 
 
-@pytest.fixture
-def renewal(certbot_folder: Path) -> Renewal:
-    """A certificate that certbot has renewed."""
-    return renew(certbot_folder)
-
-
 def wait_for_points(influxdb: InfluxDB, bucket: str) -> None:
     """Wait until Telegraf has passed a report on."""
     wait_for(

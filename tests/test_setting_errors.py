@@ -25,12 +25,6 @@ def environ(certbot_folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture
-def env_file(certbot_folder: Path) -> Path:
-    """The path of the env file, which does not exist yet."""
-    return certbot_folder / "certbot_renewal_report.env"
-
-
 def assert_is_named(report_hook: Hook, environ: dict[str, str], name: str, state: str) -> None:
     """Assert that nothing is sent, and that the hook says what a setting must be, and where."""
     ran = report_hook(**environ)

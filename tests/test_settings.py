@@ -30,12 +30,6 @@ def lineage(certbot_folder: Path) -> None:
     renew(certbot_folder)
 
 
-@pytest.fixture
-def env_file(certbot_folder: Path) -> Path:
-    """The path of the env file, which does not exist yet."""
-    return certbot_folder / "certbot_renewal_report.env"
-
-
 def host_tag(ran: Ran) -> str:
     """Return the host tag in the output of a dry run."""
     match = re.search(r"host=([^, ]*)", ran.out)
