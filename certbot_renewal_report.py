@@ -1020,12 +1020,8 @@ class Sending:
 
     def judge_failure(self, error: BaseException) -> SendResult:
         """Judge a request without an answer."""
-        cause = root_cause(error)
-        is_tls = isinstance(error, self.requests.exceptions.SSLError) or "CA certificate" in cause
-        remedy = SET_CA_BUNDLE if is_tls else DOES_IT_RUN
         return SendResult(
-            f"cannot reach {self.settings.url}: {cause}: {remedy}",
-            retry="certificate" not in cause,
+            unreachable(self.settings, error), retry="certificate" not in root_cause(error)
         )
 
 
@@ -1035,6 +1031,14 @@ def send_lines(settings: Settings, lines: Sequence[str], droppable: int = 0) -> 
     `droppable`: so many of the points may be older than the bucket keeps, which is no error.
     """
     return Sending(settings, lines, droppable).run()
+
+
+def unreachable(settings: Settings, error: BaseException) -> str:
+    """Return what to say of a request without an answer, with the remedy."""
+    cause = root_cause(error)
+    is_tls = isinstance(error, load_requests().exceptions.SSLError) or "CA certificate" in cause
+    remedy = SET_CA_BUNDLE if is_tls else DOES_IT_RUN
+    return f"cannot reach {settings.url}: {cause}: {remedy}"
 
 
 def root_cause(error: BaseException) -> str:
@@ -1079,8 +1083,7 @@ def judge_refusal(
 ) -> SendResult:
     """Return what a status of 400 or more means. The token is not repeated, if the server did."""
     reason = f"{status} {shortened(text)}"
-    remedy = next(remedy.text for remedy in REMEDIES if re.search(remedy.pattern, reason))
-    remedy = remedy.format(
+    remedy = remedy_for(reason, REMEDIES).format(
         bucket=settings.bucket,
         measurement=settings.measurement,
         other=1 if settings.version == 2 else 2,
@@ -1096,6 +1099,11 @@ def judge_refusal(
         retry=status == 429 or is_temporary,
         retry_after=float(retry_after[0]) if retry_after else 0.0,
     )
+
+
+def remedy_for(answer: str, remedies: Sequence[Remedy]) -> str:
+    """Return the text of the first remedy that matches an answer: its status, a space, its text."""
+    return next(remedy.text for remedy in remedies if re.search(remedy.pattern, answer))
 
 
 def error_message(body: str) -> str:
