@@ -1439,14 +1439,20 @@ def warnings_of(settings: Settings, folder: str) -> list[str]:
             f"the host tag {settings.host} is a container's id, which changes: "
             f"set HOSTNAME in {folder}/{ENV_FILE}"
         )
+    return warnings + secret_warnings(settings)
+
+
+def secret_warnings(settings: Settings) -> list[str]:
+    """Return a warning for each file with the token that everybody may read."""
     token = settings.sources["INFLUXDB_TOKEN"]
     secret_files = [settings.sources["INFLUXDB_TOKEN_FILE"].value]
     if token.value:
         secret_files.insert(0, token.origin)
-    for path in secret_files:
-        if os.path.isfile(path) and os.stat(path).st_mode & 0o004:
-            warnings += [f"{path} holds the token and everybody may read it: chmod o= {path}"]
-    return warnings
+    return [
+        f"{path} holds the token and everybody may read it: chmod o= {path}"
+        for path in secret_files
+        if os.path.isfile(path) and os.stat(path).st_mode & 0o004
+    ]
 
 
 def run_report_starters(folder: str) -> list[str]:

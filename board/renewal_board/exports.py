@@ -1,0 +1,68 @@
+"""The board as CSV and as JSON, for other programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from renewal_board.model import Card, Fleet, Renewal
+from renewal_board.texts import iso
+
+CSV_HEADER = ["time", "host", "lineage", "names", "lifetime_days", "next_due", "days_late"]
+FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def csv_rows(renewals: Sequence[Renewal]) -> list[list[str]]:
+    """Return the history for a spreadsheet, a row for each renewal."""
+    return [
+        [
+            iso(renewal.time),
+            no_formula(renewal.host),
+            no_formula(renewal.lineage),
+            no_formula(" ".join(renewal.names)),
+            two_decimals(renewal.lifetime_days),
+            iso(renewal.next_due),
+            two_decimals(renewal.days_late),
+        ]
+        for renewal in renewals
+    ]
+
+
+def no_formula(text: str) -> str:
+    """Return a text with an apostrophe before it if a spreadsheet would take it for a formula."""
+    return f"'{text}" if text.startswith(FORMULA_SIGNS) else text
+
+
+def two_decimals(number: float | None) -> str:
+    """Return a number with two decimals, "" for None. There is no -0.00."""
+    return "" if number is None else f"{round(number, 2) + 0:.2f}"
+
+
+def csv_text(renewals: Sequence[Renewal]) -> str:
+    """Return the history as CSV (RFC 4180)."""
+    out = io.StringIO(newline="")
+    csv.writer(out).writerows([CSV_HEADER, *csv_rows(renewals)])
+    return out.getvalue()
+
+
+def json_text(fleet: Fleet) -> str:
+    """Return everything as JSON; times are Unix seconds."""
+    whole = {
+        "made": fleet.made,
+        "since": fleet.since,
+        "counts": fleet.counts,
+        "certificates": [card_as_json(card) for card in fleet.cards],
+        "lacks": fleet.lacks,
+        "hosts": [asdict(host) for host in fleet.hosts],
+        "renewals": [asdict(renewal) for renewal in fleet.renewals],
+    }
+    return json.dumps(whole, indent=1) + "\n"
+
+
+def card_as_json(card: Card) -> dict[str, Any]:
+    """Return a certificate; of its renewals only the times, the rest is among all renewals."""
+    return {**asdict(card), "renewals": [renewal.time for renewal in card.renewals]}

@@ -1,0 +1,324 @@
+"""Makes what the board shows out of the rows of a source."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+
+from renewal_board import commands
+from renewal_board.model import DAY, STATES, Card, Fleet, HostProblem, Renewal, Thresholds
+from renewal_board.report_hook import hook
+from renewal_board.reports import (
+    LONGEST_LIFE_DAYS,
+    CertificateKey,
+    CertificateRow,
+    DryRunRow,
+    FailingRow,
+    FailureRow,
+    HistoryRow,
+    NotDeliveredRow,
+    NotServedRow,
+    OverdueRow,
+    SilentHostRow,
+    Source,
+)
+from renewal_board.texts import first_names, utc
+
+CLOCK_TOLERANCE = 300  # seconds by which clocks may differ
+MOST_HOSTS = "(most hosts)"
+MORE_NAMES = "..."  # in a field that cannot hold all names
+OWN_FIELDS = {"renewal_due", "certificates", "dry_run_failed"}  # one of them is in each report
+
+Cards = dict[CertificateKey, Card]
+
+
+def read_fleet(source: Source, since: int, thresholds: Thresholds) -> Fleet:
+    """Return all that the board shows; `since`: seconds before now, for renewals and failures.
+
+    Raise a ReportError if the source does not answer, or holds something else.
+    """
+    now = int(time.time())
+    states = source.overdue()
+    if not states:
+        refuse_other_data(source)
+    cards = {row.certificate: card_of(row, thresholds, now) for row in states}
+
+    # How late the first renewal came is known from its predecessor.
+    history_since = since + (1 + LONGEST_LIFE_DAYS) * DAY
+    renewals = renewals_of(source.history(history_since), now - since)
+    add_renewals(cards, renewals)
+    add_ages(cards, source.certificates(), now)
+
+    silent_hosts = silent_hosts_of(source.silent_hosts(thresholds.silence), thresholds)
+    mark_unknown(cards, silent_hosts, thresholds)
+    failing_runs = [row for row in source.failing() if row.is_failing]
+    failing_runs.sort(key=lambda row: row.host)
+    failing_hosts = [failing_host(row) for row in failing_runs]
+    mark_failed(cards, failing_runs)
+    add_last_failures(cards, source.failures(since))
+
+    mark_not_delivered(cards, source.not_delivered(), thresholds)
+    mark_not_served(cards, source.not_served(), thresholds)
+    dry_runs = source.dry_runs()
+    add_dry_runs(cards, dry_runs)
+    for card in cards.values():
+        if card.state == "overdue":
+            card.to_try = commands.for_overdue(card.lineage)
+
+    return Fleet(
+        made=now,
+        since=now - since,
+        cards=in_board_order(cards),
+        hosts=silent_hosts + failing_hosts,
+        renewals=renewals,
+        dry_runs=dry_run_lines(dry_runs),
+        lacks=source.lacks,
+    )
+
+
+def refuse_other_data(source: Source) -> None:
+    """Raise a ReportError if a measurement without any certificate holds something else.
+
+    That is data of another program, or of the published hook, which reports renewals only.
+    """
+    fields = source.fields()
+    if fields == ["renewed_count"]:
+        raise hook.ReportError(
+            f"{source.place} holds only renewals, as the published hook wrote them, and no state: "
+            f"put certbot_renewal_report.py into {commands.DEPLOY_HOOKS} on the hosts, "
+            "and run it there with --check"
+        )
+    if fields and not OWN_FIELDS.intersection(fields):
+        examples = hook.shortened(" ".join(fields[:5]))
+        raise hook.ReportError(
+            f"{source.place} holds other things ({examples}): correct {source.settings_to_correct}"
+        )
+
+
+def in_board_order(cards: Cards) -> list[Card]:
+    """Return the cards: the worst state first, in it what is due first."""
+    rank = {state: number for number, state in enumerate(STATES)}
+    return sorted(
+        cards.values(),
+        key=lambda card: (rank[card.state], card.due, card.host, card.lineage),
+    )
+
+
+# ---- Certificates and their renewals -----------------------------------------------------------
+def card_of(row: OverdueRow, thresholds: Thresholds, now: int) -> Card:
+    """Return the card of a certificate; what else is known of it is added later.
+
+    It is overdue if it is so by its host's last report, as in the alert. It is also overdue if it
+    has expired, which the reader of a board wants to know. If it was due, but is neither, it is due.
+    """
+    host, lineage = row.certificate
+    if row.has_ended:
+        return Card(host, lineage, "ended")
+
+    days_overdue = (now - row.due) / DAY  # now: not at the last report, as row.days_overdue
+    if row.days_overdue >= thresholds.crit or row.days_left < 0:
+        state = "overdue"
+    elif days_overdue >= 0:
+        state = "due"
+    else:
+        state = "renewed"
+    return Card(
+        host,
+        lineage,
+        state,
+        due=row.due,
+        expiry=row.expiry,
+        days_overdue=days_overdue,
+        days_left=row.days_left,
+    )
+
+
+def renewals_of(rows: Sequence[HistoryRow], since: int) -> list[Renewal]:
+    """Return the renewals from a time on, the newest first; the rows are the oldest first."""
+    due: dict[CertificateKey, int | None] = {}  # when the last renewal so far says the next is due
+    renewals = []
+    for row in rows:
+        was_due = due.get(row.certificate)
+        days_late = None if was_due is None else (row.time - was_due) / DAY
+        next_due = row.time + round(row.due_after_days * DAY) if row.due_after_days else None
+        due[row.certificate] = next_due
+        renewal = Renewal(
+            row.time,
+            *row.certificate,
+            list(row.names),
+            row.lifetime_days or None,
+            next_due,
+            days_late,
+        )
+        renewals.append(renewal)
+    return [renewal for renewal in reversed(renewals) if renewal.time >= since]
+
+
+def add_renewals(cards: Cards, renewals: Sequence[Renewal]) -> None:
+    """Add its renewals to each card, and the names in the newest one that has any."""
+    for renewal in renewals:
+        card = cards.get(CertificateKey(renewal.host, renewal.lineage))
+        if card:
+            card.renewals.append(renewal)
+            card.names = card.names or renewal.names
+
+
+def add_ages(cards: Cards, rows: Sequence[CertificateRow], now: int) -> None:
+    """Add to each card when its certificate began."""
+    for row in rows:
+        card = cards.get(row.certificate)
+        if card is None:
+            continue
+        card.not_before = now - round(row.age_days * DAY)
+        if card.not_before > now + CLOCK_TOLERANCE:
+            card.add_problem(
+                "it is not valid yet: the clock of its host was wrong, or this one's is"
+            )
+
+
+# ---- Hosts -------------------------------------------------------------------------------------
+def silent_hosts_of(rows: Sequence[SilentHostRow], thresholds: Thresholds) -> list[HostProblem]:
+    """Return the hosts that are silent, those that have been so for longest first."""
+    silent = [row for row in rows if row.days_silent >= thresholds.silence]
+    silent.sort(key=lambda row: -row.days_silent)
+    return [silent_host(row) for row in silent]
+
+
+def silent_host(row: SilentHostRow) -> HostProblem:
+    """Return what to say of a host that is silent."""
+    says = (
+        f"no report of certbot for {row.days_silent:.1f} days, last of {first_names(row.lineages)}"
+    )
+    if row.is_unheard:
+        says += (
+            ". Most hosts were away until lately, or the server was: no alert tells of it by itself"
+        )
+    kind = "unheard" if row.is_unheard else "silent"
+    problem = HostProblem(row.host, kind, says, row.last)
+    if row.host != MOST_HOSTS:
+        problem.to_try = commands.for_silent_host(row.host, row.lineages)
+    return problem
+
+
+def mark_unknown(cards: Cards, silent_hosts: Sequence[HostProblem], thresholds: Thresholds) -> None:
+    """Mark the certificates that should be renewed by now on hosts that are silent."""
+    silent_names = {host.host for host in silent_hosts}
+    for card in cards.values():
+        is_late = card.state == "due" and card.days_overdue >= thresholds.crit
+        if is_late and card.host in silent_names:
+            card.add_problem("nobody knows whether it was renewed: its host is silent")
+
+
+def failing_host(row: FailingRow) -> HostProblem:
+    """Return what to say of a host whose last run of certbot failed."""
+    parts = []
+    if row.failed_count:
+        parts.append(f"not renewed: {first_names(row.failed) or row.failed_count}")
+    if row.unreadable_count:
+        parts.append(f"unreadable: {first_names(row.unreadable) or row.unreadable_count}")
+    if row.exit_status > 0:
+        parts.append(f"exit status {row.exit_status}")
+    says = f"certbot fails, {', '.join(parts)}"
+    return HostProblem(row.host, "failing", says, row.run, list(commands.FAILING_HOST))
+
+
+def mark_failed(cards: Cards, failing_runs: Sequence[FailingRow]) -> None:
+    """Mark the certificates that the last run of certbot could not renew or read.
+
+    What cannot be read may never have been reported: it gets a card of its own.
+    """
+    for row in failing_runs:
+        for lineage in lineages_in(row.failed):
+            card = card_of_name(cards, row.host, lineage)
+            card.add_problem(
+                "certbot could not renew it in its last run", commands.dry_run(lineage)
+            )
+        for lineage in lineages_in(row.unreadable):
+            card = card_of_name(cards, row.host, lineage)
+            card.add_problem("it cannot be read", commands.SHOW_CERTIFICATES)
+
+
+def lineages_in(names: Sequence[str]) -> list[str]:
+    """Return the names in a field without the mark that there were more."""
+    return [name for name in names if name != MORE_NAMES]
+
+
+def card_of_name(cards: Cards, host: str, lineage: str) -> Card:
+    """Return the card of a lineage, a new one if there is none."""
+    return cards.setdefault(CertificateKey(host, lineage), Card(host, lineage, "failing"))
+
+
+def add_last_failures(cards: Cards, rows: Sequence[FailureRow]) -> None:
+    """Add to each card the last run that failed for it, and what else failed in that run."""
+    for row in rows:  # the newest first
+        for lineage in row.lineages:
+            card = cards.get(CertificateKey(row.host, lineage))
+            if card and not card.last_failure:
+                card.last_failure = row.time
+                card.failed_with = [name for name in row.lineages if name != lineage]
+
+
+# ---- Delivered and served ----------------------------------------------------------------------
+def mark_not_delivered(
+    cards: Cards, rows: Sequence[NotDeliveredRow], thresholds: Thresholds
+) -> None:
+    """Mark the certificates that a target has not got for longer than that may take."""
+    for row in rows:
+        card = cards.get(row.certificate)
+        if card is None or row.days_missing < thresholds.grace:
+            continue
+        if row.has_none:
+            present = "it never got one"
+        else:
+            present = f"what it has {expiry_in_words(row.days_left, row.expiry)}"
+        problem = f"not delivered to {row.target} for {row.days_missing:.1f} days, {present}"
+        if row.error:
+            problem += f": {row.error}"
+        card.add_problem(problem, commands.CHECK_DELIVERY)
+
+
+def mark_not_served(cards: Cards, rows: Sequence[NotServedRow], thresholds: Thresholds) -> None:
+    """Mark the certificates that are not served: another one is, for longer than may be."""
+    for row in rows:
+        card = cards.get(row.certificate)
+        if card is None or row.days_unserved < thresholds.grace:
+            continue
+        problem = "another certificate is served"
+        if row.not_served:
+            problem += f" for {first_names(row.not_served)}"
+        problem += f", which {expiry_in_words(row.days_left, row.expiry)}"
+        card.add_problem(problem, commands.CHECK_SERVED)
+
+
+def expiry_in_words(days_left: float, expiry: int) -> str:
+    """Return when a certificate expires or expired."""
+    verb = "expired" if days_left < 0 else "expires"
+    return f"{verb} {utc(expiry)}"
+
+
+# ---- Dry runs ----------------------------------------------------------------------------------
+def add_dry_runs(cards: Cards, rows: Sequence[DryRunRow]) -> None:
+    """Add its last dry run to each card."""
+    for row in rows:
+        card = cards.get(row.certificate)
+        if card:
+            card.dry_run = row.time
+            card.dry_run_error = row.error
+
+
+def dry_run_lines(rows: Sequence[DryRunRow]) -> list[str]:
+    """Return a line about the last dry run of each host, the hosts in alphabetical order."""
+    rows_of_host = defaultdict(list)
+    for row in rows:
+        rows_of_host[row.certificate.host].append(row)
+
+    lines = []
+    for host, host_rows in sorted(rows_of_host.items()):
+        last = max(row.time for row in host_rows)
+        tried = [row for row in host_rows if row.time == last]
+        failed = [row.certificate.lineage for row in tried if row.has_failed]
+        plural = "s" if len(tried) > 1 else ""
+        result = f"failed: {' '.join(failed)}" if failed else "none failed"
+        lines.append(f"{host}: dry run of {utc(last)}, {len(tried)} certificate{plural}, {result}")
+    return lines

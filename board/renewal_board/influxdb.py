@@ -1,0 +1,285 @@
+"""A source of reports: InfluxDB, asked with the queries of flux/."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+from datetime import datetime, timezone
+
+from renewal_board.report_hook import ROOT, hook
+from renewal_board.reports import (
+    LONGEST_LIFE_DAYS,
+    CertificateKey,
+    CertificateRow,
+    DryRunRow,
+    FailingRow,
+    FailureRow,
+    HistoryRow,
+    NotDeliveredRow,
+    NotServedRow,
+    OverdueRow,
+    SilentHostRow,
+)
+from renewal_board.server import Server
+from renewal_board.texts import plain
+
+FLUX = ROOT / "flux"
+
+# What to do about an answer that is no result: the first that matches. InfluxDB 1.8, 1.12, 2.9.
+REMEDIES = (
+    hook.Remedy(r"orgID or org|organization name", "set INFLUXDB_ORG to the organization's name"),
+    hook.Remedy(
+        r"^401",
+        "set INFLUXDB_TOKEN to a token that may read {bucket}, or to user:password on 1.x",
+    ),
+    hook.Remedy(
+        r"flux-enabled|[Ff]lux query service disabled",
+        "set flux-enabled = true in [http] of InfluxDB's configuration",
+    ),
+    hook.Remedy(r"unsupported path", "this is VictoriaMetrics: give --source prometheus"),
+    hook.Remedy(
+        r"^403|requires READ",
+        "give the token, or the user, in INFLUXDB_TOKEN the right to read {bucket}",
+    ),
+    hook.Remedy(r"^3", "a redirect: set INFLUXDB_URL to InfluxDB itself"),
+    hook.Remedy(r"^2", "it is something else than InfluxDB: correct INFLUXDB_URL"),
+    hook.Remedy(r"retention policy", "correct what stands behind the slash in INFLUXDB_BUCKET"),
+    hook.Remedy(
+        r"could not find bucket|no database",
+        "correct INFLUXDB_BUCKET, or let the token read it",
+    ),
+    hook.Remedy(
+        r"^40[45]",
+        "INFLUXDB_URL must be InfluxDB itself, 1.8 or newer; Telegraf cannot be read",
+    ),
+    hook.Remedy(
+        r"schema collision|type conflict|unsupported|cannot|type error|invalid",
+        "{bucket} holds something else: correct INFLUXDB_BUCKET or MEASUREMENT",
+    ),
+    hook.Remedy(r"", "look at the server's log"),
+)
+
+# A parameter at the top of a query. Matches: bucket = "telegraf"
+PARAMETER = re.compile(r"^(?P<name>\w+) = .*$", re.MULTILINE)
+
+# What must be escaped in a string of Flux: \ and ", and the $ of ${, which begins an expression.
+FLUX_SPECIAL = re.compile(r'[\\"]|\$(?=\{)')
+
+CsvRow = dict[str, str]
+
+
+def flux_text(value: str) -> str:
+    """Return a text as a string literal of Flux."""
+    escaped = FLUX_SPECIAL.sub(lambda match: f"\\{match[0]}", value)
+    return f'"{escaped}"'
+
+
+def query_text(name: str, settings: hook.Settings, **parameters: str) -> str:
+    """Return a query of flux/; `parameters` are literals of Flux, and replace its own.
+
+    Bucket and measurement are those of the settings. Raise a ReportError if the query is missing.
+    """
+    values = {
+        "bucket": flux_text(settings.bucket),
+        "measurement": flux_text(settings.measurement),
+        **parameters,
+    }
+    try:
+        text = (FLUX / f"{name}.flux").read_text(encoding="utf-8")
+    except OSError as error:
+        raise hook.ReportError(
+            f"{FLUX}: {error.strerror}: copy the folder flux/ to where board/ is"
+        ) from None
+
+    def replace(line: re.Match[str]) -> str:
+        parameter = line["name"]
+        return f"{parameter} = {values[parameter]}" if parameter in values else line[0]
+
+    return PARAMETER.sub(replace, text)
+
+
+def parse_csv(text: str) -> Iterator[CsvRow]:
+    """Yield the rows of InfluxDB's answer, by column. Each of its tables has its own header."""
+    header: list[str] = []
+    for cells in csv.reader(io.StringIO(text, newline="")):
+        if not cells:
+            header = []  # an empty line ends a table
+        elif header:
+            yield dict(zip(header, map(plain, cells)))
+        else:
+            header = cells
+
+
+def seconds_of(text: str) -> int:
+    """Return a time in InfluxDB's answer as Unix seconds: 2026-03-01T12:00:00Z, or finer."""
+    moment = datetime.strptime(text[:19], "%Y-%m-%dT%H:%M:%S")
+    return int(moment.replace(tzinfo=timezone.utc).timestamp())
+
+
+def names_of(text: str) -> list[str]:
+    """Return the names in a field, separated by spaces there; "none" stands for no name."""
+    return [] if text == "none" else text.split()
+
+
+def key_of(row: CsvRow) -> CertificateKey:
+    """Return which certificate a row is about."""
+    return CertificateKey(row["host"], row["lineage"])
+
+
+class InfluxDB:
+    """A Source."""
+
+    settings_to_correct = "INFLUXDB_BUCKET or MEASUREMENT"
+    lacks = ""
+
+    def __init__(self, settings: hook.Settings) -> None:
+        """Raise a ReportError if requests is missing."""
+        self.settings = settings
+        self.place = f"{settings.bucket} at {settings.url}"
+        self.server = Server(settings, ("text/csv",), REMEDIES)
+
+    def run(self, name: str, **parameters: str) -> list[CsvRow]:
+        """Return the rows of a query of flux/."""
+        return self.ask(query_text(name, self.settings, **parameters))
+
+    def ask(self, flux: str) -> list[CsvRow]:
+        """Return the rows of any query; raise a ReportError if it fails."""
+        dialect = {"header": True, "annotations": []}
+        text = self.server.post(
+            "/api/v2/query",
+            params={"org": self.settings.org},
+            json={"type": "flux", "query": flux, "dialect": dialect},
+        )
+        rows = list(parse_csv(text))
+        for row in rows:
+            if row.get("error"):  # a query may fail when its answer has begun
+                raise self.server.refusal(row["error"])
+        return rows
+
+    def overdue(self) -> list[OverdueRow]:
+        """Return the rows of overdue.flux."""
+        return [
+            OverdueRow(
+                key_of(row),
+                float(row["days_overdue"]),
+                float(row["days_left"]),
+                seconds_of(row["due"]),
+                seconds_of(row["expiry"]),
+                row["ended"] == "true",
+            )
+            for row in self.run("overdue")
+        ]
+
+    def certificates(self) -> list[CertificateRow]:
+        """Return the rows of certificates.flux."""
+        return [
+            CertificateRow(key_of(row), float(row["age_days"])) for row in self.run("certificates")
+        ]
+
+    def silent_hosts(self, silence_days: float) -> list[SilentHostRow]:
+        """Return the rows of silent_hosts.flux."""
+        return [
+            SilentHostRow(
+                row["host"],
+                seconds_of(row["last"]),
+                float(row["days_silent"]),
+                names_of(row["lineages"]),
+                row["deaf"] == "true",
+            )
+            for row in self.run("silent_hosts", silence=f"{silence_days:f}")
+        ]
+
+    def failing(self) -> list[FailingRow]:
+        """Return the rows of failing.flux."""
+        return [
+            FailingRow(
+                row["host"],
+                seconds_of(row["run"]),
+                row["failing"] == "true",
+                int(row["exit_status"]),
+                int(row["failed_count"]),
+                int(row["unreadable_count"]),
+                names_of(row["failed"]),
+                names_of(row["unreadable"]),
+            )
+            for row in self.run("failing")
+        ]
+
+    def failures(self, since: int) -> list[FailureRow]:
+        """Return the rows of failures.flux."""
+        return [
+            FailureRow(
+                seconds_of(row["time"]),
+                row["host"],
+                names_of(row["failed"]) + names_of(row["unreadable"]),
+            )
+            for row in self.run("failures", since=f"-{since}s")
+        ]
+
+    def not_delivered(self) -> list[NotDeliveredRow]:
+        """Return the rows of not_delivered.flux."""
+        return [
+            NotDeliveredRow(
+                key_of(row),
+                row["target"],
+                float(row["days_missing"]),
+                float(row["days_left"]),
+                seconds_of(row["expiry"]),
+                row["never"] == "true",
+                "" if row["deploy_error"] == "none" else row["deploy_error"],
+            )
+            for row in self.run("not_delivered")
+        ]
+
+    def not_served(self) -> list[NotServedRow]:
+        """Return the rows of not_served.flux."""
+        return [
+            NotServedRow(
+                key_of(row),
+                float(row["days_unserved"]),
+                float(row["days_left"]),
+                seconds_of(row["expiry"]),
+                names_of(row["not_served"]),
+            )
+            for row in self.run("not_served")
+        ]
+
+    def dry_runs(self) -> list[DryRunRow]:
+        """Return the rows of dry_runs.flux."""
+        return [
+            DryRunRow(
+                key_of(row),
+                seconds_of(row["time"]),
+                row["failed"] == "1",
+                row["dry_run_error"],
+            )
+            for row in self.run("dry_runs")
+        ]
+
+    def history(self, since: int) -> list[HistoryRow]:
+        """Return the rows of history.flux."""
+        return [
+            HistoryRow(
+                seconds_of(row["time"]),
+                key_of(row),
+                tuple(names_of(row["names"])),
+                float(row["lifetime_days"]),
+                float(row["due_after_days"]),
+            )
+            for row in self.run("history", since=f"-{since}s")
+        ]
+
+    def fields(self) -> list[str]:
+        """Return the fields of the measurement, by a query of its own."""
+        flux = f"""
+            from(bucket: {flux_text(self.settings.bucket)})
+                |> range(start: -{LONGEST_LIFE_DAYS}d)
+                |> filter(fn: (r) => r._measurement == {flux_text(self.settings.measurement)})
+                |> last()
+                |> keep(columns: ["_field"])
+                |> group()
+                |> distinct(column: "_field")
+        """
+        return sorted({row["_value"] for row in self.ask(flux)})

@@ -1,0 +1,133 @@
+"""What the board shows. All times are Unix seconds.
+
+--json prints these classes as they are: the names of their fields are the keys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+DAY = 86400  # seconds
+
+# The columns of the board with their titles, the worst first.
+STATES = {
+    "overdue": "Overdue",
+    "failing": "Failing",
+    "due": "Due",
+    "renewed": "Renewed",
+    "ended": "No longer on the host",
+}
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """In days, as in the alerts.
+
+    `crit`: so long after it was due, a certificate is overdue. `silence`: so long without a run
+    report, a host is silent. `grace`: so long a renewed certificate may take to be delivered and
+    served.
+    """
+
+    crit: float = 1.0
+    silence: float = 2.0
+    grace: float = 1.0
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """A renewal.
+
+    `time` is notBefore, `next_due` when the next renewal was due, `days_late` how long after its
+    predecessor was due it came, negative if before. None: not known.
+    """
+
+    time: int
+    host: str
+    lineage: str
+    names: list[str]
+    lifetime_days: float | None
+    next_due: int | None
+    days_late: float | None
+
+
+@dataclass
+class Card:
+    """A certificate on a host; its times are 0 if they are not known.
+
+    `state` is a key of STATES. `failed_with` are the other lineages that failed in the run of
+    `last_failure`. `dry_run_error` is "none" if the last dry run succeeded, "" if there was none.
+    `renewals` are the newest first.
+    """
+
+    host: str
+    lineage: str
+    state: str
+    names: list[str] = field(default_factory=list)
+    not_before: int = 0
+    due: int = 0
+    expiry: int = 0
+    days_overdue: float = 0.0
+    days_left: float = 0.0
+    problems: list[str] = field(default_factory=list)
+    last_failure: int = 0
+    failed_with: list[str] = field(default_factory=list)
+    dry_run: int = 0
+    dry_run_error: str = ""
+    to_try: list[str] = field(default_factory=list)
+    renewals: list[Renewal] = field(default_factory=list)
+
+    def add_problem(self, problem: str, command: str = "") -> None:
+        """Add a problem and the command to try: the certificate is failing, if nothing worse."""
+        self.problems.append(problem)
+        if command and command not in self.to_try:
+            self.to_try.append(command)
+        if self.state in ("due", "renewed"):
+            self.state = "failing"
+
+    def has_failed_dry_run(self) -> bool:
+        """Return whether certbot could not renew it in its last dry run."""
+        return self.dry_run_error not in ("", "none")
+
+
+@dataclass
+class HostProblem:
+    """A host whose last run of certbot failed, or that sends no run reports any more.
+
+    `kind` is "failing", "silent", or "unheard": silent, but not judged since most hosts have been
+    away. `says` is the problem in words, `since` the last report.
+    """
+
+    host: str
+    kind: str
+    says: str
+    since: int
+    to_try: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Fleet:
+    """All that the board shows: at the time `made`, with the renewals since `since`.
+
+    The cards are in the order of the board, the renewals the newest first. `dry_runs` has a line
+    of text for the last dry run of each host. `lacks` says what the source does not store.
+    """
+
+    made: int
+    since: int
+    cards: list[Card]
+    hosts: list[HostProblem]
+    renewals: list[Renewal]
+    dry_runs: list[str]
+    lacks: str
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many certificates are in each state."""
+        counts = dict.fromkeys(STATES, 0)
+        for card in self.cards:
+            counts[card.state] += 1
+        return counts
+
+    def needs_attention(self) -> bool:
+        """Return whether a certificate is overdue, or a host silent."""
+        return self.counts["overdue"] > 0 or any(host.kind == "silent" for host in self.hosts)

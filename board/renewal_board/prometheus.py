@@ -1,0 +1,563 @@
+"""A source of reports: VictoriaMetrics or Prometheus, asked with PromQL.
+
+Each number of a report is a series there, named after the measurement and the field. Text is not
+stored. PromQL says when the last point of a series was written only if all of them are read: so
+most times come from the reports themselves, as run_at.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from renewal_board.model import DAY
+from renewal_board.report_hook import hook
+from renewal_board.reports import (
+    LONGEST_LIFE_DAYS,
+    CertificateKey,
+    CertificateRow,
+    DryRunRow,
+    FailingRow,
+    FailureRow,
+    HistoryRow,
+    NotDeliveredRow,
+    NotServedRow,
+    OverdueRow,
+    SilentHostRow,
+)
+from renewal_board.server import Server
+from renewal_board.texts import plain
+
+# What to do about an answer that is no result: the first that matches. VictoriaMetrics 1.79,
+# Prometheus 2.42.
+REMEDIES = (
+    hook.Remedy(
+        r"^40[13]",
+        "set INFLUXDB_TOKEN to user:password, or to a bearer token, that may read there",
+    ),
+    hook.Remedy(r"^3", "a redirect: set INFLUXDB_URL to VictoriaMetrics or Prometheus itself"),
+    hook.Remedy(
+        r"^2|^40[45]|unsupported path|cannot parse path",
+        "it is no Prometheus: correct INFLUXDB_URL, as in http://victoria:8428, "
+        "or http://vmselect:8481/select/0/prometheus of a cluster",
+    ),
+    hook.Remedy(r"too many samples|-search\.max", "raise that limit of the server"),
+    hook.Remedy(r"", "look at the server's log"),
+)
+CONTENT_TYPES = ("application/json", "application/stream+json")
+
+NO_TEXT = (
+    "Text is not kept there: not which names failed, nor why, "
+    "nor for which ones another certificate is served."
+)
+NO_HISTORY = " The history is what the reports of this time tell, without names."
+NOT_RENEWED = "certbot could not renew it"  # of a dry run: why is text
+
+# Which series are those of certificates, of runs of certbot, of targets, of names.
+CERTIFICATES = 'domain="all",host!="",lineage!=""'
+RUNS = 'host!="",lineage="",target=""'
+TARGETS = 'target!=""'
+NAMES = 'domain!="all",domain!="",host!="",lineage=""'
+
+STATE_FIELDS = ("run_at", "not_before", "renewal_due", "not_after")
+SERVED_FIELDS = ("served_expiry", "seen_at", "looked_at")
+DELIVERY_FIELDS = ("run_at", "renewed", "deployed", "deployed_expiry")
+
+MOST_SAMPLES = 10_000  # in an answer, of a series: Prometheus takes 11,000, VictoriaMetrics 30,000
+RUN_DAYS = 30  # how far back the last run of a host is looked for, as in failing.flux
+NOT_LOOKED_SECONDS = 2 * DAY  # reports without a look for so long: VERIFY was taken out
+RENEWAL_STEP = DAY // 4  # seconds; two renewals of a certificate within one are one
+
+Parsed = TypeVar("Parsed")
+
+
+class Sample(NamedTuple):
+    """A value of a series at a time, in Unix seconds."""
+
+    time: float
+    value: float
+
+
+class Series(NamedTuple):
+    """A series in an answer: its labels, and its samples, the oldest first, at least one."""
+
+    labels: dict[str, str]
+    samples: list[Sample]
+
+    def key(self) -> CertificateKey:
+        """Return host and lineage, "" if there is no such label."""
+        return CertificateKey(self.labels.get("host", ""), self.labels.get("lineage", ""))
+
+
+class State(NamedTuple):
+    """The last state of a certificate, in Unix seconds.
+
+    `run_at` is 0 on a host without run reports, `renewal_due` 0 if the certificate has ended. The
+    others are 0 if no run report ever looked, or if the right certificate is served.
+    """
+
+    run_at: int
+    not_before: int
+    renewal_due: int
+    not_after: int
+    served_expiry: int = 0
+    seen_at: int = 0
+    looked_at: int = 0
+
+
+class LastReport(NamedTuple):
+    """The last run report of a host, as far as it is about all of its certificates.
+
+    `time` is that of the certificate that was reported least recently, 0 if there are no run
+    reports; `lineages` are those that were reported at that time.
+    """
+
+    time: int
+    lineages: list[str]
+
+
+class Slot(NamedTuple):
+    """A renewal in an answer: a lineage or a name on a host, in the step that ends at `end`."""
+
+    host: str
+    name: str
+    end: float
+
+
+class HostMoment(NamedTuple):
+    """A second on a host, in which certificates began."""
+
+    host: str
+    time: int
+
+
+def plain_texts(parsed: dict[str, Any]) -> dict[str, Any]:
+    """Return an object of JSON without characters that steer a terminal."""
+    return {key: plain(value) if isinstance(value, str) else value for key, value in parsed.items()}
+
+
+def parse_series(data: Any) -> list[Series]:
+    """Return the series in an answer; raise KeyError, TypeError or ValueError."""
+    all_series = []
+    for result in data["result"]:
+        values = result["values"] if "values" in result else [result["value"]]
+        samples = [Sample(float(moment), float(value)) for moment, value in values]
+        if samples:
+            all_series.append(Series(result["metric"], samples))
+    return all_series
+
+
+def metric_names(data: Any) -> set[str]:
+    """Return the names of the series in an answer; raise KeyError or TypeError."""
+    return {labels["__name__"] for labels in data}
+
+
+def promql_text(text: str) -> str:
+    """Return a text as a string literal of PromQL."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+class Prometheus:
+    """A Source."""
+
+    settings_to_correct = "INFLUXDB_URL or MEASUREMENT"
+
+    def __init__(self, settings: hook.Settings) -> None:
+        """Raise a ReportError if requests is missing."""
+        is_password = ":" in settings.token
+        # So that the report hook sends the token as a password, or else as a bearer token.
+        settings = settings._replace(version=1 if is_password else 3)
+        self.server = Server(settings, CONTENT_TYPES, REMEDIES)
+        self.measurement = settings.measurement
+        self.place = settings.url
+        self.lacks = NO_TEXT
+        self.now = int(time.time())
+
+    # ---- Asking ----
+    def get(self, path: str, parse: Callable[[Any], Parsed], **parameters: Any) -> Parsed:
+        """Return what `parse` makes of the data in an answer; raise a ReportError."""
+        text = self.server.post(f"/api/v1/{path}", data=parameters)
+        try:
+            answer = json.loads(text, object_hook=plain_texts)
+            if answer.get("isPartial"):
+                # Rather no new page than one without some certificates.
+                raise self.server.refusal(
+                    "503 isPartial: a vmstorage is away, and what it holds is missing"
+                )
+            return parse(answer["data"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise self.server.refusal(f"200 {text}") from None
+
+    def query(self, promql: str) -> list[Series]:
+        """Return what a query finds now."""
+        return self.get("query", parse_series, query=promql, nocache="1")
+
+    def query_steps(self, promql: str, since: int, step: int) -> list[Series]:
+        """Return what a query finds at each step; `since`: seconds before now."""
+        end = (self.now // step + 1) * step
+        start = max(end - (since // step + 1) * step, end - MOST_SAMPLES * step)
+        return self.get(
+            "query_range",
+            parse_series,
+            query=promql,
+            nocache="1",
+            start=start,
+            end=end,
+            step=step,
+        )
+
+    def series(self, field: str, match: str = CERTIFICATES) -> str:
+        """Return the selector of the series of a field."""
+        return f"{{__name__={promql_text(f'{self.measurement}_{field}')},{match}}}"
+
+    def newest_points(
+        self, keys: Sequence[str], match: str, fields: Sequence[str], more_fields: Sequence[str]
+    ) -> dict[tuple[str, ...], dict[str, int]]:
+        """Return the last point of each thing that the labels `keys` name, by their values.
+
+        A point has all `fields`, and perhaps some of `more_fields`. A thing may have several
+        series, as when Telegraf begins to add a label: the one whose fields are the newest counts.
+        """
+        points: dict[frozenset[tuple[str, str]], dict[str, int]] = defaultdict(dict)
+        for field in (*fields, *more_fields):
+            selector = self.series(field, match)
+            for series in self.query(f"last_over_time({selector}[{LONGEST_LIFE_DAYS}d])"):
+                series.labels.pop("__name__", None)
+                labels = frozenset(series.labels.items())
+                points[labels][field] = int(series.samples[-1].value)
+
+        newest: dict[tuple[str, ...], dict[str, int]] = {}
+        for labels, point in points.items():
+            key = tuple(dict(labels).get(name, "") for name in keys)
+            if not all(key) or not point.keys() >= set(fields):
+                continue
+            values = [point[field] for field in fields]
+            if key not in newest or values > [newest[key][field] for field in fields]:
+                newest[key] = point
+        return dict(sorted(newest.items()))
+
+    def last_samples(self, field: str, match: str, days: int) -> dict[CertificateKey, Sample]:
+        """Return the last sample of a field, with its time, by host and lineage.
+
+        All samples are read: so this is for fields that are seldom written, or of few series.
+        """
+        last: dict[CertificateKey, Sample] = {}
+        for series in self.query(f"{self.series(field, match)}[{days}d]"):
+            key = series.key()
+            last[key] = max(series.samples[-1], last.get(key, series.samples[-1]))
+        return dict(sorted(last.items()))
+
+    @functools.cached_property
+    def states(self) -> dict[CertificateKey, State]:
+        """The last state of each certificate, sorted."""
+        points = self.newest_points(("host", "lineage"), CERTIFICATES, STATE_FIELDS, SERVED_FIELDS)
+        return {CertificateKey(*key): State(**point) for key, point in points.items()}
+
+    def days_since(self, moment: float) -> float:
+        """Return how many days ago a time was, negative if it is still to come."""
+        return (self.now - moment) / DAY
+
+    def fields(self) -> list[str]:
+        """Return the fields of the measurement."""
+        prefix = f"{self.measurement}_"
+        parameters = {
+            "match[]": f"{{__name__=~{promql_text(re.escape(prefix) + '.+')}}}",
+            "start": self.now - LONGEST_LIFE_DAYS * DAY,
+        }
+        names = self.get("series", metric_names, **parameters)
+        return sorted(name[len(prefix) :] for name in names)
+
+    # ---- Certificates ----
+    def overdue(self) -> list[OverdueRow]:
+        """Return the rows of overdue.flux: judged at the last run report, or else now."""
+        rows = []
+        for certificate, state in self.states.items():
+            due = state.renewal_due
+            days_overdue = -1.0
+            days_left = 0.0
+            if due:
+                days_overdue = ((state.run_at or self.now) - due) / DAY
+                days_left = -self.days_since(state.not_after)
+            row = OverdueRow(
+                certificate, days_overdue, days_left, due, state.not_after, has_ended=not due
+            )
+            rows.append(row)
+        return rows
+
+    def certificates(self) -> list[CertificateRow]:
+        """Return the rows of certificates.flux."""
+        return [
+            CertificateRow(certificate, self.days_since(state.not_before))
+            for certificate, state in self.states.items()
+            if state.not_after
+        ]
+
+    # ---- Silent hosts ----
+    def silent_hosts(self, silence_days: float) -> list[SilentHostRow]:
+        """Return the rows of silent_hosts.flux."""
+        last_reports = self.last_reports()
+        judged = {host: report for host, report in last_reports.items() if report.time}
+        is_unheard = self.most_have_been_away(list(judged), silence_days)
+
+        rows = [self.most_hosts_row(judged, silence_days)]
+        for host, report in last_reports.items():
+            days_silent = self.days_since(report.time) if report.time else -1.0
+            rows.append(SilentHostRow(host, report.time, days_silent, report.lineages, is_unheard))
+        return rows
+
+    def last_reports(self) -> dict[str, LastReport]:
+        """Return the last run report of each host."""
+        last: dict[str, LastReport] = {}
+        for (host, lineage), state in self.states.items():
+            report = last.setdefault(host, LastReport(0, []))
+            is_expected = state.renewal_due and state.run_at
+            if is_expected and (not report.time or state.run_at < report.time):
+                last[host] = LastReport(state.run_at, [lineage])
+            elif is_expected and state.run_at == report.time:
+                report.lineages.append(lineage)
+        return last
+
+    def most_have_been_away(self, hosts: Sequence[str], silence_days: float) -> bool:
+        """Return whether most hosts have been away until half of the silence ago, or still are.
+
+        Then it was rather the server. Such a host did not report in this half of the silence, or
+        its first report in it came more than 0.55 of the silence after the one before. Fewer than
+        three hosts are never most hosts.
+        """
+        half = max(round(silence_days * DAY / 2), 1)
+        run_at = self.series("run_at")
+        first = self.value_of_hosts(f"min by (host) (min_over_time({run_at}[{half}s]) > 0)")
+        before = self.value_of_hosts(
+            f"max by (host) (last_over_time({run_at}[{LONGEST_LIFE_DAYS}d] offset {half}s) > 0)"
+        )
+        longest_pause = 0.55 * silence_days * DAY
+
+        steady = 0
+        for host in hosts:
+            has_reported = host in first and host in before
+            if has_reported and first[host] - before[host] <= longest_pause:
+                steady += 1
+        return len(hosts) > 2 and steady * 2 < len(hosts)
+
+    def value_of_hosts(self, promql: str) -> dict[str, float]:
+        """Return the value that a query finds for each host."""
+        return {series.key().host: series.samples[-1].value for series in self.query(promql)}
+
+    def most_hosts_row(
+        self, reports: Mapping[str, LastReport], silence_days: float
+    ) -> SilentHostRow:
+        """Return the row that says whether more than half of three or more hosts are silent."""
+        silent = []
+        for host, report in reports.items():
+            if self.now - report.time >= silence_days * DAY:
+                silent.append(host)
+        if len(reports) <= 2 or len(silent) * 2 <= len(reports):
+            return SilentHostRow("(most hosts)", 0, -1.0, [], is_unheard=False)
+
+        newest = max(reports[host].time for host in silent)
+        names = f"{' '.join(silent[:10])} ({len(silent)} of {len(reports)})"
+        days_silent = self.days_since(newest)
+        return SilentHostRow("(most hosts)", newest, days_silent, names.split(), is_unheard=False)
+
+    # ---- Runs of certbot ----
+    def failing(self) -> list[FailingRow]:
+        """Return the rows of failing.flux."""
+        unreadable_counts = self.last_samples("unreadable_count", RUNS, RUN_DAYS)
+        failed_counts = self.last_samples("failed_count", RUNS, RUN_DAYS)
+        exit_statuses = self.last_samples("exit_status", RUNS, RUN_DAYS)
+
+        rows = []
+        for key, unreadable in unreadable_counts.items():
+            # The last report may come from no run of certbot: then the last that did counts.
+            failed = failed_counts.get(key, Sample(0.0, 0.0))
+            status = exit_statuses.get(key, Sample(0.0, -1.0))
+            exit_status = int(status.value) if status.time >= failed.time else -1
+            names = self.failed_lineages(key.host, failed) if failed.value else []
+            row = FailingRow(
+                key.host,
+                int(max(unreadable.time, failed.time)),
+                bool(exit_status > 0 or failed.value or unreadable.value),
+                exit_status,
+                int(failed.value),
+                int(unreadable.value),
+                names,
+                [],
+            )
+            rows.append(row)
+        return rows
+
+    def failed_lineages(self, host: str, failed: Sample) -> list[str]:
+        """Return the lineages that failed in a run, [] if they are not known.
+
+        Only what is due can have failed: so they are known if as many are due by that report.
+        """
+        due = []
+        for certificate, state in self.states.items():
+            is_due = 0 < state.renewal_due <= failed.time and state.run_at in (0, failed.time)
+            if certificate.host == host and is_due:
+                due.append(certificate.lineage)
+        return due if len(due) == failed.value else []
+
+    def failures(self, since: int) -> list[FailureRow]:
+        """Return nothing: what failed in earlier runs is text."""
+        return []
+
+    def dry_runs(self) -> list[DryRunRow]:
+        """Return the rows of dry_runs.flux."""
+        samples = self.last_samples("dry_run_failed", CERTIFICATES, LONGEST_LIFE_DAYS)
+        rows = []
+        for certificate, failed in samples.items():
+            error = NOT_RENEWED if failed.value else "none"
+            rows.append(DryRunRow(certificate, int(failed.time), bool(failed.value), error))
+        return rows
+
+    # ---- Delivered and served ----
+    def not_delivered(self) -> list[NotDeliveredRow]:
+        """Return the rows of not_delivered.flux."""
+        points = self.newest_points(("host", "lineage", "target"), TARGETS, DELIVERY_FIELDS, ())
+        rows = []
+        for (host, lineage, target), point in points.items():
+            certificate = CertificateKey(host, lineage)
+            state = self.states.get(certificate)
+            has_ended = state is None or not state.renewal_due
+            expiry = point["deployed_expiry"]
+            days_missing = -1.0
+            days_left = 0.0
+            if not has_ended and 0 < point["renewed"] > point["deployed"]:
+                days_missing = ((point["run_at"] or self.now) - point["renewed"]) / DAY
+                days_left = -self.days_since(expiry) if expiry else 0.0
+            row = NotDeliveredRow(
+                certificate,
+                target,
+                days_missing,
+                days_left,
+                expiry,
+                has_none=not point["deployed"],
+                error="",
+            )
+            rows.append(row)
+        return rows
+
+    def not_served(self) -> list[NotServedRow]:
+        """Return the rows of not_served.flux: another one is served if there is its expiry."""
+        rows = []
+        for certificate, state in self.states.items():
+            if not state.looked_at:
+                continue
+            is_looked_for = state.looked_at >= state.run_at - NOT_LOOKED_SECONDS
+            days_unserved = -1.0
+            days_left = 0.0
+            expiry = state.served_expiry if state.renewal_due and is_looked_for else 0
+            if expiry:
+                days_unserved = max(state.seen_at - state.not_before, 0) / DAY
+                days_left = -self.days_since(expiry)
+            rows.append(NotServedRow(certificate, days_unserved, days_left, expiry, []))
+        return rows
+
+    # ---- History ----
+    def history(self, since: int) -> list[HistoryRow]:
+        """Return the rows of history.flux.
+
+        VictoriaMetrics stores points of long ago, and says when they were. Prometheus has neither:
+        there the history is what the states say.
+        """
+        try:
+            rows = self.renewals_of_points(since)
+        except hook.ReportError as error:
+            if "unknown function" not in str(error):
+                raise
+            rows = self.renewals_of_states(since)
+            self.lacks = NO_TEXT + NO_HISTORY
+        return sorted(rows, key=lambda row: (row.time, *row.certificate))
+
+    def renewals_of_points(self, since: int) -> list[HistoryRow]:
+        """Return the renewals that were reported, but of two within one step only the last.
+
+        VictoriaMetrics stores a point as often as it was reported: to read all would take minutes.
+        """
+        began = self.values_in_slots("tlast_over_time", "renewed_count", since)
+        lifetimes = self.values_in_slots("last_over_time", "lifetime", since)
+        due_after = self.values_in_slots("last_over_time", "due_after", since)
+        name_counts = self.values_in_slots("last_over_time", "renewed_count", since)
+        names_at = self.names_by_moment(since)
+        renewals_at = Counter(HostMoment(slot.host, moment) for slot, moment in began.items())
+
+        rows = []
+        for slot, moment in began.items():
+            if slot not in lifetimes or slot not in due_after:
+                continue
+            # The names are those of the same second, unless that may be wrong.
+            host_moment = HostMoment(slot.host, moment)
+            names = names_at.get(host_moment, set())
+            if renewals_at[host_moment] > 1 or len(names) != name_counts[slot]:
+                names = set()
+            row = HistoryRow(
+                moment,
+                CertificateKey(slot.host, slot.name),
+                own_name_first(names, slot.name),
+                lifetimes[slot] / DAY,
+                due_after[slot] / DAY,
+            )
+            rows.append(row)
+        return rows
+
+    def values_in_slots(
+        self,
+        function: str,
+        field: str,
+        since: int,
+        match: str = CERTIFICATES,
+        label: str = "lineage",
+    ) -> dict[Slot, int]:
+        """Return what a function over each step makes of a field, by the host and another label."""
+        promql = f"{function}({self.series(field, match)}[{RENEWAL_STEP}s])"
+        values = {}
+        for series in self.query_steps(promql, since, RENEWAL_STEP):
+            for sample in series.samples:
+                slot = Slot(series.labels["host"], series.labels[label], sample.time)
+                values[slot] = int(sample.value)
+        return values
+
+    def names_by_moment(self, since: int) -> dict[HostMoment, set[str]]:
+        """Return which names were renewed on a host in the same second."""
+        moments = self.values_in_slots("tlast_over_time", "renewed_count", since, NAMES, "domain")
+        names = defaultdict(set)
+        for slot, moment in moments.items():
+            names[HostMoment(slot.host, moment)].add(slot.name)
+        return names
+
+    def renewals_of_states(self, since: int) -> list[HistoryRow]:
+        """Return the renewals by the states: when one is about another certificate than before.
+
+        The states of each day are compared with those of the day before.
+        """
+        begin = f"last_over_time({self.series('not_before')}[1d])"
+        due = f"last_over_time({self.series('renewal_due')}[1d])"
+        end = f"last_over_time({self.series('not_after')}[1d])"
+        day_before = f"last_over_time({self.series('not_before')}[1d] offset 1d)"
+        new = f"({begin} unless {begin} == {day_before})"
+
+        values: dict[Slot, list[float]] = defaultdict(list)
+        for promql in (new, f"{end} - {begin} and {new}", f"{due} - {begin} and {new}"):
+            for series in self.query_steps(promql, since, DAY):
+                for sample in series.samples:
+                    values[Slot(*series.key(), sample.time)].append(sample.value)
+
+        rows = set()
+        for slot, numbers in values.items():
+            if len(numbers) != 3 or not numbers[0]:  # notBefore is 0: it has ended
+                continue
+            began, lifetime, due_after = numbers
+            certificate = CertificateKey(slot.host, slot.name)
+            rows.add(HistoryRow(int(began), certificate, (), lifetime / DAY, due_after / DAY))
+        return list(rows)
+
+
+def own_name_first(names: set[str], lineage: str) -> tuple[str, ...]:
+    """Return names in alphabetical order, but first the one that is the lineage's name."""
+    return tuple(sorted(names, key=lambda name: (name != lineage, name)))
