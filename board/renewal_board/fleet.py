@@ -110,7 +110,7 @@ def card_of(row: OverdueRow, thresholds: Thresholds, now: int) -> Card:
     """Return the card of a certificate; what else is known of it is added later.
 
     It is overdue if it is so by its host's last report, as in the alert. It is also overdue if it
-    has expired, which the reader of a board wants to know. If it was due, but is neither, it is due.
+    has expired, which the reader of a board wants to know. Between both its state is due.
     """
     host, lineage = row.certificate
     if row.has_ended:
