@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
-"""What the renewal board costs with 2,000 certificates on 100 hosts, 60 days of two reports a day and six renewals each: seconds to make
-it out of each InfluxDB, beside its slowest query alone, and out of VictoriaMetrics, which has each renewal as often as it was reported;
-then in Chromium the milliseconds until it is ready, and for a filter and a sort.
+"""Measures the renewal board with 2,000 certificates on 100 hosts.
+
+There are 60 days of two reports a day, and six renewals of each certificate. It prints how many
+seconds the board takes to make a page out of each InfluxDB, beside its slowest query alone, and
+out of VictoriaMetrics, which stores each renewal as often as it was reported. Then it prints how
+many milliseconds Chromium takes until the page is ready, for a filter, and for a sort.
 
 Start it with: make bench
 """
@@ -13,9 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from tools import ROOT
 from tools.benchmarks.fleet import Fleet, load, seconds
@@ -23,103 +28,131 @@ from tools.servers.influxdb import start_influxdb
 from tools.servers.processes import installed_program
 from tools.servers.prometheus import start_victoria_metrics
 
+BOARD = ROOT / "board" / "certbot_renewal_board.py"
 FLEET = Fleet(2000, 100)
-RUNS = 5
+RENEWALS = 6  # of each certificate
+DAYS = 60  # of reports
+REPORTS = 2 * DAYS
+PAGE_LOADS = 5
+FILTERS = ["c1", "c12", "c1234", "", "host7", "nothing at all", ""]
+SORTS = ["name", "expiry", "host", ""]
+
 # From an input until the browser has laid the page out and may draw it: the next frame but one.
-STEP = """([id, value]) => new Promise((done) => {
+TIME_INPUT = """([id, value]) => new Promise((resolve) => {
     const begin = performance.now();
     const field = document.getElementById(id);
     field.value = value;
     field.dispatchEvent(new Event("input", { bubbles: true }));
     document.body.getBoundingClientRect();
     const worked = performance.now() - begin;
-    requestAnimationFrame(() => requestAnimationFrame(() => done([worked, performance.now() - begin])));
+    const drawn = () => resolve([worked, performance.now() - begin]);
+    requestAnimationFrame(() => requestAnimationFrame(drawn));
 })"""
+TIME_LOAD = "performance.timing.loadEventEnd - performance.timing.navigationStart"
 
 
-def make(name: str, folder: Path) -> Path:
-    """Makes the board out of an InfluxDB, and prints how long that took."""
-    with start_influxdb(name, folder / name, config="max-body-size = 0") as influxdb:
-        bucket, now, path = influxdb.new_bucket(), int(time.time()), folder / f"{name}.html"
-        load(influxdb, bucket, FLEET.renewals(now, 6))
-        for report in (FLEET.states, FLEET.runs):
-            load(influxdb, bucket, report(now, 60, 0))
-        history = seconds(influxdb, bucket, (ROOT / "flux" / "history.flux").read_text(), 3)
-        took = run(path, influxdb.settings(bucket))
-        print(
-            f"{name:13} {took:8.1f} {history:9.1f} {took / history:7.2f} {path.stat().st_size / 1e6:8.1f}",
-            flush=True,
-        )
-        return path
+class InputTimes(NamedTuple):
+    """Milliseconds after an input: until the work ends, and until the page is drawn."""
+
+    work: float
+    drawn: float
 
 
-def run(path: Path, environ: dict[str, str], *arguments: str) -> float:
-    """Makes the board into a file, in so many seconds."""
+def make_page(page: Path, environ: dict[str, str], *arguments: str) -> float:
+    """Make the board into a file; return how many seconds that took."""
     begin = time.perf_counter()
-    program = ROOT / "board" / "certbot_renewal_board.py"
-    done = subprocess.run(
-        [sys.executable, str(program), "--html", str(path), *arguments], env=environ, timeout=600
+    board = subprocess.run(
+        [sys.executable, str(BOARD), "--html", str(page), *arguments], env=environ, timeout=600
     )
-    if done.returncode not in (0, 1):
-        raise RuntimeError(f"the board ended with status {done.returncode}")
+    if board.returncode not in (0, 1):
+        raise RuntimeError(f"the board ended with status {board.returncode}")
     return time.perf_counter() - begin
 
 
-def make_of_victoria_metrics(folder: Path) -> None:
-    """Makes the board out of VictoriaMetrics, and prints how long that took."""
+def megabytes(page: Path) -> float:
+    """Return the size of a file in MB."""
+    return page.stat().st_size / 1e6
+
+
+def measure_influxdb(name: str, folder: Path) -> Path:
+    """Print how long the board takes out of an InfluxDB; return the page."""
+    page = folder / f"{name}.html"
+    now = int(time.time())
+    with start_influxdb(name, folder / name, config="max-body-size = 0") as influxdb:
+        bucket = influxdb.new_bucket()
+        load(influxdb, bucket, FLEET.renewals(now, RENEWALS))
+        load(influxdb, bucket, FLEET.states(now, DAYS, 0))
+        load(influxdb, bucket, FLEET.runs(now, DAYS, 0))
+
+        query = (ROOT / "flux" / "history.flux").read_text()
+        query_seconds = seconds(influxdb, bucket, query, 3)
+        board_seconds = make_page(page, influxdb.settings(bucket))
+    ratio = board_seconds / query_seconds
+    print(
+        f"{name:13} {board_seconds:8.1f} {query_seconds:9.1f} {ratio:7.2f} {megabytes(page):8.1f}",
+        flush=True,
+    )
+    return page
+
+
+def measure_victoria_metrics(folder: Path) -> None:
+    """Print how long the board takes out of VictoriaMetrics."""
+    page = folder / "victoria.html"
+    now = int(time.time())
     with start_victoria_metrics(folder / "victoria") as metrics:
-        now, path = int(time.time()), folder / "victoria.html"
-        renewals = list(FLEET.renewals(now, 6))
-        for _ in range(120):
+        renewals = list(FLEET.renewals(now, RENEWALS))
+        for _ in range(REPORTS):
             load(metrics, "", iter(renewals))
-        for report in (FLEET.states, FLEET.runs):
-            load(metrics, "", report(now, 60, 0))
+        load(metrics, "", FLEET.states(now, DAYS, 0))
+        load(metrics, "", FLEET.runs(now, DAYS, 0))
         metrics.flush()
-        took = run(path, metrics.settings(), "--source", "prometheus")
-        print(f"{'victoria':13} {took:8.1f} {'':17} {path.stat().st_size / 1e6:8.1f}", flush=True)
+        board_seconds = make_page(page, metrics.settings(), "--source", "prometheus")
+    print(f"{'victoria':13} {board_seconds:8.1f} {'':17} {megabytes(page):8.1f}", flush=True)
 
 
-def steps(page: Page, field: str, values: list[str]) -> tuple[float, float]:
-    """The median milliseconds of inputs into a field: of the work, and until it is drawn."""
-    took = [page.evaluate(STEP, [field, value]) for value in values]
-    return statistics.median(it[0] for it in took), statistics.median(it[1] for it in took)
+def measure_inputs(page: Page, field: str, values: Sequence[str]) -> InputTimes:
+    """Return the medians of the times for inputs into a field."""
+    times = [InputTimes(*page.evaluate(TIME_INPUT, [field, value])) for value in values]
+    return InputTimes(
+        statistics.median(one.work for one in times),
+        statistics.median(one.drawn for one in times),
+    )
 
 
-def look(path: Path) -> None:
-    """Prints what a browser needs for the board."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=installed_program("chromium", "chromium"), args=["--no-sandbox"]
-        )
-        ready = []
-        for _ in range(RUNS):
-            page = browser.new_page(viewport={"width": 1400, "height": 1000})
-            page.goto(f"file://{path}")
-            ready.append(
-                page.evaluate(
-                    "performance.timing.loadEventEnd - performance.timing.navigationStart"
-                )
-            )
-            if page.get_attribute("body", "data-ready") is None:
-                raise RuntimeError("loaded, and not ready")
-            filtered = steps(page, "q", ["c1", "c12", "c1234", "", "host7", "nothing at all", ""])
-            sorts = steps(page, "sort", ["name", "expiry", "host", ""])
-            page.close()
-        print(f"ready {statistics.median(ready):.0f}", end=", ")
-        print(
-            f"filter {filtered[0]:.0f}, drawn after {filtered[1]:.0f}; sort {sorts[0]:.0f}, drawn after {sorts[1]:.0f} (ms)"
-        )
-        browser.close()
+def measure_browser(browser: Browser, page_file: Path) -> None:
+    """Print how long the browser takes for the board."""
+    load_times = []
+    for _ in range(PAGE_LOADS):
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.goto(f"file://{page_file}")
+        load_times.append(page.evaluate(TIME_LOAD))
+        if page.get_attribute("body", "data-ready") is None:
+            raise RuntimeError("loaded, and not ready")
+        filtered = measure_inputs(page, "q", FILTERS)
+        sort = measure_inputs(page, "sort", SORTS)
+        page.close()
+    print(
+        f"ready {statistics.median(load_times):.0f}, "
+        f"filter {filtered.work:.0f}, drawn after {filtered.drawn:.0f}; "
+        f"sort {sort.work:.0f}, drawn after {sort.drawn:.0f} (ms)"
+    )
 
 
 def main() -> int:
-    """Prints a line for each InfluxDB, and one for the browser."""
+    """Print a line for each server, and one for the browser."""
     print("influxdb         board   history   ratio       MB")
-    with tempfile.TemporaryDirectory(prefix="certbot-renewal-report-bench-") as folder:
-        for name in ("influxd-1.8", "influxd-1.12", "influxd-2"):
-            path = make(name, Path(folder))
-        make_of_victoria_metrics(Path(folder))
-        look(path)
+    with tempfile.TemporaryDirectory(prefix="certbot-renewal-report-bench-") as name:
+        folder = Path(name)
+        measure_influxdb("influxd-1.8", folder)
+        measure_influxdb("influxd-1.12", folder)
+        page_file = measure_influxdb("influxd-2", folder)
+        measure_victoria_metrics(folder)
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(
+                executable_path=installed_program("chromium", "chromium"), args=["--no-sandbox"]
+            )
+            measure_browser(browser, page_file)
+            browser.close()
     return 0
 
 
