@@ -22,6 +22,8 @@ from tools.servers.lineages import install_report_hook, install_run_report
 from tools.servers.processes import MissingServer
 from tools.servers.prometheus import VictoriaMetrics, start_victoria_metrics
 
+pytest_plugins = ["support.board"]
+
 # For make mutants: that a test fails is enough, and the least example that makes it fail would take its time.
 hypothesis.settings.register_profile(
     "mutants", phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate]

@@ -1,0 +1,167 @@
+"""The renewal board in a terminal: the table, the lines below it, the exit status, and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import time
+
+from support.board import STRANGE_HOST, FleetSettings, run_board, store
+from support.buckets import Bucket
+from support.points import run_point, state
+from tools.servers.lineages import DAY
+
+
+def test_with_all_certificates_renewed_the_status_is_0(one_bucket: Bucket) -> None:
+    now = int(time.time())
+    store(
+        one_bucket,
+        state("fine.example.com", now + DAY, run_at=now),
+        run_point("web1", now, exit_status=0),
+    )
+    run = run_board(one_bucket.settings)
+    assert (run.status, run.err) == (0, "")
+    assert re.search(r"renewed +fine\.example\.com +web1", run.out)
+
+
+def test_the_table_names_what_is_wrong_and_the_status_is_1(one_bucket: Bucket) -> None:
+    now = int(time.time())
+    store(
+        one_bucket,
+        state("late.example.com", now - 2 * DAY, run_at=now),
+        run_point("web2", now, unreadable="broken", exit_status=1),
+    )
+    run = run_board(one_bucket.settings)
+    assert run.status == 1
+    assert re.search(r"overdue +late\.example\.com +web1", run.out)
+    assert re.search(r"failing +broken +web2", run.out)
+    notes = "late.example.com on web1: overdue by 2.0 days\nbroken on web2: it cannot be read\n"
+    assert notes in run.out
+    assert "web2: certbot fails, unreadable: broken, exit status 1" in run.out
+
+
+def test_crit_is_the_number_of_days_after_which_a_certificate_is_overdue(
+    one_bucket: Bucket,
+) -> None:
+    now = int(time.time())
+    store(one_bucket, state("late.example.com", now - 2 * DAY, run_at=now))
+    assert run_board(one_bucket.settings).status == 1
+    assert run_board(one_bucket.settings, "--crit", "3").status == 0
+
+
+def test_when_most_hosts_are_silent_the_board_says_that_it_may_be_the_server(
+    one_bucket: Bucket,
+) -> None:
+    then = int(time.time()) - 3 * DAY
+    for number in range(3):
+        store(one_bucket, state("a", then + 9 * DAY, host=f"web{number}", run_at=then, at=then))
+    run = run_board(one_bucket.settings)
+    assert run.status == 1
+    silent = "no report of certbot for 3.0 days, last of"
+    assert f"(most hosts): {silent} web0 web1 web2 (3 of 3)" in run.out
+    assert f"web1: {silent} a. Most hosts were away until lately" in run.out
+
+
+def test_a_certificate_that_nobody_has_reported_since_is_not_called_renewed(
+    one_bucket: Bucket,
+) -> None:
+    now = int(time.time())
+    store(
+        one_bucket,
+        state("a", now - 40 * DAY, host="gone", run_at=now - 60 * DAY, at=now - 60 * DAY),
+        state("a", now - 2 * DAY, host="away", run_at=now - 3 * DAY, at=now - 3 * DAY),
+        state("a", now - 3600, host="here", run_at=now - 7200, at=now - 7200),
+    )
+    for number in range(4):
+        store(one_bucket, state("a", now + DAY, host=f"web{number}", run_at=now, at=now))
+    run = run_board(one_bucket.settings)
+    assert run.status == 1
+    rows = [row.split() for row in run.out.splitlines()]
+    states = {row[2]: row[0] for row in rows if row[1] == "a"}
+    assert states == {
+        "gone": "overdue",  # since it has expired
+        "away": "failing",
+        "here": "due",  # since its last report
+        "web0": "renewed",
+        "web1": "renewed",
+        "web2": "renewed",
+        "web3": "renewed",
+    }
+    assert "a on gone: overdue by 40.0 days; expired" in run.out
+    assert "a on away: nobody knows whether it was renewed: its host is silent" in run.out
+
+
+def test_a_certificate_that_is_not_valid_yet_has_a_note(one_bucket: Bucket) -> None:
+    now = int(time.time())
+    store(one_bucket, state("early", now + 90 * DAY, host="here", run_at=now, at=now))
+    run = run_board(one_bucket.settings)
+    assert "early on here: it is not valid yet" in run.out
+
+
+def test_a_note_says_when_the_certificate_of_a_target_expired(one_bucket: Bucket) -> None:
+    now = int(time.time())
+    fields = (
+        f"deployed={now - 91 * DAY}i,deployed_expiry={now - DAY}i,"
+        f'renewed={now - 5 * DAY}i,run_at={now}i,deploy_error="no route"'
+    )
+    store(
+        one_bucket,
+        state("a", now + 55 * DAY, run_at=now, at=now),
+        f"certbot_renewal,host=web1,lineage=a,target=edge {fields} {now}",
+    )
+    assert re.search(
+        r"a on web1: not delivered to edge for 5\.0 days, what it has expired .*: no route\n",
+        run_board(one_bucket.settings).out,
+    )
+
+
+def test_of_many_names_that_failed_the_first_are_shown(one_bucket: Bucket) -> None:
+    now = int(time.time())
+    failed = " ".join([*(f"c{number}" for number in range(9)), "..."])  # more than a field holds
+    store(
+        one_bucket,
+        state("c0", now - 3600, run_at=now),
+        run_point("web1", now, failed=failed, exit_status=1),
+    )
+    run = run_board(one_bucket.settings)
+    assert (
+        "web1: certbot fails, not renewed: c0 c1 c2 c3 c4 c5 and 4 more, exit status 1" in run.out
+    )
+    assert "c8 on web1: certbot could not renew it in its last run" in run.out
+    assert "... on web1" not in run.out
+
+
+def test_the_suggested_commands_are_quoted_for_a_shell(one_bucket: Bucket) -> None:
+    now = int(time.time())
+    then = now - 3 * DAY
+    store(
+        one_bucket,
+        state("two\\ words", now - 2 * DAY, host="web1", run_at=now),
+        run_point("web1", now, failed="$(id)", exit_status=1),
+        state("a;b", now + DAY, host="it's", run_at=then, at=then),
+    )
+    whole = json.loads(run_board(one_bucket.settings, "--json").out)
+    commands = {card["lineage"]: card["to_try"] for card in whole["certificates"]}
+    assert commands["$(id)"] == ["certbot renew --cert-name '$(id)' --dry-run"]
+    assert commands["two words"][0].startswith("certbot renew --cert-name 'two words' --dry-run")
+    (silent,) = (host for host in whole["hosts"] if host["host"] == "it's")
+    retire = "/etc/letsencrypt/renewal-hooks/post/certbot_renewal_run.py --host 'it'\"'\"'s'"
+    assert silent["to_try"][1].startswith(f"{retire} --retire 'a;b'  # on any host")
+
+
+# ---- Names that attack -------------------------------------------------------------------------
+def test_a_name_that_a_spreadsheet_would_take_for_a_formula_has_an_apostrophe(
+    fleet_settings: FleetSettings,
+) -> None:
+    printed = run_board(fleet_settings("influxd-1.12"), "--csv").out
+    rows = list(csv.DictReader(io.StringIO(printed, newline="")))
+    (host,) = {row["host"] for row in rows if "cmd" in row["host"]}
+    assert host == f"'{STRANGE_HOST.name}"
+
+
+def test_no_name_reaches_the_terminal_as_an_escape_sequence(
+    fleet_settings: FleetSettings,
+) -> None:
+    assert "\x1b" not in run_board(fleet_settings("influxd-1.12")).out
