@@ -128,7 +128,7 @@ def test_a_missing_report_hook_is_one_line(installed_board: Path) -> None:
 def test_a_report_hook_of_another_version_is_one_line(installed_board: Path) -> None:
     report_hook = installed_board.parents[1] / REPORT_HOOK.name
     text = report_hook.read_text().replace('__version__ = "', '__version__ = "9.')
-    report_hook.write_text(text.replace("class Remedy(", "class OtherRemedy("))
+    report_hook.write_text(text.replace("Remedy(", "OtherRemedy("))  # and lacks what it needs
     run = run_board({}, board=installed_board)
     assert (run.status, run.out) == (2, "")
     assert f"certbot_renewal_board: {report_hook} is version 9." in run.err

@@ -6,23 +6,10 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 
-from renewal_board import commands
+from renewal_board import commands, reports
 from renewal_board.model import DAY, STATES, Card, Fleet, HostProblem, Renewal, Thresholds
 from renewal_board.report_hook import hook
-from renewal_board.reports import (
-    LONGEST_LIFE_DAYS,
-    CertificateKey,
-    CertificateRow,
-    DryRunRow,
-    FailingRow,
-    FailureRow,
-    HistoryRow,
-    NotDeliveredRow,
-    NotServedRow,
-    OverdueRow,
-    SilentHostRow,
-    Source,
-)
+from renewal_board.reports import LONGEST_LIFE_DAYS, CertificateKey
 from renewal_board.texts import first_names, utc
 
 CLOCK_TOLERANCE = 300  # seconds by which clocks may differ
@@ -33,7 +20,7 @@ OWN_FIELDS = {"renewal_due", "certificates", "dry_run_failed"}  # one of them is
 Cards = dict[CertificateKey, Card]
 
 
-def read_fleet(source: Source, since: int, thresholds: Thresholds) -> Fleet:
+def read_fleet(source: reports.Source, since: int, thresholds: Thresholds) -> Fleet:
     """Return all that the board shows; `since`: seconds before now, for renewals and failures.
 
     Raise a ReportError if the source does not answer, or holds something else.
@@ -77,7 +64,7 @@ def read_fleet(source: Source, since: int, thresholds: Thresholds) -> Fleet:
     )
 
 
-def refuse_other_data(source: Source) -> None:
+def refuse_other_data(source: reports.Source) -> None:
     """Raise a ReportError if a measurement without any certificate holds something else.
 
     That is data of another program, or of the published hook, which reports renewals only.
@@ -106,7 +93,7 @@ def in_board_order(cards: Cards) -> list[Card]:
 
 
 # ---- Certificates and their renewals -----------------------------------------------------------
-def card_of(row: OverdueRow, thresholds: Thresholds, now: int) -> Card:
+def card_of(row: reports.OverdueRow, thresholds: Thresholds, now: int) -> Card:
     """Return the card of a certificate; what else is known of it is added later.
 
     It is overdue if it is so by its host's last report, as in the alert. It is also overdue if it
@@ -134,7 +121,7 @@ def card_of(row: OverdueRow, thresholds: Thresholds, now: int) -> Card:
     )
 
 
-def renewals_of(rows: Sequence[HistoryRow], since: int) -> list[Renewal]:
+def renewals_of(rows: Sequence[reports.HistoryRow], since: int) -> list[Renewal]:
     """Return the renewals from a time on, the newest first; the rows are the oldest first."""
     due: dict[CertificateKey, int | None] = {}  # when the last renewal so far says the next is due
     renewals = []
@@ -164,7 +151,7 @@ def add_renewals(cards: Cards, renewals: Sequence[Renewal]) -> None:
             card.names = card.names or renewal.names
 
 
-def add_ages(cards: Cards, rows: Sequence[CertificateRow], now: int) -> None:
+def add_ages(cards: Cards, rows: Sequence[reports.CertificateRow], now: int) -> None:
     """Add to each card when its certificate began."""
     for row in rows:
         card = cards.get(row.certificate)
@@ -178,14 +165,16 @@ def add_ages(cards: Cards, rows: Sequence[CertificateRow], now: int) -> None:
 
 
 # ---- Hosts -------------------------------------------------------------------------------------
-def silent_hosts_of(rows: Sequence[SilentHostRow], thresholds: Thresholds) -> list[HostProblem]:
+def silent_hosts_of(
+    rows: Sequence[reports.SilentHostRow], thresholds: Thresholds
+) -> list[HostProblem]:
     """Return the hosts that are silent, those that have been so for longest first."""
     silent = [row for row in rows if row.days_silent >= thresholds.silence]
     silent.sort(key=lambda row: -row.days_silent)
     return [silent_host(row) for row in silent]
 
 
-def silent_host(row: SilentHostRow) -> HostProblem:
+def silent_host(row: reports.SilentHostRow) -> HostProblem:
     """Return what to say of a host that is silent."""
     says = (
         f"no report of certbot for {row.days_silent:.1f} days, last of {first_names(row.lineages)}"
@@ -210,7 +199,7 @@ def mark_unknown(cards: Cards, silent_hosts: Sequence[HostProblem], thresholds: 
             card.add_problem("nobody knows whether it was renewed: its host is silent")
 
 
-def failing_host(row: FailingRow) -> HostProblem:
+def failing_host(row: reports.FailingRow) -> HostProblem:
     """Return what to say of a host whose last run of certbot failed."""
     parts = []
     if row.failed_count:
@@ -223,7 +212,7 @@ def failing_host(row: FailingRow) -> HostProblem:
     return HostProblem(row.host, "failing", says, row.run, list(commands.FAILING_HOST))
 
 
-def mark_failed(cards: Cards, failing_runs: Sequence[FailingRow]) -> None:
+def mark_failed(cards: Cards, failing_runs: Sequence[reports.FailingRow]) -> None:
     """Mark the certificates that the last run of certbot could not renew or read.
 
     What cannot be read may never have been reported: it gets a card of its own.
@@ -249,7 +238,7 @@ def card_of_name(cards: Cards, host: str, lineage: str) -> Card:
     return cards.setdefault(CertificateKey(host, lineage), Card(host, lineage, "failing"))
 
 
-def add_last_failures(cards: Cards, rows: Sequence[FailureRow]) -> None:
+def add_last_failures(cards: Cards, rows: Sequence[reports.FailureRow]) -> None:
     """Add to each card the last run that failed for it, and what else failed in that run."""
     for row in rows:  # the newest first
         for lineage in row.lineages:
@@ -261,7 +250,7 @@ def add_last_failures(cards: Cards, rows: Sequence[FailureRow]) -> None:
 
 # ---- Delivered and served ----------------------------------------------------------------------
 def mark_not_delivered(
-    cards: Cards, rows: Sequence[NotDeliveredRow], thresholds: Thresholds
+    cards: Cards, rows: Sequence[reports.NotDeliveredRow], thresholds: Thresholds
 ) -> None:
     """Mark the certificates that a target has not got for longer than that may take."""
     for row in rows:
@@ -278,7 +267,9 @@ def mark_not_delivered(
         card.add_problem(problem, commands.CHECK_DELIVERY)
 
 
-def mark_not_served(cards: Cards, rows: Sequence[NotServedRow], thresholds: Thresholds) -> None:
+def mark_not_served(
+    cards: Cards, rows: Sequence[reports.NotServedRow], thresholds: Thresholds
+) -> None:
     """Mark the certificates that are not served: another one is, for longer than may be."""
     for row in rows:
         card = cards.get(row.certificate)
@@ -298,7 +289,7 @@ def expiry_in_words(days_left: float, expiry: int) -> str:
 
 
 # ---- Dry runs ----------------------------------------------------------------------------------
-def add_dry_runs(cards: Cards, rows: Sequence[DryRunRow]) -> None:
+def add_dry_runs(cards: Cards, rows: Sequence[reports.DryRunRow]) -> None:
     """Add its last dry run to each card."""
     for row in rows:
         card = cards.get(row.certificate)
@@ -307,7 +298,7 @@ def add_dry_runs(cards: Cards, rows: Sequence[DryRunRow]) -> None:
             card.dry_run_error = row.error
 
 
-def dry_run_lines(rows: Sequence[DryRunRow]) -> list[str]:
+def dry_run_lines(rows: Sequence[reports.DryRunRow]) -> list[str]:
     """Return a line about the last dry run of each host, the hosts in alphabetical order."""
     rows_of_host = defaultdict(list)
     for row in rows:

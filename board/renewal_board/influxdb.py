@@ -8,20 +8,9 @@ import re
 from collections.abc import Iterator
 from datetime import datetime, timezone
 
+from renewal_board import reports
 from renewal_board.report_hook import ROOT, hook
-from renewal_board.reports import (
-    LONGEST_LIFE_DAYS,
-    CertificateKey,
-    CertificateRow,
-    DryRunRow,
-    FailingRow,
-    FailureRow,
-    HistoryRow,
-    NotDeliveredRow,
-    NotServedRow,
-    OverdueRow,
-    SilentHostRow,
-)
+from renewal_board.reports import LONGEST_LIFE_DAYS, CertificateKey
 from renewal_board.server import Server
 from renewal_board.texts import plain
 
@@ -129,7 +118,7 @@ def key_of(row: CsvRow) -> CertificateKey:
 
 
 class InfluxDB:
-    """A Source."""
+    """A reports.Source."""
 
     settings_to_correct = "INFLUXDB_BUCKET or MEASUREMENT"
     lacks = ""
@@ -158,10 +147,10 @@ class InfluxDB:
                 raise self.server.refusal(row["error"])
         return rows
 
-    def overdue(self) -> list[OverdueRow]:
+    def overdue(self) -> list[reports.OverdueRow]:
         """Return the rows of overdue.flux."""
         return [
-            OverdueRow(
+            reports.OverdueRow(
                 key_of(row),
                 float(row["days_overdue"]),
                 float(row["days_left"]),
@@ -172,16 +161,17 @@ class InfluxDB:
             for row in self.run("overdue")
         ]
 
-    def certificates(self) -> list[CertificateRow]:
+    def certificates(self) -> list[reports.CertificateRow]:
         """Return the rows of certificates.flux."""
         return [
-            CertificateRow(key_of(row), float(row["age_days"])) for row in self.run("certificates")
+            reports.CertificateRow(key_of(row), float(row["age_days"]))
+            for row in self.run("certificates")
         ]
 
-    def silent_hosts(self, silence_days: float) -> list[SilentHostRow]:
+    def silent_hosts(self, silence_days: float) -> list[reports.SilentHostRow]:
         """Return the rows of silent_hosts.flux."""
         return [
-            SilentHostRow(
+            reports.SilentHostRow(
                 row["host"],
                 seconds_of(row["last"]),
                 float(row["days_silent"]),
@@ -191,10 +181,10 @@ class InfluxDB:
             for row in self.run("silent_hosts", silence=f"{silence_days:f}")
         ]
 
-    def failing(self) -> list[FailingRow]:
+    def failing(self) -> list[reports.FailingRow]:
         """Return the rows of failing.flux."""
         return [
-            FailingRow(
+            reports.FailingRow(
                 row["host"],
                 seconds_of(row["run"]),
                 row["failing"] == "true",
@@ -207,10 +197,10 @@ class InfluxDB:
             for row in self.run("failing")
         ]
 
-    def failures(self, since: int) -> list[FailureRow]:
+    def failures(self, since: int) -> list[reports.FailureRow]:
         """Return the rows of failures.flux."""
         return [
-            FailureRow(
+            reports.FailureRow(
                 seconds_of(row["time"]),
                 row["host"],
                 names_of(row["failed"]) + names_of(row["unreadable"]),
@@ -218,10 +208,10 @@ class InfluxDB:
             for row in self.run("failures", since=f"-{since}s")
         ]
 
-    def not_delivered(self) -> list[NotDeliveredRow]:
+    def not_delivered(self) -> list[reports.NotDeliveredRow]:
         """Return the rows of not_delivered.flux."""
         return [
-            NotDeliveredRow(
+            reports.NotDeliveredRow(
                 key_of(row),
                 row["target"],
                 float(row["days_missing"]),
@@ -233,10 +223,10 @@ class InfluxDB:
             for row in self.run("not_delivered")
         ]
 
-    def not_served(self) -> list[NotServedRow]:
+    def not_served(self) -> list[reports.NotServedRow]:
         """Return the rows of not_served.flux."""
         return [
-            NotServedRow(
+            reports.NotServedRow(
                 key_of(row),
                 float(row["days_unserved"]),
                 float(row["days_left"]),
@@ -246,10 +236,10 @@ class InfluxDB:
             for row in self.run("not_served")
         ]
 
-    def dry_runs(self) -> list[DryRunRow]:
+    def dry_runs(self) -> list[reports.DryRunRow]:
         """Return the rows of dry_runs.flux."""
         return [
-            DryRunRow(
+            reports.DryRunRow(
                 key_of(row),
                 seconds_of(row["time"]),
                 row["failed"] == "1",
@@ -258,10 +248,10 @@ class InfluxDB:
             for row in self.run("dry_runs")
         ]
 
-    def history(self, since: int) -> list[HistoryRow]:
+    def history(self, since: int) -> list[reports.HistoryRow]:
         """Return the rows of history.flux."""
         return [
-            HistoryRow(
+            reports.HistoryRow(
                 seconds_of(row["time"]),
                 key_of(row),
                 tuple(names_of(row["names"])),

@@ -13,7 +13,7 @@ from pathlib import Path
 from renewal_board.chart import chart_of
 from renewal_board.commands import DEPLOY_HOOKS, POST_HOOKS
 from renewal_board.exports import CSV_HEADER, csv_rows
-from renewal_board.model import DAY, STATES, Fleet, Thresholds
+from renewal_board.model import DAY, STATES, Card, Fleet, Thresholds
 from renewal_board.report_hook import hook
 from renewal_board.reports import Source
 from renewal_board.texts import iso, utc
@@ -43,10 +43,9 @@ def page_html(
     environment.filters.update(utc=utc, iso=iso)
     style = read_asset("board.css")
     script = read_asset("board.js")
-    columns = {state: [card for card in fleet.cards if card.state == state] for state in STATES}
     return environment.from_string(read_asset("board.html")).render(
         fleet=fleet,
-        columns=columns,
+        columns=columns_of(fleet),
         states=STATES,
         chart=chart_of(fleet),
         history={"header": CSV_HEADER, "rows": csv_rows(fleet.renewals)},
@@ -62,6 +61,14 @@ def page_html(
         deploy_hooks=DEPLOY_HOOKS,
         post_hooks=POST_HOOKS,
     )
+
+
+def columns_of(fleet: Fleet) -> dict[str, list[Card]]:
+    """Return the cards by state, in the order of the board."""
+    columns: dict[str, list[Card]] = {state: [] for state in STATES}
+    for card in fleet.cards:
+        columns[card.state].append(card)
+    return columns
 
 
 def read_asset(name: str) -> str:

@@ -15,21 +15,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+from renewal_board import reports
 from renewal_board.model import DAY
 from renewal_board.report_hook import hook
-from renewal_board.reports import (
-    LONGEST_LIFE_DAYS,
-    CertificateKey,
-    CertificateRow,
-    DryRunRow,
-    FailingRow,
-    FailureRow,
-    HistoryRow,
-    NotDeliveredRow,
-    NotServedRow,
-    OverdueRow,
-    SilentHostRow,
-)
+from renewal_board.reports import LONGEST_LIFE_DAYS, CertificateKey
 from renewal_board.server import Server
 from renewal_board.texts import plain
 
@@ -163,7 +152,7 @@ def promql_text(text: str) -> str:
 
 
 class Prometheus:
-    """A Source."""
+    """A reports.Source."""
 
     settings_to_correct = "INFLUXDB_URL or MEASUREMENT"
 
@@ -273,7 +262,7 @@ class Prometheus:
         return sorted(name[len(prefix) :] for name in names)
 
     # ---- Certificates ----
-    def overdue(self) -> list[OverdueRow]:
+    def overdue(self) -> list[reports.OverdueRow]:
         """Return the rows of overdue.flux: judged at the last run report, or else now."""
         rows = []
         for certificate, state in self.states.items():
@@ -283,22 +272,22 @@ class Prometheus:
             if due:
                 days_overdue = ((state.run_at or self.now) - due) / DAY
                 days_left = -self.days_since(state.not_after)
-            row = OverdueRow(
+            row = reports.OverdueRow(
                 certificate, days_overdue, days_left, due, state.not_after, has_ended=not due
             )
             rows.append(row)
         return rows
 
-    def certificates(self) -> list[CertificateRow]:
+    def certificates(self) -> list[reports.CertificateRow]:
         """Return the rows of certificates.flux."""
         return [
-            CertificateRow(certificate, self.days_since(state.not_before))
+            reports.CertificateRow(certificate, self.days_since(state.not_before))
             for certificate, state in self.states.items()
             if state.not_after
         ]
 
     # ---- Silent hosts ----
-    def silent_hosts(self, silence_days: float) -> list[SilentHostRow]:
+    def silent_hosts(self, silence_days: float) -> list[reports.SilentHostRow]:
         """Return the rows of silent_hosts.flux."""
         last_reports = self.last_reports()
         judged = {host: report for host, report in last_reports.items() if report.time}
@@ -307,7 +296,9 @@ class Prometheus:
         rows = [self.most_hosts_row(judged, silence_days)]
         for host, report in last_reports.items():
             days_silent = self.days_since(report.time) if report.time else -1.0
-            rows.append(SilentHostRow(host, report.time, days_silent, report.lineages, is_unheard))
+            rows.append(
+                reports.SilentHostRow(host, report.time, days_silent, report.lineages, is_unheard)
+            )
         return rows
 
     def last_reports(self) -> dict[str, LastReport]:
@@ -349,23 +340,25 @@ class Prometheus:
         return {series.key().host: series.samples[-1].value for series in self.query(promql)}
 
     def most_hosts_row(
-        self, reports: Mapping[str, LastReport], silence_days: float
-    ) -> SilentHostRow:
+        self, last_reports: Mapping[str, LastReport], silence_days: float
+    ) -> reports.SilentHostRow:
         """Return the row that says whether more than half of three or more hosts are silent."""
         silent = []
-        for host, report in reports.items():
+        for host, report in last_reports.items():
             if self.now - report.time >= silence_days * DAY:
                 silent.append(host)
-        if len(reports) <= 2 or len(silent) * 2 <= len(reports):
-            return SilentHostRow("(most hosts)", 0, -1.0, [], is_unheard=False)
+        if len(last_reports) <= 2 or len(silent) * 2 <= len(last_reports):
+            return reports.SilentHostRow("(most hosts)", 0, -1.0, [], is_unheard=False)
 
-        newest = max(reports[host].time for host in silent)
-        names = f"{' '.join(silent[:10])} ({len(silent)} of {len(reports)})"
+        newest = max(last_reports[host].time for host in silent)
+        names = f"{' '.join(silent[:10])} ({len(silent)} of {len(last_reports)})"
         days_silent = self.days_since(newest)
-        return SilentHostRow("(most hosts)", newest, days_silent, names.split(), is_unheard=False)
+        return reports.SilentHostRow(
+            "(most hosts)", newest, days_silent, names.split(), is_unheard=False
+        )
 
     # ---- Runs of certbot ----
-    def failing(self) -> list[FailingRow]:
+    def failing(self) -> list[reports.FailingRow]:
         """Return the rows of failing.flux."""
         unreadable_counts = self.last_samples("unreadable_count", RUNS, RUN_DAYS)
         failed_counts = self.last_samples("failed_count", RUNS, RUN_DAYS)
@@ -378,7 +371,7 @@ class Prometheus:
             status = exit_statuses.get(key, Sample(0.0, -1.0))
             exit_status = int(status.value) if status.time >= failed.time else -1
             names = self.failed_lineages(key.host, failed) if failed.value else []
-            row = FailingRow(
+            row = reports.FailingRow(
                 key.host,
                 int(max(unreadable.time, failed.time)),
                 bool(exit_status > 0 or failed.value or unreadable.value),
@@ -403,21 +396,21 @@ class Prometheus:
                 due.append(certificate.lineage)
         return due if len(due) == failed.value else []
 
-    def failures(self, since: int) -> list[FailureRow]:
+    def failures(self, since: int) -> list[reports.FailureRow]:
         """Return nothing: what failed in earlier runs is text."""
         return []
 
-    def dry_runs(self) -> list[DryRunRow]:
+    def dry_runs(self) -> list[reports.DryRunRow]:
         """Return the rows of dry_runs.flux."""
         samples = self.last_samples("dry_run_failed", CERTIFICATES, LONGEST_LIFE_DAYS)
         rows = []
         for certificate, failed in samples.items():
             error = NOT_RENEWED if failed.value else "none"
-            rows.append(DryRunRow(certificate, int(failed.time), bool(failed.value), error))
+            rows.append(reports.DryRunRow(certificate, int(failed.time), bool(failed.value), error))
         return rows
 
     # ---- Delivered and served ----
-    def not_delivered(self) -> list[NotDeliveredRow]:
+    def not_delivered(self) -> list[reports.NotDeliveredRow]:
         """Return the rows of not_delivered.flux."""
         points = self.newest_points(("host", "lineage", "target"), TARGETS, DELIVERY_FIELDS, ())
         rows = []
@@ -431,7 +424,7 @@ class Prometheus:
             if not has_ended and 0 < point["renewed"] > point["deployed"]:
                 days_missing = ((point["run_at"] or self.now) - point["renewed"]) / DAY
                 days_left = -self.days_since(expiry) if expiry else 0.0
-            row = NotDeliveredRow(
+            row = reports.NotDeliveredRow(
                 certificate,
                 target,
                 days_missing,
@@ -443,7 +436,7 @@ class Prometheus:
             rows.append(row)
         return rows
 
-    def not_served(self) -> list[NotServedRow]:
+    def not_served(self) -> list[reports.NotServedRow]:
         """Return the rows of not_served.flux: another one is served if there is its expiry."""
         rows = []
         for certificate, state in self.states.items():
@@ -456,11 +449,11 @@ class Prometheus:
             if expiry:
                 days_unserved = max(state.seen_at - state.not_before, 0) / DAY
                 days_left = -self.days_since(expiry)
-            rows.append(NotServedRow(certificate, days_unserved, days_left, expiry, []))
+            rows.append(reports.NotServedRow(certificate, days_unserved, days_left, expiry, []))
         return rows
 
     # ---- History ----
-    def history(self, since: int) -> list[HistoryRow]:
+    def history(self, since: int) -> list[reports.HistoryRow]:
         """Return the rows of history.flux.
 
         VictoriaMetrics stores points of long ago, and says when they were. Prometheus has neither:
@@ -475,7 +468,7 @@ class Prometheus:
             self.lacks = NO_TEXT + NO_HISTORY
         return sorted(rows, key=lambda row: (row.time, *row.certificate))
 
-    def renewals_of_points(self, since: int) -> list[HistoryRow]:
+    def renewals_of_points(self, since: int) -> list[reports.HistoryRow]:
         """Return the renewals that were reported, but of two within one step only the last.
 
         VictoriaMetrics stores a point as often as it was reported: to read all would take minutes.
@@ -496,7 +489,7 @@ class Prometheus:
             names = names_at.get(host_moment, set())
             if renewals_at[host_moment] > 1 or len(names) != name_counts[slot]:
                 names = set()
-            row = HistoryRow(
+            row = reports.HistoryRow(
                 moment,
                 CertificateKey(slot.host, slot.name),
                 own_name_first(names, slot.name),
@@ -531,7 +524,7 @@ class Prometheus:
             names[HostMoment(slot.host, moment)].add(slot.name)
         return names
 
-    def renewals_of_states(self, since: int) -> list[HistoryRow]:
+    def renewals_of_states(self, since: int) -> list[reports.HistoryRow]:
         """Return the renewals by the states: when one is about another certificate than before.
 
         The states of each day are compared with those of the day before.
@@ -554,7 +547,9 @@ class Prometheus:
                 continue
             began, lifetime, due_after = numbers
             certificate = CertificateKey(slot.host, slot.name)
-            rows.add(HistoryRow(int(began), certificate, (), lifetime / DAY, due_after / DAY))
+            rows.add(
+                reports.HistoryRow(int(began), certificate, (), lifetime / DAY, due_after / DAY)
+            )
         return list(rows)
 
 
