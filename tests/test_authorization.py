@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import requests
 import responses
 
+from support.buckets import new_token
 from support.hooks import Ran, start_report_hook
 from support.renewals import Renewal, stored_renewals
 from support.servers import require_program
@@ -142,20 +142,6 @@ def test_a_1_x_refuses_a_user_who_may_not_write(
 
 
 # ---- InfluxDB 2.x ------------------------------------------------------------------------------
-def token_that_may_only_read(influxdb: InfluxDB) -> str:
-    """Return a token for InfluxDB 2.x that may read buckets, and nothing else."""
-    answer = requests.get(f"{influxdb.url}/api/v2/orgs", headers=influxdb.headers, timeout=30)
-    org = answer.json()["orgs"][0]["id"]
-    permission = {"action": "read", "resource": {"type": "buckets", "orgID": org}}
-    answer = requests.post(
-        f"{influxdb.url}/api/v2/authorizations",
-        json={"orgID": org, "permissions": [permission]},
-        headers=influxdb.headers,
-        timeout=30,
-    )
-    return str(answer.json()["token"])
-
-
 @pytest.mark.parametrize(
     ("wrong", "status", "remedy"),
     [
@@ -209,7 +195,7 @@ def test_a_2_x_refuses_a_token_that_may_only_read(
 ) -> None:
     influxdb = server("influxd-2")
     bucket = influxdb.new_bucket()
-    token = token_that_may_only_read(influxdb)
+    token = new_token(influxdb, "read")
     environ = {**renewal.environ, **influxdb.settings(bucket), "INFLUXDB_TOKEN": token}
     ran = report_hook(**environ)
     assert ran.status == 1

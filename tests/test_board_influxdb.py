@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
 from support.board import (
     COLUMNS,
@@ -20,9 +19,9 @@ from support.board import (
     run_board,
     store,
 )
-from support.buckets import Bucket
+from support.buckets import Bucket, new_token
 from support.points import state
-from tools.servers.influxdb import ORG, InfluxDB, start_influxdb
+from tools.servers.influxdb import InfluxDB, start_influxdb
 from tools.servers.lineages import DAY
 
 
@@ -122,24 +121,7 @@ def test_a_wrong_password_has_its_remedy(guarded_influxdb: InfluxDB) -> None:
     assert "set INFLUXDB_TOKEN to" in run_board(settings).err
 
 
-def write_token(influxdb: InfluxDB) -> str:
-    """Return a token of InfluxDB 2 that may write to all buckets, and read none."""
-    orgs = requests.get(
-        f"{influxdb.url}/api/v2/orgs", params={"org": ORG}, headers=influxdb.headers, timeout=30
-    )
-    org_id = orgs.json()["orgs"][0]["id"]
-    permission = {"action": "write", "resource": {"type": "buckets", "orgID": org_id}}
-    created = requests.post(
-        f"{influxdb.url}/api/v2/authorizations",
-        json={"orgID": org_id, "permissions": [permission]},
-        headers=influxdb.headers,
-        timeout=30,
-    )
-    token: str = created.json()["token"]
-    return token
-
-
 def test_a_token_that_may_only_write_has_its_remedy(server: Callable[[str], InfluxDB]) -> None:
     bucket = Bucket(server("influxd-2"))
-    settings = {**bucket.settings, "INFLUXDB_TOKEN": write_token(bucket.influxdb)}
+    settings = {**bucket.settings, "INFLUXDB_TOKEN": new_token(bucket.influxdb, "write")}
     assert "or let the token read it" in run_board(settings).err

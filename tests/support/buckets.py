@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import requests
+
 from support.points import Points, renewals_of, run_points, state_of
 from tools.servers.influxdb import InfluxDB
 
@@ -30,3 +32,17 @@ class Bucket:
     def runs(self) -> list[dict[str, str]]:
         """Return the fields of all points about runs of certbot, the oldest first."""
         return run_points(self.points())
+
+
+def new_token(influxdb: InfluxDB, action: str) -> str:
+    """Return a token of InfluxDB 2 that may do one thing with all buckets: read, or write."""
+    answer = requests.get(f"{influxdb.url}/api/v2/orgs", headers=influxdb.headers, timeout=30)
+    org = answer.json()["orgs"][0]["id"]
+    permission = {"action": action, "resource": {"type": "buckets", "orgID": org}}
+    answer = requests.post(
+        f"{influxdb.url}/api/v2/authorizations",
+        json={"orgID": org, "permissions": [permission]},
+        headers=influxdb.headers,
+        timeout=30,
+    )
+    return str(answer.json()["token"])
