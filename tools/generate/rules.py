@@ -1,112 +1,383 @@
 #!/usr/bin/env python3
-"""Writes prometheus/rules.yml from tools/generate/rules.yml.in: what PromQL has no names for is named here, and stands in full there.
+"""Writes prometheus/rules.yml from tools/generate/rules.yml.in.
 
-python3 -m tools.generate.rules
+    python3 -m tools.generate.rules
+
+PromQL has no names for expressions. The source uses the names of NAMES, in capitals, and the rules
+have the expressions. The dashboard for Prometheus uses the same names.
 """
 
 from __future__ import annotations
 
 import re
+import textwrap
 
 from tools import ROOT
 
+SOURCE = ROOT / "tools" / "generate" / "rules.yml.in"
 RULES = ROOT / "prometheus" / "rules.yml"
 
 
-def last(field: str, of: str = 'domain="all"') -> str:
-    """The last point of a field, in each series of a certificate. One without a host or a lineage is somebody else's: vmalert cannot make
-    its text, and would tell of no other either."""
-    return f'last_over_time(certbot_renewal_{field}{{{of},host!="",lineage!=""}}[400d])'
+def last_of_certificate(field: str) -> str:
+    """Return PromQL for the last point of a field of certificates' states, of each series.
+
+    Series without a host or a lineage are left out. Other programs wrote them, and vmalert fails
+    on all alerts of a rule if it cannot write the text of one of them.
+    """
+    labels = 'domain="all",host!="",lineage!=""'
+    return f"last_over_time(certbot_renewal_{field}{{{labels}}}[400d])"
 
 
-def last_run(field: str) -> str:
-    """The last point of a field of runs, for each host."""
+def last_of_delivery(field: str) -> str:
+    """Return PromQL for the last point of a field of deliveries, of each series."""
+    labels = 'target!="",host!="",lineage!=""'
+    return f"last_over_time(certbot_renewal_{field}{{{labels}}}[400d])"
+
+
+def last_of_run(field: str) -> str:
+    """Return PromQL for the last point of a field of certbot's runs, of each host."""
     return f'max by (host) (last_over_time(certbot_renewal_{field}{{host!=""}}[30d]))'
 
 
 def threshold(name: str, default: int) -> str:
-    """A threshold in days. One that a server has twice is still one number."""
-    return f"scalar(max(last_over_time(certbot_renewal:{name}_days[7d])) or vector({default}))"
+    """Return PromQL for a threshold in days: as it was recorded last, else its default.
+
+    max: a server may have the threshold twice, with different labels.
+    """
+    return f"""
+        scalar(
+          max(last_over_time(certbot_renewal:{name}_days[7d]))
+          or vector({default})
+        )
+    """
 
 
-NAMES = {
-    "RUN_AT": last("run_at"),
-    "DUE": last("renewal_due"),
-    "NEWEST": "RUN_AT >= on (host, lineage) group_left () max by (host, lineage) (RUN_AT)",  # of several series of one certificate
-    # For how many days a renewal is overdue; below 0: until it is due.
-    "OVERDUE": """min by (host, lineage) (
+def urgent_threshold(expiry: str) -> str:
+    """Return PromQL for the days after a renewal from which on it is urgent that it is missing.
+
+    `expiry` is the name of the time at which the old certificate expires. If it expires within
+    URGENT_DAYS, the days are GRACE_DAYS * 1; if it has expired, GRACE_DAYS * 0. There is no row if
+    it expires later, and none if there is no old certificate (0).
+    """
+    return f"""
+        (
+          GRACE_DAYS
+          * (
             (
-              (NEWEST) + (RUN_AT == bool 0) * time() - (DUE > 0)
-            ) / 86400
-          )""",
-    "FAILED_COUNT": last_run("failed_count"),
-    "UNREADABLE_COUNT": last_run("unreadable_count"),
-    "EXIT_STATUS": last_run("exit_status"),
+              (
+                {expiry}
+                > 0
+              )
+              < (
+                time()
+                + (
+                  URGENT_DAYS
+                  * 86400
+                )
+              )
+            )
+            >= bool time()
+          )
+        )
+    """
+
+
+# All times are Unix seconds, by the clock of the host that reported them.
+#
+# A name stands for one expression, in parentheses where it needs them: it can be used like a
+# metric. Each line has one operator at most, and an operator begins its line.
+EXPRESSIONS = {
+    # ---- Thresholds, in days. rules.yml.in says what they mean ----
     "CRIT_DAYS": threshold("crit", 1),
     "SILENCE_DAYS": threshold("silence", 2),
     "GRACE_DAYS": threshold("grace", 1),
     "URGENT_DAYS": threshold("urgent", 7),
-    # When each host was last heard of: by the certificate that was reported least recently. A host without run reports is none.
-    "LAST": "(min by (host) (topk by (host, lineage) (1, RUN_AT) > 0 and DUE > 0))",
-    "SILENT": "((time() - LAST) / 86400 >= SILENCE_DAYS)",
-    # Who reported within half of the silence, and not much later than half of it after the time before.
-    "HEARD": """(
-              min by (host) (min_over_time(certbot_renewal_run_at{domain="all"}[1d]) > 0)
-                - max by (host) (last_over_time(certbot_renewal_run_at{domain="all"}[400d] offset 1d) > 0)
-              <= 0.55 * SILENCE_DAYS * 86400
-            )""",
-    # More than two hosts, and more than twice as many as were heard.
-    "DEAF": "count(LAST) > clamp_min(2 * (count(HEARD) or vector(0)), 2)",
-    "MOST_HOSTS": """label_replace(
-            min(SILENT) and (count(LAST) < 2 * count(SILENT)) > 2,
-            "host", "(most hosts)", "", ""
-          )""",
-    # How many days ago each host was last told of, or 0 for less than one, which is less than the silence: a subquery does not see the last
-    # five minutes. vmalert 1.79 keeps no ALERTS_FOR_STATE of an alert without `for`.
-    "TOLD_AGE": """(
-              0 * max by (host) (last_over_time(FIRED[1d]))
-              or (time() - max by (host) (max_over_time(timestamp(FIRED)[60d:5m]))) / 86400
-            )""",
-    "FIRED": 'ALERTS{alertname="host_silent", alertstate="firing"}',
-    "TARGET_RUN_AT": last("run_at", 'target!=""'),
-    "RENEWED": last("renewed", 'target!=""'),
-    "ENDS": last("deployed_expiry", 'target!=""'),
-    # For how many days a target has lacked what was renewed.
-    "MISSING": """(
-              (topk by (host, lineage, target) (1, TARGET_RUN_AT) + (TARGET_RUN_AT == bool 0) * time() - (RENEWED > DEPLOYED)) / 86400
-              and on (host, lineage) DUE > 0
-            )""",
-    "DEPLOYED": last("deployed", 'target!=""'),
-    "SERVED_ENDS": last("served_expiry"),
-    # From the renewal until the last look that somebody answered, where another one was served. Two days of reports without a look say
-    # that VERIFY was taken out of the settings.
-    "UNSERVED": """(
-              clamp_min(SEEN_AT - NOT_BEFORE, 0) / 86400
-              and LOOKED_AT >= topk by (host, lineage) (1, RUN_AT) - 2 * 86400
-              and DUE > 0
-              and SERVED_ENDS > 0
-            )""",
-    # From which of those days on it is urgent: the same as otherwise where the old one expires soon, 0 where it has expired.
-    "URGENT_FROM": "GRACE_DAYS * ((ENDS > 0) < time() + URGENT_DAYS * 86400 >= bool time())",
-    "URGENT_UNSERVED_FROM": "GRACE_DAYS * ((SERVED_ENDS > 0) < time() + URGENT_DAYS * 86400 >= bool time())",
-    "SEEN_AT": last("seen_at"),
-    "LOOKED_AT": last("looked_at"),
-    "NOT_BEFORE": last("not_before"),
-    "NOT_AFTER": last("not_after"),
+    # ---- Certificates, by host and lineage ----
+    # When the run report was made from which the state is; 0 on a host without run reports.
+    "RUN_AT": last_of_certificate("run_at"),
+    # The start of the certificate, its notBefore; 0 for a retired certificate, as the next two.
+    "NOT_BEFORE": last_of_certificate("not_before"),
+    # The end of the certificate, its notAfter.
+    "NOT_AFTER": last_of_certificate("not_after"),
+    # From when on certbot should renew the certificate.
+    "RENEWAL_DUE": last_of_certificate("renewal_due"),
+    # The same, without retired certificates.
+    "DUE": """
+        (
+          RENEWAL_DUE
+          > 0
+        )
+    """,
+    # RUN_AT of the one series of each certificate that was reported last. A certificate has several
+    # if a label was added: the old series remains, and is never written again.
+    "LATEST_RUN_AT": """
+        topk by (host, lineage) (
+          1,
+          RUN_AT
+        )
+    """,
+    # The same, but all series of a certificate that were reported last. Without run reports all
+    # are, with 0.
+    "NEWEST": """
+        (
+          RUN_AT
+          >= on (host, lineage) group_left ()
+          max by (host, lineage) (
+            RUN_AT
+          )
+        )
+    """,
+    # The time as of which a certificate is judged: its last run report. Without run reports it is
+    # the current time: 0 + 1 * time().
+    "EVIDENCE": """
+        (
+          NEWEST
+          + (
+            (
+              RUN_AT
+              == bool 0
+            )
+            * time()
+          )
+        )
+    """,
+    # Days from the due date to the evidence, below 0 if the certificate is not yet due; by
+    # certificate. Of several series the one that is due last counts.
+    "DAYS_OVERDUE": """
+        min by (host, lineage) (
+          (
+            EVIDENCE
+            - DUE
+          )
+          / 86400
+        )
+    """,
+    # ---- Runs of certbot, by host ----
+    # How many lineages the last run attempted to renew, and could not.
+    "FAILED_COUNT": last_of_run("failed_count"),
+    # How many lineages certbot could not read.
+    "UNREADABLE_COUNT": last_of_run("unreadable_count"),
+    # certbot's exit status; -1: not known.
+    "EXIT_STATUS": last_of_run("exit_status"),
+    # ---- Silent hosts ----
+    # The last run report of each host that sends run reports. Of a host's certificates the one that
+    # was reported least recently counts: two containers may report as one host, and the host is
+    # silent when one of them is.
+    "LAST_REPORT": """
+        min by (host) (
+          (
+            LATEST_RUN_AT
+            > 0
+          )
+          and DUE
+        )
+    """,
+    # Days since the last run report, of hosts that are silent.
+    "DAYS_SILENT": """
+        (
+          (
+            (
+              time()
+              - LAST_REPORT
+            )
+            / 86400
+          )
+          >= SILENCE_DAYS
+        )
+    """,
+    # Seconds between two run reports, of each host whose reports are on time: the first report
+    # within a day (half of the silence) came at most 1.1 days (0.55 * silence) after the report
+    # before that day.
+    "ON_TIME": """
+        (
+          (
+            min by (host) (
+              min_over_time(certbot_renewal_run_at{domain="all"}[1d])
+              > 0
+            )
+            - max by (host) (
+              last_over_time(certbot_renewal_run_at{domain="all"}[400d] offset 1d)
+              > 0
+            )
+          )
+          <= (
+            0.55
+            * SILENCE_DAYS
+            * 86400
+          )
+        )
+    """,
+    # A row (the number of hosts) if most hosts do not report on time: there are more than two
+    # hosts, and more than twice as many as report on time. Then the reports were not stored for a
+    # while, and a host that is silent may not have had the time to report again.
+    "DEAF": """
+        (
+          count(
+            LAST_REPORT
+          )
+          > clamp_min(
+            2
+            * (
+              count(
+                ON_TIME
+              )
+              or vector(0)
+            ),
+            2
+          )
+        )
+    """,
+    # Days since the last run report, with the host "(most hosts)": a row if there are more than two
+    # hosts, and more than half of them are silent. Of these the one that reported last counts.
+    "MOST_HOSTS": """
+        label_replace(
+          min(
+            DAYS_SILENT
+          )
+          and (
+            (
+              count(
+                LAST_REPORT
+              )
+              < (
+                2
+                * count(
+                  DAYS_SILENT
+                )
+              )
+            )
+            > 2
+          ),
+          "host", "(most hosts)", "", ""
+        )
+    """,
+    # The series that Prometheus and vmalert write while the alert fires.
+    "FIRING": 'ALERTS{alertname="host_silent", alertstate="firing"}',
+    # Days since the alert fired last, by host: 0 if it did within a day, else up to 60 days, to
+    # five minutes. 0 is less than the silence. The subquery alone would not see the last five
+    # minutes. vmalert 1.79 keeps no ALERTS_FOR_STATE of an alert without `for`.
+    "DAYS_SINCE_FIRED": """
+        (
+          (
+            0
+            * max by (host) (last_over_time(FIRING[1d]))
+          )
+          or (
+            (
+              time()
+              - max by (host) (
+                max_over_time(timestamp(FIRING)[60d:5m])
+              )
+            )
+            / 86400
+          )
+        )
+    """,
+    # ---- Deliveries, by host, lineage and target ----
+    # When the run report was made; 0 on a host without run reports.
+    "DELIVERY_RUN_AT": last_of_delivery("run_at"),
+    # The start of the certificate that the target should have; 0 if it should have none any more.
+    "RENEWED": last_of_delivery("renewed"),
+    # The start and the end of the certificate that the target has; 0 if it never got one.
+    "DEPLOYED": last_of_delivery("deployed"),
+    "DEPLOYED_EXPIRY": last_of_delivery("deployed_expiry"),
+    # Days from the renewal to the last run report, or to the current time without run reports, of
+    # each target that has an older certificate; not of retired certificates.
+    "DAYS_MISSING": """
+        (
+          (
+            (
+              topk by (host, lineage, target) (
+                1,
+                DELIVERY_RUN_AT
+              )
+              + (
+                (
+              DELIVERY_RUN_AT
+              == bool 0
+            )
+                * time()
+              )
+              - (
+                RENEWED
+                > DEPLOYED
+              )
+            )
+            / 86400
+          )
+          and on (host, lineage) DUE
+        )
+    """,
+    # Days after the renewal from which on a missing delivery is urgent.
+    "URGENT_MISSING_DAYS": urgent_threshold("DEPLOYED_EXPIRY"),
+    # ---- Served certificates, by host and lineage ----
+    # When run reports last looked what is served, and when a server last answered.
+    "LOOKED_AT": last_of_certificate("looked_at"),
+    "SEEN_AT": last_of_certificate("seen_at"),
+    # When the other certificate expires that was served then; 0 if the right one was served.
+    "SERVED_EXPIRY": last_of_certificate("served_expiry"),
+    # Days from the renewal to the last look that a server answered, of each certificate in place of
+    # which another one was served. Not if reports came for two days without a look: then VERIFY was
+    # removed from the settings. Not of retired certificates.
+    "DAYS_UNSERVED": """
+        (
+          (
+            clamp_min(
+              SEEN_AT
+              - NOT_BEFORE,
+              0
+            )
+            / 86400
+          )
+          and (
+            LOOKED_AT
+            >= (
+              LATEST_RUN_AT
+              - (
+                2
+                * 86400
+              )
+            )
+          )
+          and DUE
+          and (
+            SERVED_EXPIRY
+            > 0
+          )
+        )
+    """,
+    # Days after the renewal from which on another certificate is urgent.
+    "URGENT_UNSERVED_DAYS": urgent_threshold("SERVED_EXPIRY"),
 }
+NAMES = {name: textwrap.dedent(promql).strip() for name, promql in EXPRESSIONS.items()}
+NAME = re.compile(rf"\b(?:{'|'.join(NAMES)})\b")
 
 
-def spelled(text: str) -> str:
-    """A text with what the names stand for."""
-    name = re.compile(rf"\b({'|'.join(NAMES)})\b")
-    while found := name.search(text):
-        text = text[: found.start()] + NAMES[found[0]] + text[found.end() :]
-    return text
+def expand(text: str) -> str:
+    """Return a text with the expressions in the place of their names.
+
+    The further lines of an expression are indented as the line in which its name stands.
+    """
+    return "".join(expand_line(line) for line in text.splitlines(keepends=True))
+
+
+def expand_line(line: str) -> str:
+    """Return a line with the expressions in the place of their names."""
+    indentation = line[: len(line) - len(line.lstrip())]
+
+    def expression(match: re.Match[str]) -> str:
+        return expand(NAMES[match[0]]).replace("\n", f"\n{indentation}")
+
+    return NAME.sub(expression, line)
 
 
 def rules() -> str:
-    """The text of the file."""
-    return spelled((ROOT / "tools" / "generate" / "rules.yml.in").read_text())
+    """Return the text of prometheus/rules.yml.
+
+    The first paragraph of the source is about the source itself, and is left out.
+    """
+    _, _, text = SOURCE.read_text().partition("\n\n")
+    return expand(text)
 
 
 if __name__ == "__main__":
