@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Puts the queries of flux/ into the TICKscripts of kapacitor/templates/, so that a dashboard shows what an alert saw.
+"""Puts the queries of flux/ into the TICKscripts of kapacitor/templates/.
 
     python3 -m tools.generate.templates
 
-A script renewal_X.tick or certificate_X.tick holds X.flux, and host_silent.tick silent_hosts.flux, with their parameters bucket,
-measurement, silence and crit taken from the script's vars.
+So a dashboard shows what an alert judged. A script renewal_X.tick or certificate_X.tick has the
+query X.flux, and host_silent.tick has silent_hosts.flux. The parameters bucket, measurement,
+silence and crit are taken from the vars of the script.
 """
 
 from __future__ import annotations
@@ -13,24 +14,40 @@ import re
 from pathlib import Path
 
 from tools import ROOT
+from tools.generate.queries import TEXT_PARAMETER, read_query
 
 TEMPLATES = ROOT / "kapacitor" / "templates"
-QUERY = re.compile(r"(?<=\|queryFlux\('''\n).*?(?='''\)\n)", re.DOTALL)
-TEXT = re.compile(r'(?m)^(bucket|measurement) = ".*"$')
-NUMBER = re.compile(r"(?m)^(silence|crit) = [\d.]+$")
+
+# Matches the query in a script: what is between |queryFlux(''' and '''), each on a line of its own.
+SCRIPT_QUERY = re.compile(r"(?<=\|queryFlux\('''\n).*?(?='''\)\n)", re.DOTALL)
+
+# Matches a threshold at the top of a query: crit = 1.0
+THRESHOLD = re.compile(r"^(?P<name>silence|crit) = [\d.]+$", re.MULTILINE)
+
+
+def query_name(script: Path) -> str:
+    """Return the name of the query of a script."""
+    if script.stem == "host_silent":
+        return "silent_hosts"
+    return script.stem.removeprefix("renewal_").removeprefix("certificate_")
+
+
+def text_from_var(match: re.Match[str]) -> str:
+    """Return a text parameter, taken from the script's var: bucket = "''' + bucket + '''"."""
+    return f"{match['name']} = \"''' + {match['name']} + '''\""
+
+
+def number_from_var(match: re.Match[str]) -> str:
+    """Return a threshold, taken from the script's var: crit = ''' + string(crit) + '''."""
+    return f"{match['name']} = ''' + string({match['name']}) + '''"
 
 
 def with_query(script: Path) -> str:
-    """The text of a TICKscript with its query as flux/ has it now."""
-    name = (
-        "silent_hosts"
-        if script.stem == "host_silent"
-        else script.stem.removeprefix("renewal_").removeprefix("certificate_")
-    )
-    query = (ROOT / "flux" / f"{name}.flux").read_text()
-    spliced = TEXT.sub(lambda found: f"{found[1]} = \"''' + {found[1]} + '''\"", query)
-    spliced = NUMBER.sub(lambda found: f"{found[1]} = ''' + string({found[1]}) + '''", spliced)
-    return QUERY.sub(lambda _: spliced, script.read_text(), count=1)
+    """Return the text of a TICKscript with its query as it is in flux/ now."""
+    query = read_query(query_name(script)) + "\n"
+    query = TEXT_PARAMETER.sub(text_from_var, query)
+    query = THRESHOLD.sub(number_from_var, query)
+    return SCRIPT_QUERY.sub(lambda _: query, script.read_text(), count=1)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,131 @@
+"""The panels of all dashboards: their titles, queries and places."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tools.generate.queries import read_query
+
+RED = "#DC4E58"
+
+
+class Place(NamedTuple):
+    """The place of a panel, in cells of a grid of twelve columns; x and y of its upper left."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A table, or the graph. All dashboards have the same.
+
+    `query` is the name of a query in flux/, and `addition` is Flux that is added to its end.
+    `alarm` is the column that is red; "": none. A table with one is empty as long as nothing is
+    wrong.
+    """
+
+    title: str
+    query: str
+    note: str
+    place: Place
+    addition: str = ""
+    alarm: str = ""
+    is_graph: bool = False
+
+    def flux(self) -> str:
+        """Return the query as this panel asks it."""
+        query = read_query(self.query)
+        if not self.addition:
+            return query
+        return f"{query}\n    {self.addition}"
+
+
+def only_rows(condition: str, column: str) -> str:
+    """Return Flux that keeps the rows with a condition, in one table, the highest value first.
+
+    Grafana and Chronograf show one table at a time.
+    """
+    table = f'|> group() |> sort(columns: ["{column}"], desc: true)'
+    return f"|> filter(fn: (r) => {condition}) {table}"
+
+
+PANELS = [
+    Panel(
+        title="Overdue",
+        query="overdue",
+        note="Certificates that should have been renewed a day ago or earlier. Empty is well.",
+        place=Place(0, 0, 6, 3),
+        addition=only_rows("r.days_overdue >= 1.0", "days_overdue"),
+        alarm="days_overdue",
+    ),
+    Panel(
+        title="Silent hosts",
+        query="silent_hosts",
+        note="Hosts without a run report for two days. deaf: InfluxDB was away, "
+        "they are not judged yet. Empty is well.",
+        place=Place(6, 0, 6, 3),
+        addition=only_rows("r.days_silent >= silence", "days_silent"),
+        alarm="days_silent",
+    ),
+    Panel(
+        title="Failing hosts",
+        query="failing",
+        note="Hosts where the last run of certbot failed, left a certificate, "
+        "or could not read one. Empty is well.",
+        place=Place(0, 3, 4, 3),
+        addition=only_rows("r.failing", "failed_count"),
+        alarm="failed_count",
+    ),
+    Panel(
+        title="Not delivered",
+        query="not_delivered",
+        note="Targets that lack the renewed certificate, and for how many days. Empty is well.",
+        place=Place(4, 3, 4, 3),
+        addition=only_rows("r.days_missing >= 0.0", "days_missing"),
+        alarm="days_missing",
+    ),
+    Panel(
+        title="Not served",
+        query="not_served",
+        note="Certificates instead of which an older one is served, and for how many days. "
+        "Empty is well.",
+        place=Place(8, 3, 4, 3),
+        addition=only_rows("r.days_unserved >= 0.0", "days_unserved"),
+        alarm="days_unserved",
+    ),
+    Panel(
+        title="Renewals per day",
+        query="renewals_per_host",
+        note="Renewals of certificates per day (UTC) and host, of the last 30 days.",
+        place=Place(0, 6, 12, 3),
+        is_graph=True,
+    ),
+    Panel(
+        title="Certificates",
+        query="certificates",
+        note="Every certificate: age, next renewal, expiry; the oldest first.",
+        place=Place(0, 9, 6, 4),
+    ),
+    Panel(
+        title="Names",
+        query="domains",
+        note="Every name: when its certificate was renewed; the oldest first.",
+        place=Place(6, 9, 6, 4),
+    ),
+    Panel(
+        title="Failed runs",
+        query="failures",
+        note="Every run of certbot that left something, the newest first.",
+        place=Place(0, 13, 6, 3),
+    ),
+    Panel(
+        title="Dry runs",
+        query="dry_runs",
+        note="How the last dry run of each certificate went, where one was reported.",
+        place=Place(6, 13, 6, 3),
+    ),
+]
