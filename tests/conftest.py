@@ -13,6 +13,7 @@ import certbot_renewal_report
 import certbot_renewal_run
 from support.buckets import Bucket
 from support.hooks import Ran
+from support.metrics import MetricsAlerting, start_metrics_alerting
 from support.renewals import Renewal, renew
 from support.servers import Alerting, require_program, skip_or_fail
 from tools.servers.certbot import Authority, start_pebble
@@ -130,6 +131,13 @@ def victoria(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], 
                 skip_or_fail(error)
 
         yield get
+
+
+@pytest.fixture
+def metrics_alerting(tmp_path: Path) -> Iterator[MetricsAlerting]:
+    """VictoriaMetrics, vmalert, Alertmanager and an inbox of a test's own."""
+    with start_metrics_alerting(tmp_path) as running:
+        yield running
 
 
 @pytest.fixture(params=["influxd-1.8", "influxd-1.12", "influxd-2"])

@@ -1,16 +1,288 @@
-"""Whether a renewed certificate was delivered, and is served: the queries on every InfluxDB, the alerts on the real Kapacitor."""
+"""Points as the programs of this project send them, and the points that a bucket holds.
+
+Every time is in Unix seconds. `at` is the time of a point; None stands for now.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import requests
 
+from certbot_renewal_report import FieldValue, Point, line_protocol
 from tools.servers.influxdb import ORG, InfluxDB
 from tools.servers.lineages import DAY
 
-LIVES = {"90d": 90 * DAY, "64d": 64 * DAY, "45d": 45 * DAY, "160h": 160 * 3600}
+MEASUREMENT = "certbot_renewal"
+HOUR = 3600
+
+# The lifetimes of certificates that CAs issue, or will issue: names to seconds.
+LIFETIMES = {"90d": 90 * DAY, "64d": 64 * DAY, "45d": 45 * DAY, "160h": 160 * HOUR}
+
+# All that a bucket holds, as InfluxDB.points() returns it: (time, field, value, tag=value …)
 Points = set[tuple[str, ...]]
+
+
+# ---- Points to write ---------------------------------------------------------------------------
+def write(influxdb: InfluxDB, bucket: str, *points: Point | str) -> None:
+    """Write points into a bucket, given as values or as lines of line protocol."""
+    lines = []
+    for point in points:
+        line = point if isinstance(point, str) else line_protocol(point)
+        lines.append(line)
+
+    response = requests.post(
+        influxdb.url + "/api/v2/write",
+        params={"bucket": bucket, "org": ORG, "precision": "s"},
+        data="\n".join(lines).encode(),
+        headers=influxdb.headers,
+        timeout=60,
+    )
+    response.raise_for_status()
+
+
+def make_point(tags: dict[str, str], fields: dict[str, FieldValue], at: int | None) -> Point:
+    """Return a point of the project's measurement."""
+    moment = int(time.time()) if at is None else at
+    return Point(MEASUREMENT, tags, fields, moment)
+
+
+def certificate_state(
+    lineage: str,
+    due: int,
+    *,
+    host: str = "web1",
+    lifetime: int = 90 * DAY,
+    run_at: int = 0,
+    at: int | None = None,
+) -> Point:
+    """Return the state of a certificate whose renewal is due at a time, or was.
+
+    The renewal is due when a third of the lifetime (seconds) is left. `run_at` is the time of the
+    run report; 0 on a host that sends no run reports.
+    """
+    fields: dict[str, FieldValue] = {
+        "not_before": due - lifetime * 2 // 3,
+        "renewal_due": due,
+        "not_after": due + lifetime // 3,
+        "run_at": run_at,
+    }
+    return make_point({"domain": "all", "host": host, "lineage": lineage}, fields, at)
+
+
+def reported_state(lineage: str, due: int, reported_at: int, *, host: str = "web1") -> Point:
+    """Return the state of a certificate in a run report that was sent at a time."""
+    return certificate_state(lineage, due, host=host, run_at=reported_at, at=reported_at)
+
+
+def retired_state(
+    lineage: str, *, host: str = "web1", run_at: int = 0, at: int | None = None
+) -> Point:
+    """Return the state of a certificate that is no longer on its host."""
+    fields: dict[str, FieldValue] = {
+        "not_before": 0,
+        "renewal_due": 0,
+        "not_after": 0,
+        "run_at": run_at,
+    }
+    return make_point({"domain": "all", "host": host, "lineage": lineage}, fields, at)
+
+
+def served_state(
+    lineage: str,
+    not_before: int,
+    served: int,
+    *,
+    not_served: str = "",
+    served_expiry: int = 0,
+    at: int | None = None,
+) -> Point:
+    """Return the state of a certificate of 90 days in a run report that looked at its servers.
+
+    `served` is the number of endpoints at which it is served. `not_served` has the endpoints at
+    which another one is served, which expires at `served_expiry`; "none": it is served everywhere;
+    "": no endpoint answered.
+    """
+    moment = int(time.time()) if at is None else at
+    state = reported_state(lineage, not_before + 60 * DAY, moment)
+    fields = {**state.fields, "served": served}
+    if not_served:
+        fields["served_expiry"] = served_expiry
+        fields["not_served"] = not_served
+    return state._replace(fields=fields)
+
+
+def certbot_run(
+    host: str, at: int, *, failed: str = "", unreadable: str = "", exit_status: int | None = None
+) -> Point:
+    """Return the run point of a run of certbot.
+
+    `failed` and `unreadable` name lineages, separated by spaces. `exit_status` is None if it is not
+    known, as in the report of a post hook.
+    """
+    fields: dict[str, FieldValue] = {
+        "certificates": 1,
+        "failed_count": len(failed.split()),
+        "unreadable_count": len(unreadable.split()),
+    }
+    if exit_status is not None:
+        fields["exit_status"] = exit_status
+    if failed:
+        fields["failed"] = failed
+    if unreadable:
+        fields["unreadable"] = unreadable
+    return make_point({"host": host}, fields, at)
+
+
+def target_state(
+    target: str,
+    *,
+    deployed: int,
+    renewed: int,
+    lineage: str = "a",
+    lifetime: int = 90 * DAY,
+    run_at: int = 0,
+    error: str = "none",
+    at: int | None = None,
+) -> Point:
+    """Return the delivery of a lineage to a target.
+
+    `deployed` and `renewed` are the notBefore of the certificate that the target has, and of the
+    one on disk. `deployed` 0: the target never got one. `renewed` 0: the delivery is retired.
+    `lifetime` (seconds) is that of the certificate that the target has. `error` says why the last
+    attempt failed.
+    """
+    fields: dict[str, FieldValue] = {
+        "deployed": deployed,
+        "deployed_expiry": deployed + lifetime if deployed else 0,
+        "renewed": renewed,
+        "run_at": run_at,
+        "deploy_error": error,
+    }
+    return make_point({"host": "web1", "lineage": lineage, "target": target}, fields, at)
+
+
+def certificate_renewal(
+    lineage: str, at: int, names: Sequence[str], *, host: str = "web1", lifetime: int = 90 * DAY
+) -> Point:
+    """Return the renewal of a certificate; `lifetime` in seconds, 0 if it is not known."""
+    fields: dict[str, FieldValue] = {
+        "renewed_count": float(len(names)),
+        "lifetime": lifetime,
+        "due_after": lifetime * 2 // 3,
+        "names": " ".join(names),
+    }
+    return make_point({"domain": "all", "host": host, "lineage": lineage}, fields, at)
+
+
+def name_renewal(name: str, at: int, host: str = "web1") -> Point:
+    """Return the renewal of a name, as this project and the published hook report it."""
+    return make_point({"domain": name, "host": host}, {"renewed_count": 1.0}, at)
+
+
+def published_renewal(count: int, at: int, host: str = "web1") -> Point:
+    """Return the renewal of a certificate with so many names, as the published hook reports it."""
+    return make_point({"domain": "all", "host": host}, {"renewed_count": float(count)}, at)
+
+
+def with_tag(point: Point, name: str, value: str) -> Point:
+    """Return the point with one more tag, as Telegraf adds its global tags; "" adds none."""
+    return point._replace(tags={**point.tags, name: value})
+
+
+# ---- Points in a bucket ------------------------------------------------------------------------
+class StoredField(NamedTuple):
+    """A field of a point in a bucket; `tags` has texts such as "host=web1"."""
+
+    time: int
+    name: str
+    value: str
+    tags: frozenset[str]
+
+
+def stored_fields(points: Points) -> list[StoredField]:
+    """Return the fields in a bucket, by time."""
+    fields = []
+    for moment, name, value, *tags in points:
+        fields.append(StoredField(int(moment), name, value, frozenset(tags)))
+    return sorted(fields, key=lambda field: field.time)
+
+
+def fields_by_time(fields: Iterable[StoredField]) -> list[dict[str, str]]:
+    """Return the fields of each time, by name, the oldest time first."""
+    values: dict[int, dict[str, str]] = {}
+    for field in fields:
+        values.setdefault(field.time, {})[field.name] = field.value
+    return [values[moment] for moment in sorted(values)]
+
+
+def run_points(points: Points) -> list[dict[str, str]]:
+    """Return the fields of each run point, by name, the oldest point first."""
+    of_hosts = [field for field in stored_fields(points) if len(field.tags) == 1]
+    return [fields for fields in fields_by_time(of_hosts) if "certificates" in fields]
+
+
+def state_of(points: Points, lineage: str) -> dict[str, int]:
+    """Return the numbers in the newest state of a lineage, by name."""
+    tags = {"domain=all", f"lineage={lineage}"}
+    of_lineage = [field for field in stored_fields(points) if tags <= field.tags]
+    of_states = [field for field in of_lineage if field.name not in ("renewed_count", "not_served")]
+    newest = fields_by_time(of_states)[-1]
+    return {name: int(value) for name, value in newest.items()}
+
+
+def renewals_of(points: Points, lineage: str) -> set[int]:
+    """Return the times at which a lineage was renewed."""
+    counts = [field for field in stored_fields(points) if field.name == "renewed_count"]
+    return {field.time for field in counts if f"lineage={lineage}" in field.tags}
+
+
+# ---- Old names, with lines of line protocol ----------------------------------------------------
+LIVES = LIFETIMES
+
+
+def state(
+    lineage: str,
+    due: int,
+    host: str = "web1",
+    life: int = 90 * DAY,
+    run_at: int = 0,
+    at: int | None = None,
+) -> str:
+    """Return certificate_state(…) as a line; due 0: retired_state(…)."""
+    if due == 0:
+        return line_protocol(retired_state(lineage, host=host, run_at=run_at, at=at))
+    return line_protocol(
+        certificate_state(lineage, due, host=host, lifetime=life, run_at=run_at, at=at)
+    )
+
+
+def served(
+    lineage: str,
+    begin: int,
+    served: int | None,
+    not_served: str = "",
+    expiry: int = 0,
+    at: int | None = None,
+) -> str:
+    """Return served_state(…) as a line."""
+    point = served_state(
+        lineage, begin, served or 0, not_served=not_served, served_expiry=expiry, at=at
+    )
+    if served is None:
+        del point.fields["served"]
+    return line_protocol(point)
+
+
+def run_point(
+    host: str, at: int, failed: str = "", unreadable: str = "", exit_status: int | None = None
+) -> str:
+    """Return certbot_run(…) as a line."""
+    return line_protocol(
+        certbot_run(host, at, failed=failed, unreadable=unreadable, exit_status=exit_status)
+    )
 
 
 def delivery(
@@ -23,84 +295,16 @@ def delivery(
     at: int | None = None,
     life: int = 90,
 ) -> str:
-    """What a target has (began at `deployed`, 0: none) beside what is on disk (began at `renewed`, 0: it ended)."""
-    fields = f"deployed={deployed}i,deployed_expiry={deployed + life * DAY if deployed else 0}i,renewed={renewed}i,run_at={run_at}i"
-    return f'certbot_renewal,host=web1,lineage={lineage},target={target} {fields},deploy_error="{error}" {at or int(time.time())}'
-
-
-def served(
-    lineage: str,
-    begin: int,
-    served: int | None,
-    not_served: str = "",
-    expiry: int = 0,
-    at: int | None = None,
-) -> str:
-    """The state of a certificate, and what was seen of it; `not_served` "": nobody answered."""
-    at = at or int(time.time())
-    fields = "" if served is None else f",served={served}i"
-    fields += f',served_expiry={expiry}i,not_served="{not_served}"' if not_served else ""
-    return state(lineage, begin + 60 * DAY, run_at=at, at=at).rpartition(" ")[0] + f"{fields} {at}"
-
-
-def write(influxdb: InfluxDB, bucket: str, *lines: str) -> None:
-    """Writes points, with times in seconds."""
-    parameters = {"bucket": bucket, "org": ORG, "precision": "s"}
-    url = influxdb.url + "/api/v2/write"
-    requests.post(
-        url, params=parameters, data="\n".join(lines), headers=influxdb.headers, timeout=60
-    ).raise_for_status()
-
-
-def state(
-    lineage: str,
-    due: int,
-    host: str = "web1",
-    life: int = 90 * DAY,
-    run_at: int = 0,
-    at: int | None = None,
-) -> str:
-    """The state of a certificate that is or was due at a moment; 0: it ended."""
-    begin, end = (due - life * 2 // 3, due + life // 3) if due else (0, 0)
-    fields = f"not_before={begin}i,renewal_due={due}i,not_after={end}i,run_at={run_at}i"
-    return f"certbot_renewal,domain=all,host={host},lineage={lineage} {fields} {at or int(time.time())}"
-
-
-def run_point(
-    host: str, at: int, failed: str = "", unreadable: str = "", exit_status: int | None = None
-) -> str:
-    """How a run of certbot went."""
-    status = "" if exit_status is None else f",exit_status={exit_status}i"
-    names = "".join(
-        f',{name}="{text}"'
-        for name, text in (("failed", failed), ("unreadable", unreadable))
-        if text
+    """Return target_state(…) as a line; `life` in days."""
+    return line_protocol(
+        target_state(
+            target,
+            deployed=deployed,
+            renewed=renewed,
+            lineage=lineage,
+            lifetime=life * DAY,
+            run_at=run_at,
+            error=error,
+            at=at,
+        )
     )
-    counts = f"certificates=1i,failed_count={len(failed.split())}i,unreadable_count={len(unreadable.split())}i"
-    return f"certbot_renewal,host={host} {counts}{status}{names} {at}"
-
-
-def run_points(points: Points) -> list[dict[str, str]]:
-    """The run points, oldest first: their fields."""
-    moments = sorted({int(p[0]) for p in points if p[1] == "certificates"})
-    return [
-        {p[1]: p[2] for p in points if int(p[0]) == moment and len(p) == 4} for moment in moments
-    ]
-
-
-def state_of(points: Points, lineage: str) -> dict[str, int]:
-    """The newest state of a lineage."""
-    mine = {
-        p
-        for p in points
-        if f"lineage={lineage}" in p
-        and "domain=all" in p
-        and p[1] not in ("renewed_count", "not_served")
-    }
-    newest = max(int(p[0]) for p in mine)
-    return {p[1]: int(p[2]) for p in mine if int(p[0]) == newest}
-
-
-def renewals_of(points: Points, lineage: str) -> set[int]:
-    """The moments at which a lineage was renewed."""
-    return {int(p[0]) for p in points if p[1] == "renewed_count" and f"lineage={lineage}" in p}

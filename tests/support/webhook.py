@@ -1,0 +1,50 @@
+"""A webhook that receives notifications."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+
+class Webhook:
+    """A running webhook: `received` has the requests, decoded, and it answers with `status`."""
+
+    def __init__(self) -> None:
+        """Receive nothing yet; start_webhook() sets the address."""
+        self.url = ""
+        self.received: list[dict[str, Any]] = []
+        self.status = 200
+
+    def next_messages(self) -> list[str]:
+        """Return the notifications since the last call, as `level: message`, sorted."""
+        bodies = self.received
+        self.received = []
+        return sorted(f"{body.get('_level')}: {body.get('_message')}" for body in bodies)
+
+
+@contextlib.contextmanager
+def start_webhook() -> Iterator[Webhook]:
+    """Start a webhook on loopback."""
+    webhook = Webhook()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        """Takes a notification, and answers."""
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            webhook.received.append(json.loads(body))
+            self.send_response(webhook.status)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            """Write nothing to the output of the tests."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        webhook.url = f"http://127.0.0.1:{server.server_port}/certificates"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield webhook
+        server.shutdown()

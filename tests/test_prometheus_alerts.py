@@ -1,0 +1,376 @@
+"""Which alerts of prometheus/ send which mails: real VictoriaMetrics, vmalert and Alertmanager."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+
+from certbot_renewal_report import Point
+from support.hooks import CRON
+from support.metrics import (
+    PROMETHEUS,
+    MetricsAlerting,
+    copy_rules,
+    host_report,
+    with_fields,
+    with_look,
+)
+from support.points import (
+    HOUR,
+    LIFETIMES,
+    certbot_run,
+    certificate_state,
+    make_point,
+    published_renewal,
+    reported_state,
+    retired_state,
+    target_state,
+    with_tag,
+)
+from support.servers import skip_or_fail
+from tools.servers.certbot import Certbot
+from tools.servers.lineages import DAY
+from tools.servers.processes import MissingServer, installed_program
+
+
+def test_amtool_accepts_the_configuration() -> None:
+    try:
+        amtool = installed_program("amtool", "prometheus-alertmanager")
+    except MissingServer as error:
+        skip_or_fail(error)
+    check = subprocess.run(
+        [amtool, "check-config", str(PROMETHEUS / "alertmanager.yml")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert check.returncode == 0, check.stdout + check.stderr
+
+
+# ---- Overdue -----------------------------------------------------------------------------------
+def overdue_mail(host: str, lineage: str) -> str:
+    """Return the subject of the mail about one overdue certificate."""
+    return f"[critical] {host}: renewal_overdue, 1 firing: {lineage}"
+
+
+def test_certificates_of_each_lifetime_alert_a_day_after_the_due_date_and_resolve_once_renewed(
+    metrics_alerting: MetricsAlerting,
+) -> None:
+    now = int(time.time())
+    due_a_day_ago = now - DAY - 60
+    due_later = due_a_day_ago + 600
+    for name, lifetime in LIFETIMES.items():
+        late = certificate_state(
+            "late", due_a_day_ago, host=f"late-{name}", lifetime=lifetime, at=now - 30
+        )
+        quiet = certificate_state("quiet", due_later, host=f"quiet-{name}", lifetime=lifetime)
+        metrics_alerting.write(late, quiet)
+    subjects = [overdue_mail(f"late-{name}", "late") for name in LIFETIMES]
+    assert metrics_alerting.next_subjects(len(LIFETIMES)) == sorted(subjects)
+    metrics_alerting.assert_no_further_mail()
+
+    for name in LIFETIMES:
+        metrics_alerting.write(certificate_state("late", now + 30 * DAY, host=f"late-{name}"))
+    recoveries = [
+        f"[resolved] late-{name}: renewal_overdue, 1 resolved: late" for name in LIFETIMES
+    ]
+    assert metrics_alerting.next_subjects(len(LIFETIMES)) == sorted(recoveries)
+    metrics_alerting.assert_no_alert()
+
+
+def test_a_certificate_is_judged_as_of_its_last_run_report(
+    metrics_alerting: MetricsAlerting,
+) -> None:
+    now = int(time.time())
+    due = now - 36 * HOUR
+    metrics_alerting.write(
+        certificate_state("evidence-quiet", due, host="b", run_at=due + DAY - 60),
+        certificate_state("evidence-late", due, host="c", run_at=due + DAY),
+    )
+    assert metrics_alerting.next_subjects(1) == [overdue_mail("c", "evidence-late")]
+    metrics_alerting.assert_no_further_mail()
+
+
+def test_the_mail_about_an_overdue_certificate_says_since_when_and_what_to_try(
+    metrics_alerting: MetricsAlerting,
+) -> None:
+    now = int(time.time())
+    metrics_alerting.write(certificate_state("late", now - DAY - 60, at=now - 30))
+    assert metrics_alerting.next_subjects(1) == [overdue_mail("web1", "late")]
+
+    text = metrics_alerting.mail_text(overdue_mail("web1", "late"))
+    first_lines = re.compile(
+        r"""
+        critical:[ ]late[ ]on[ ]web1:[ ]not[ ]renewed,[ ]due[ ]since[ ]20\S+[ ].*,
+        [ ]29\.0[ ]days[ ]left \n\n
+        What[ ]to[ ]try[ ]first,[ ]on[ ]that[ ]host,[ ]as[ ]root:[ ]
+        """,
+        re.VERBOSE,
+    )
+    assert first_lines.match(text)
+    assert "certbot renew --cert-name late --dry-run" in text
+    assert "/prometheus.md#renewal_overdue" in text
+
+
+def test_an_expired_certificate_alerts_and_resolves_once_it_is_retired(
+    metrics_alerting: MetricsAlerting,
+) -> None:
+    now = int(time.time())
+    metrics_alerting.write(certificate_state("expired", now - 40 * DAY, host="d", at=now - 30))
+    assert metrics_alerting.next_subjects(1) == [overdue_mail("d", "expired")]
+    assert ", expired\n" in metrics_alerting.mail_text(overdue_mail("d", "expired"))
+
+    metrics_alerting.write(retired_state("expired", host="d"))
+    recovery = "[resolved] d: renewal_overdue, 1 resolved: expired"
+    assert metrics_alerting.next_subjects(1) == [recovery]
+    text = metrics_alerting.mail_text(recovery)
+    assert text.strip() == "resolved: renewal_overdue of expired on d"
+
+
+def test_only_the_newest_state_of_a_certificate_counts_and_only_of_this_project(
+    metrics_alerting: MetricsAlerting,
+) -> None:
+    now = int(time.time())
+    overdue = now - DAY - 60
+    renewed = now + 60 * DAY
+    tagged = reported_state("tagged", renewed, now - 60, host="g")
+    metrics_alerting.write(
+        certificate_state("late", overdue, at=now - 30),
+        retired_state("ended", host="e"),
+        # An older state arrives late.
+        certificate_state("late-arrival", renewed, host="f", at=now - 10),
+        certificate_state("late-arrival", overdue, host="f", at=now - 20),
+        # A tag was added with the renewal: the old series is never written again.
+        reported_state("tagged", overdue, now - 90, host="g"),
+        with_tag(tagged, "dc", "north"),
+        # Points of the published hook, and of another program.
+        published_renewal(2, now - 80 * DAY, host="h"),
+        make_point(
+            {"domain": "all", "host": "h", "lineage": "due-only"}, {"renewal_due": 5}, now - DAY
+        ),
+        make_point({"domain": "all"}, {"renewal_due": 5, "not_after": 5, "run_at": 0}, now - DAY),
+    )
+    assert metrics_alerting.next_subjects(1) == [overdue_mail("web1", "late")]
+    metrics_alerting.assert_no_further_mail()
+
+
+def test_the_overdue_certificates_of_a_host_are_one_mail_and_one_more_when_another_joins(
+    metrics_alerting: MetricsAlerting,
+) -> None:
+    now = int(time.time())
+    at = now - 30
+    lineages = [f"many{number}" for number in range(7)]
+    overdue = [certificate_state(lineage, now - 2 * DAY, at=at) for lineage in lineages]
+    metrics_alerting.write(
+        *overdue,
+        certificate_state("fine", now + DAY),
+        certificate_state("alone", now - 2 * DAY, host="web2"),
+    )
+    assert metrics_alerting.next_subjects(2) == [
+        f"[critical] web1: renewal_overdue, 7 firing: {' '.join(lineages[:5])} ...",
+        "[critical] web2: renewal_overdue, 1 firing: alone",
+    ]
+
+    metrics_alerting.write(certificate_state("another", now - DAY - 60, at=at))
+    (subject,) = metrics_alerting.next_subjects(1)
+    assert subject == (
+        f"[critical] web1: renewal_overdue, 8 firing: another {' '.join(lineages[:4])} ..."
+    )
+    assert metrics_alerting.mail_text(subject).count("\ncritical: ") == 7  # after the first line
+
+    renewed = [certificate_state(name, now + 60 * DAY, at=at + 10) for name in lineages[1:]]
+    metrics_alerting.write(*renewed)
+    assert metrics_alerting.next_subjects(1) == [
+        "[critical] web1: renewal_overdue, 2 firing: another many0; "
+        f"6 resolved: {' '.join(lineages[1:6])} ..."
+    ]
+
+    metrics_alerting.write(
+        certificate_state("many0", now + 60 * DAY, at=at + 10),
+        certificate_state("another", now + 60 * DAY, at=at + 10),
+    )
+    assert metrics_alerting.next_subjects(1) == [
+        "[resolved] web1: renewal_overdue, 2 resolved: another many0"
+    ]
+    metrics_alerting.assert_no_further_mail()
+
+
+LIFETIME_SECONDS = 12
+CRIT_SECONDS = 2
+
+
+def test_a_certificate_that_certbot_did_not_renew_in_time_alerts_until_cron_renews_it(
+    metrics_alerting: MetricsAlerting,
+) -> None:
+    metrics_alerting.rules_file = copy_rules(
+        metrics_alerting.folder, crit=f"{CRIT_SECONDS / DAY:.9f}"
+    )
+    metrics_alerting.restart_vmalert(*metrics_alerting.vmalert_flags)
+    authority = metrics_alerting.start_pebble(LIFETIME_SECONDS)
+    certbot = Certbot(metrics_alerting.folder / "letsencrypt", authority)
+    certbot.settings({**metrics_alerting.victoria.settings(), "HOSTNAME": "web1"})
+    assert certbot.issue("example.com", "example.com").returncode == 0
+    not_before = certbot.not_before("example.com")
+
+    assert metrics_alerting.next_subjects(1) == [overdue_mail("web1", "example.com")]
+    # Below ten days, a certificate is due after half of its lifetime.
+    assert time.time() >= not_before + LIFETIME_SECONDS / 2 + CRIT_SECONDS - 1
+
+    certbot.shell(CRON)
+    assert metrics_alerting.next_subjects(1) == [
+        "[resolved] web1: renewal_overdue, 1 resolved: example.com"
+    ]
+
+
+# ---- Failing and silent hosts ------------------------------------------------------------------
+def test_a_failing_host_is_one_mail_with_the_reasons_and_its_recovery_another(
+    metrics_alerting: MetricsAlerting,
+) -> None:
+    now = int(time.time())
+    metrics_alerting.write(
+        certbot_run("well", now - 60, exit_status=0),
+        certbot_run("failed", now - 60, failed="a b", exit_status=1),
+        certbot_run("error", now - 60, exit_status=143),
+        certbot_run("unreadable", now - 60, unreadable="c", exit_status=0),
+    )
+    hosts = ("error", "failed", "unreadable")
+    assert metrics_alerting.next_subjects(3) == [
+        f"[warning] {host}: renewal_failing, 1 firing" for host in hosts
+    ]
+    failed = metrics_alerting.mail_text("[warning] failed: renewal_failing, 1 firing")
+    assert "failed: certbot fails, 2 not renewed, exit status 1\n" in failed
+    unreadable = metrics_alerting.mail_text("[warning] unreadable: renewal_failing, 1 firing")
+    assert "unreadable: certbot fails, 1 unreadable\n" in unreadable
+    metrics_alerting.assert_no_further_mail()
+
+    for host in hosts:
+        metrics_alerting.write(certbot_run(host, now - 10, exit_status=-1))
+    assert metrics_alerting.next_subjects(3) == [
+        f"[resolved] {host}: renewal_failing, 1 resolved" for host in hosts
+    ]
+    metrics_alerting.assert_no_alert()
+
+
+def test_a_silent_host_is_one_mail_and_its_recovery_another(
+    metrics_alerting: MetricsAlerting,
+) -> None:
+    now = int(time.time())
+    two_days_ago = now - 49 * HOUR
+    # Most hosts report on time: otherwise no silent host would alert by itself.
+    for host in ("well", "well2", "well3", "well4", "well5", "pair"):
+        metrics_alerting.write(host_report(host, now - 25 * HOUR), host_report(host, now - 60))
+    metrics_alerting.write(
+        host_report("silent", two_days_ago),
+        host_report("retired", two_days_ago),
+        # Another container with the same host tag has stopped.
+        host_report("pair", two_days_ago, lineage="b"),
+        certificate_state("a", now + DAY, host="deploy-hook-only", at=now - 50 * DAY),
+    )
+    hosts = ("pair", "retired", "silent")
+    assert metrics_alerting.next_subjects(3) == [
+        f"[critical] {host}: host_silent, 1 firing" for host in hosts
+    ]
+    text = metrics_alerting.mail_text("[critical] silent: host_silent, 1 firing")
+    assert "silent: no report of certbot for 2.0 days\n" in text
+    metrics_alerting.assert_no_further_mail()
+
+    metrics_alerting.write(
+        host_report("silent", now - 10),
+        host_report("pair", now - 10),
+        host_report("pair", now - 10, lineage="b"),
+        retired_state("a", host="retired", run_at=now - 10, at=now - 10),
+    )
+    assert metrics_alerting.next_subjects(3) == [
+        f"[resolved] {host}: host_silent, 1 resolved" for host in hosts
+    ]
+    metrics_alerting.assert_no_alert()
+
+
+# ---- Deliveries and served certificates --------------------------------------------------------
+def test_a_missing_delivery_is_a_warning_then_urgent_and_resolves_with_one_mail(
+    metrics_alerting: MetricsAlerting,
+) -> None:
+    now = int(time.time())
+    old = now - 62 * DAY
+    renewed = now - 2 * DAY
+    at = now - 30
+    metrics_alerting.write(
+        certificate_state("a", renewed + 60 * DAY),
+        target_state("edge", deployed=old, renewed=renewed, at=at),
+        target_state("never", deployed=0, renewed=renewed, at=at),
+        target_state("fine", deployed=renewed, renewed=renewed),
+        # Renewed a minute ago, but the certificate of the target has expired: urgent at once.
+        target_state("expired", deployed=old, renewed=now - 60, lifetime=61 * DAY, at=at),
+        # The day of grace is not over.
+        target_state("fresh", deployed=now - 60 * DAY, renewed=now - DAY + 600, lifetime=61 * DAY),
+    )
+    subject = "[critical] web1: certificate_not_delivered, 3 firing: a/edge a/never a/expired"
+    assert metrics_alerting.next_subjects(1) == [subject]
+    assert (
+        "critical: a on web1: not delivered to expired, renewed 0.0 days before the last report, "
+        "what it has expires 20" in metrics_alerting.mail_text(subject)
+    )
+    metrics_alerting.assert_no_further_mail()
+
+    # 65 - 62 = 3 days are left: edge becomes urgent, and its warning is muted.
+    metrics_alerting.write(
+        target_state("edge", deployed=old, renewed=renewed, lifetime=65 * DAY, at=at + 10)
+    )
+    assert metrics_alerting.next_subjects(1) == [
+        "[critical] web1: certificate_not_delivered, 3 firing: a/never a/edge a/expired"
+    ]
+    metrics_alerting.assert_no_further_mail()
+
+    metrics_alerting.write(
+        target_state("edge", deployed=renewed, renewed=renewed, at=at + 20),
+        target_state("never", deployed=renewed, renewed=renewed, at=at + 20),
+        target_state("expired", deployed=0, renewed=0, at=at + 20),
+    )
+    # Both alerts about edge: the warning first.
+    assert metrics_alerting.next_subjects(1) == [
+        "[resolved] web1: certificate_not_delivered, 4 resolved: a/edge a/never a/edge a/expired"
+    ]
+    metrics_alerting.assert_no_alert()
+
+
+def served_other(lineage: str, renewed: int, expiry: int, at: int) -> Point:
+    """Return the state of a certificate in place of which another is served until `expiry`.
+
+    An `expiry` of 0: the renewed certificate is served.
+    """
+    state = reported_state(lineage, renewed + 60 * DAY, at)
+    return with_fields(with_look(state), served_expiry=expiry)
+
+
+def test_another_served_certificate_is_a_warning_then_urgent_and_resolves_with_one_mail(
+    metrics_alerting: MetricsAlerting,
+) -> None:
+    now = int(time.time())
+    renewed = now - 2 * DAY
+    at = now - 30
+    metrics_alerting.write(
+        served_other("s", renewed, now + 28 * DAY, at),
+        served_other("w", renewed, 0, at),
+        # Renewed a minute ago, but what is served has expired: urgent at once.
+        served_other("u", now - 60, now - DAY, at),
+        # The day of grace is not over.
+        served_other("v", now - DAY + 600, now + DAY, at),
+    )
+    subject = "[critical] web1: certificate_not_served, 2 firing: s u"
+    assert metrics_alerting.next_subjects(1) == [subject]
+    metrics_alerting.assert_no_further_mail()
+
+    # Two days are left: s becomes urgent, and its warning is muted.
+    metrics_alerting.write(served_other("s", renewed, now + 2 * DAY, at + 10))
+    assert metrics_alerting.next_subjects(1) == [subject]
+    metrics_alerting.assert_no_further_mail()
+
+    metrics_alerting.write(
+        served_other("s", renewed, 0, at + 20), served_other("u", renewed, 0, at + 20)
+    )
+    # Both alerts about s.
+    assert metrics_alerting.next_subjects(1) == [
+        "[resolved] web1: certificate_not_served, 3 resolved: s s u"
+    ]
+    metrics_alerting.assert_no_alert()
