@@ -153,6 +153,8 @@ def test_grafana_can_read_its_dashboard() -> None:
     positions = [panel["gridPos"] for panel in PANELS]
     assert_no_overlap([(place["x"], place["y"], place["w"], place["h"]) for place in positions], 24)
 
+
+def test_grafana_can_read_the_panels_of_its_dashboard() -> None:
     for panel in PANELS:
         assert panel["type"] in ("table", "timeseries")
         assert panel["title"]
@@ -188,20 +190,30 @@ def test_grafana_can_read_the_queries_of_its_dashboard_for_prometheus() -> None:
             assert target["instant"] or panel["timeFrom"]
 
 
-def test_grafana_merges_the_columns_of_each_table_for_prometheus() -> None:
+def prometheus_tables() -> list[Json]:
+    """Return the tables of the dashboard for Prometheus: all panels but the graph."""
     tables = [panel for panel in PROMETHEUS_PANELS if panel["type"] == "table"]
     assert len(tables) == len(PROMETHEUS_PANELS) - 1
-    for panel in tables:
+    return tables
+
+
+def test_grafana_merges_the_columns_of_each_table_for_prometheus() -> None:
+    for panel in prometheus_tables():
         merge, organize, sort = panel["transformations"]
         assert (merge["id"], organize["id"], sort["id"]) == ("merge", "organize", "sortBy")
         columns = set(organize["options"]["renameByName"].values())
         # If there is one query only, Grafana names its column otherwise.
         assert len(columns) == len(panel["targets"]) > 1
+        hidden = {"Time": True} if panel["targets"][0]["instant"] else {}
+        assert organize["options"]["excludeByName"] == hidden
 
+
+def test_grafana_sorts_and_formats_columns_that_the_table_has() -> None:
+    for panel in prometheus_tables():
+        _, organize, sort = panel["transformations"]
+        columns = set(organize["options"]["renameByName"].values())
         sorted_by = {field["field"] for field in sort["options"]["sort"]}
         assert sorted_by <= {*columns, "host", "Time"}
         overrides = panel["fieldConfig"]["overrides"]
-        overridden = {override["matcher"]["options"] for override in overrides}
-        assert overridden <= {*columns, "days_left"}
-        hidden = {"Time": True} if panel["targets"][0]["instant"] else {}
-        assert organize["options"]["excludeByName"] == hidden
+        formatted = {override["matcher"]["options"] for override in overrides}
+        assert formatted <= {*columns, "days_left"}

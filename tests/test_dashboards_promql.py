@@ -156,7 +156,7 @@ def assert_same_rows(title: str, table: Table, rows: Rows) -> None:
     """Assert that a table in PromQL has the rows and numbers of the query in Flux."""
     flux_rows = {row_key(row): row for row in rows}
     assert table.keys() == flux_rows.keys(), title
-    all_columns = {column for row in table.values() for column in row}
+    all_columns = set[str]().union(*table.values())
     for key, row in table.items():
         missing = {column for column, other in MISSING_IF.items() if row.get(other)}
         assert row.keys() == all_columns - missing, (title, key)
