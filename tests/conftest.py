@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -98,6 +100,15 @@ def env_file(certbot_folder: Path) -> Path:
 def renewal(certbot_folder: Path) -> Renewal:
     """A certificate that certbot has just renewed, in the configuration folder."""
     return renew(certbot_folder)
+
+
+@pytest.fixture
+def chance(monkeypatch: pytest.MonkeyPatch) -> random.Random:
+    """Chance for the fault trials, the same in each run; FAULTS_SEED gives another one."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    seed = int(os.environ.get("FAULTS_SEED", "1"))
+    print(f"FAULTS_SEED={seed}")
+    return random.Random(seed)
 
 
 @pytest.fixture(scope="session")
