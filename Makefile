@@ -31,7 +31,7 @@ simulation: $(VENV)/ready
 faults: $(VENV)/ready  # the long form; SEED=… repeats a run
 	$(PYTHON) -m tools.servers.build influxd-1.12 influxd-2
 	$(VENV)/bin/python -m tools.faults.trials $(addprefix --seed ,$(SEED))
-	FAULTS_EXAMPLES=5000 $(VENV)/bin/python -m pytest -q tests/test_faults.py tests/test_any_input.py
+	FAULTS_EXAMPLES=5000 $(VENV)/bin/python -m pytest -q tests/test_interrupted_*.py tests/test_faulty_disks.py tests/test_report_properties.py tests/test_odd_input.py
 	$(PYTHON) -m tools.servers.build vault haproxy nginx sshd ssh
 	RENEWALS=20 $(VENV)/bin/python -m pytest -q -rP tests/test_deploy.py
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from support.hooks import known
+from support.lineages import remove_lineage
 from support.points import Points, renewals_of, run_points, state_of
 from support.servers import require_program
 from tools.faults.crowds import try_crowd
@@ -70,9 +71,7 @@ class RunReports:
         assert ended.returncode == 0
         for lineage in AFTER:
             self.add_certificate(lineage, self.begin)
-        shutil.rmtree(folder / "live" / "gone")
-        shutil.rmtree(folder / "archive" / "gone")
-        (folder / "renewal" / "gone.conf").unlink()
+        remove_lineage(folder, "gone")
 
     def add_certificate(self, lineage: str, begin: int) -> None:
         """Add a certificate to a lineage, which may be new."""

@@ -1,4 +1,8 @@
-"""Whatever is in settings, environment, arguments and on disk: no traceback, one line with the reason, no secret, and an end."""
+"""Any arguments, settings, environment and files, for the report hook and for the run report.
+
+Whatever it finds, a program ends in time, says the reason of a failure in one line, shows no
+traceback and no secret.
+"""
 
 from __future__ import annotations
 
@@ -6,39 +10,48 @@ import contextlib
 import os
 import signal
 import socket
-import stat
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
-import responses
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import certbot_renewal_report
-from support.hooks import Ran, start_report_hook, start_run_report
+import certbot_renewal_run
+from support.hooks import Ran
+from support.odd_files import Kind, OddFile
 from tools.servers import faulty
-from tools.servers.lineages import DAY, install_report_hook, make_certificate, make_lineage
+from tools.servers.lineages import (
+    DAY,
+    install_report_hook,
+    install_run_report,
+    make_certificate,
+    make_lineage,
+)
 
 SECRET = "fake-Secret-7f3"
-EXAMPLES = int(os.environ.get("FAULTS_EXAMPLES", "150"))
-MANY = settings(  # in the suite the same ones each time; make faults has others, many more
-    max_examples=EXAMPLES,
+LONGEST_SECONDS = 30  # a program that takes longer hangs
+
+Main = Callable[[Sequence[str], MutableMapping[str, str], str], int]
+
+# The test suite tries the same examples each time; `make faults` tries others, and many more.
+IS_LONG_FORM = "FAULTS_EXAMPLES" in os.environ
+MANY_EXAMPLES = settings(
+    max_examples=int(os.environ.get("FAULTS_EXAMPLES", "150")),
     deadline=None,
     suppress_health_check=list(HealthCheck),
-    derandomize="FAULTS_EXAMPLES" not in os.environ,
-    print_blob="FAULTS_EXAMPLES" in os.environ,
+    derandomize=not IS_LONG_FORM,
+    print_blob=IS_LONG_FORM,
 )
-PEM = make_certificate(["example.com", "192.0.2.1"], 1_780_000_000, 90 * DAY)
-SECONDS = 30  # after so many something hangs
 
-# What an environment can hold: every byte but NUL; what is no UTF-8 comes as surrogates.
-LIKELY = [
+
+# ---- Texts -------------------------------------------------------------------------------------
+# What somebody might write, right or nearly right. EXIT_STATUS takes TERM; \u0663 is a digit.
+LIKELY_TEXTS = [
     "",
     " ",
     "0",
@@ -54,77 +67,113 @@ LIKELY = [
     "\u0663",
     "TERM",
 ]
-BYTES = st.binary(max_size=80).filter(lambda b: b"\0" not in b).map(os.fsdecode)
-VALUE = st.one_of(
-    st.sampled_from(LIKELY),
-    BYTES,
-    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=80),
-)
-HUGE = st.builds(
+
+# Any bytes but NUL, as Python decodes those of arguments and of the environment: bytes that are
+# not UTF-8 become surrogates.
+DECODED_BYTES = st.binary(max_size=80).filter(lambda data: b"\0" not in data).map(os.fsdecode)
+
+# Any text without NUL and surrogates.
+PLAIN_TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=80)
+
+# The value of an argument or of a variable.
+A_VALUE = st.one_of(st.sampled_from(LIKELY_TEXTS), DECODED_BYTES, PLAIN_TEXT)
+
+# Something repeated so often that quadratic work would be noticed.
+A_HUGE_TEXT = st.builds(
     lambda text, times: text * times,
     st.sampled_from(["x", " ", "a ", "\u00e9,", "\n", '"', "=", "9", "1d"]),
     st.integers(0, 30_000),
 )
-NAMES = (
+
+
+# ---- Arguments ---------------------------------------------------------------------------------
+REPORT_HOOK_OPTIONS = ["--check", "--dry-run", "--help", "--version", "--config-dir", "-h", "-x"]
+
+# Without --patience: a run report that waits is no run report that hangs.
+RUN_REPORT_OPTIONS = [
+    *REPORT_HOOK_OPTIONS,
+    "--all",
+    "--after-dry-run",
+    "--history",
+    "--stdout",
+    "--retire",
+    "--host",
+]
+
+
+def command_lines(usual: list[str], options: Sequence[str]) -> st.SearchStrategy[list[str]]:
+    """Return a strategy for arguments: the usual ones, or options and values in any order."""
+    any_arguments = st.lists(st.one_of(st.sampled_from(options), A_VALUE), max_size=4)
+    return st.one_of(st.just(usual), any_arguments)
+
+
+# ---- Environment and env file ------------------------------------------------------------------
+VARIABLES = (
     *certbot_renewal_report.SETTINGS,
-    *certbot_renewal_report.PASSED_ON,
+    *certbot_renewal_report.FORWARDED_VARIABLES,
     "RENEWED_LINEAGE",
     "RENEWED_DOMAINS",
     "FAILED_DOMAINS",
     "EXIT_STATUS",
 )
-ENVIRON = st.dictionaries(
-    st.sampled_from(NAMES), st.one_of(VALUE, HUGE.filter(lambda t: len(t) < 100_000)), max_size=6
+A_VARIABLE = st.sampled_from(VARIABLES)
+
+# Variables of the environment. Linux limits each of them to 128 KiB.
+AN_ENVIRONMENT = st.dictionaries(
+    A_VARIABLE,
+    st.one_of(A_VALUE, A_HUGE_TEXT.filter(lambda text: len(text) < 100_000)),
+    max_size=6,
 )
-OPTIONS = [
-    "--all",
-    "--after-dry-run",
-    "--history",
-    "--stdout",
-    "--check",
-    "--dry-run",
-    "--help",
-    "--version",
-    "--retire",
-    "--host",
-    "--config-dir",
-    "-h",
-    "-x",
-]
-ARGUMENTS = st.lists(st.one_of(st.sampled_from(OPTIONS), VALUE), max_size=4)
-LINE = st.builds(
-    lambda name, text: f"{name}={text}",
-    st.sampled_from(NAMES),
-    st.one_of(VALUE, st.text(max_size=20)),
+
+# A line of the env file.
+AN_ENV_LINE = st.builds(
+    lambda name, text: f"{name}={text}", A_VARIABLE, st.one_of(A_VALUE, st.text(max_size=20))
 )
-WORDS = [
+
+
+# ---- Files -------------------------------------------------------------------------------------
+PEM = make_certificate(["example.com", "192.0.2.1"], 1_780_000_000, 90 * DAY)
+
+# Parts of renewal configurations and of the known file.
+LIKELY_LINES = [
     b"cert = x\n",
     b"[renewalparams]\n",
     b"renew_before_expiry = 30 days\n",
     b"renew_before_expiry = 999999y 9mo\n",
     b"\t",
+    b"a 1\n",
+    b"example.com 99999999999\n",
+    b"# run report of now\n",
 ]
-WORDS += [b"a 1\n", b"example.com 99999999999\n", b"# run report of now\n"]
-CONTENT = st.one_of(
+
+
+def replace_byte(position: int, byte: int) -> bytes:
+    """Return a certificate in which one byte is another."""
+    return PEM[:position] + bytes([byte]) + PEM[position + 1 :]
+
+
+def encode_lines(lines: Sequence[str]) -> bytes:
+    """Return lines as they stand in a file; surrogates become the bytes for which they stand."""
+    return "\n".join(lines).encode("utf-8", "surrogateescape")
+
+
+# The content of a file: bytes, a huge text, settings, a damaged certificate, likely lines.
+A_CONTENT = st.one_of(
     st.binary(max_size=300),
-    HUGE.map(lambda text: text.encode("utf-8", "surrogatepass")),
-    st.lists(st.one_of(LINE, VALUE), max_size=6).map(
-        lambda lines: "\n".join(lines).encode("utf-8", "surrogateescape")
-    ),
-    st.builds(
-        lambda at, byte: PEM[:at] + bytes([byte]) + PEM[at + 1 :],
-        st.integers(0, len(PEM) - 1),
-        st.integers(0, 255),
-    ),
-    st.lists(st.sampled_from(WORDS)).map(b"".join),
+    A_HUGE_TEXT.map(lambda text: text.encode("utf-8", "surrogatepass")),
+    st.lists(st.one_of(AN_ENV_LINE, A_VALUE), max_size=6).map(encode_lines),
+    st.builds(replace_byte, st.integers(0, len(PEM) - 1), st.integers(0, 255)),
+    st.lists(st.sampled_from(LIKELY_LINES)).map(b"".join),
 )
+
+# Places in certbot's folder where a program looks for something.
 PLACES = [
     "certbot_renewal_report.env",
     "certbot_renewal_report.known",
     "certbot_renewal_report.known.new",
+    "certbot_renewal_report.turn",
+    "certbot_renewal_deliver.state",
     "token",
-]
-PLACES += [
     "live",
     "live/example.com/cert.pem",
     "live/.hidden",
@@ -132,333 +181,223 @@ PLACES += [
     "live/other/cert.pem",
     "live/\udcff",
     "live/a b 1",
-]
-PLACES += [
     "renewal",
     "renewal/example.com.conf",
     "renewal/.conf",
     "renewal/other.conf",
     "renewal/\udcff\n.conf",
+    "archive",
+    "archive/example.com/cert1.pem",
+    "archive/example.com/cert2.pem",
 ]
-PLACES += ["archive", "archive/example.com/cert1.pem", "archive/example.com/cert2.pem"]
-KINDS = ["file", "folder", "pipe", "dangling", "loop", "device", "socket", "gone"]
-ODD = st.lists(st.tuples(st.sampled_from(PLACES), st.sampled_from(KINDS), CONTENT), max_size=4)
+AN_ODD_FILE = st.builds(OddFile, st.sampled_from(PLACES), st.sampled_from(Kind), A_CONTENT)
 
 
-def place(folder: Path, where: str, kind: str, content: bytes) -> None:
-    """Puts something where certbot or the administrator would have something else."""
-    path = folder / where
-    with contextlib.suppress(OSError):  # its folder is odd already
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir() and not path.is_symlink():
-            path.rename(folder / f"away-{len(list(folder.iterdir()))}")
-        path.unlink(missing_ok=True)
-        if kind == "file":
-            path.write_bytes(content)
-        elif kind == "folder":
-            path.mkdir()
-        elif kind == "pipe":
-            os.mkfifo(path)
-        elif kind == "socket":
-            os.mknod(path, stat.S_IFSOCK)  # bind() takes 107 characters
-        elif kind != "gone":
-            path.symlink_to({"dangling": "nowhere", "loop": path.name, "device": "/dev/zero"}[kind])
+# ---- Situations --------------------------------------------------------------------------------
+class Situation(NamedTuple):
+    """All that a program finds beside its arguments, where it differs from the usual.
+
+    `environ` are variables, `env_lines` the lines of the env file, [] if there is no such file.
+    `odd_files` are put into the configuration folder, one after the other. `lineage_suffix` is
+    added to RENEWED_LINEAGE. `server_answers`: else nobody listens at INFLUXDB_URL.
+    """
+
+    environ: dict[str, str] = {}  # noqa: RUF012  NamedTuples are not changed
+    env_lines: Sequence[str] = ()
+    odd_files: Sequence[OddFile] = ()
+    lineage_suffix: str = ""
+    server_answers: bool = True
 
 
+A_SITUATION = st.builds(
+    Situation,
+    environ=AN_ENVIRONMENT,
+    env_lines=st.lists(AN_ENV_LINE, max_size=3),
+    odd_files=st.lists(AN_ODD_FILE, max_size=4),
+    lineage_suffix=DECODED_BYTES,
+    server_answers=st.booleans(),
+)
+
+
+def make_folder(folder: Path, situation: Situation) -> Path:
+    """Make a configuration folder with two certificates; return the lineage's folder in live/."""
+    begin = int(time.time()) - DAY
+    make_lineage(folder, "example.com", ["example.com"], begin - DAY, 90 * DAY)
+    live = make_lineage(folder, "example.com", ["example.com"], begin, 90 * DAY)
+    (folder / "token").write_text(SECRET)
+    (folder / certbot_renewal_report.KNOWN_FILE).write_text("example.com 1\n")
+
+    for odd_file in situation.odd_files:
+        odd_file.put_into(folder)
+    env_file = folder / certbot_renewal_report.ENV_FILE
+    if situation.env_lines and not env_file.is_dir():
+        env_file.unlink(missing_ok=True)
+        env_file.write_bytes(encode_lines(situation.env_lines))
+    return live
+
+
+def make_environment(live: Path, situation: Situation, server_url: str) -> dict[str, str]:
+    """Return the environment: of a renewal of the lineage, and what the situation has else."""
+    environ = {
+        "INFLUXDB_URL": server_url if situation.server_answers else "http://127.0.0.1:1",
+        "INFLUXDB_TIMEOUT": "0.2",
+        "INFLUXDB_TOKEN": f"somebody:{SECRET}",
+        "HOSTNAME": "web1",
+        "RENEWED_LINEAGE": str(live) + situation.lineage_suffix,
+        "RENEWED_DOMAINS": "example.com",
+        **situation.environ,
+    }
+    if "9" in environ["INFLUXDB_TIMEOUT"]:  # many of them are a long time, and no fault
+        environ["INFLUXDB_TIMEOUT"] = "0.2"
+    return environ
+
+
+# ---- Running a program -------------------------------------------------------------------------
 @pytest.fixture
-def safe(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No address but loopback is reached, whatever a setting says, and what hangs is ended."""
-    connect = socket.socket.connect
+def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no address but loopback be reached, and no name be looked up, whatever a setting is."""
+    real_connect = socket.socket.connect
+    real_getaddrinfo = socket.getaddrinfo
+    loopback = ("127.0.0.1", "::1")
 
-    def only_loopback(self: socket.socket, address: Any) -> None:
-        if address[0] not in ("127.0.0.1", "::1"):
+    def connect(self: socket.socket, address: Any) -> None:
+        if address[0] not in loopback:
             raise OSError(101, "Network is unreachable")
-        connect(self, address)
+        real_connect(self, address)
 
-    def only_here(host: str, *rest: Any, **more: Any) -> Any:
-        raise socket.gaierror(-2, "Name or service not known")
+    def getaddrinfo(host: Any, *arguments: Any, **options: Any) -> Any:
+        if host not in loopback:
+            raise socket.gaierror(-2, "Name or service not known")
+        return real_getaddrinfo(host, *arguments, **options)
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+@contextlib.contextmanager
+def within(seconds: int) -> Iterator[None]:
+    """Raise an AssertionError in what takes longer."""
 
     def hangs(*_: object) -> None:
         raise AssertionError("it hangs")
 
-    real = socket.getaddrinfo
-    numeric = ("127.0.0.1", "::1")
-    monkeypatch.setattr(socket.socket, "connect", only_loopback)
-    monkeypatch.setattr(
-        socket,
-        "getaddrinfo",
-        lambda host, *a, **k: real(host, *a, **k) if host in numeric else only_here(host),
-    )
-    before = signal.signal(signal.SIGALRM, hangs)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
-
-
-def run(
-    capfd: pytest.CaptureFixture[str], script: Path, arguments: list[str], environ: dict[str, str]
-) -> Ran:
-    """The hook in this process, with a real environment, and all that it promises of what it says."""
-    capfd.readouterr()
-    before = dict(os.environ)  # all of it: the hook adds to it
-    os.environ.clear()
-    os.environ.update(environ)
-    signal.alarm(SECONDS)
+    handler_before = signal.signal(signal.SIGALRM, hangs)
+    signal.alarm(seconds)
     try:
-        status = certbot_renewal_report.main(arguments, os.environ, str(script))
-    except SystemExit as ended:  # wrong usage
-        status = int(str(ended.code))
+        yield
     finally:
         signal.alarm(0)
+        signal.signal(signal.SIGALRM, handler_before)
+
+
+@contextlib.contextmanager
+def environment(environ: dict[str, str]) -> Iterator[None]:
+    """Replace the environment of this process, and restore it: the programs add to it."""
+    environ_before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(environ)
+    try:
+        yield
+    finally:
         os.environ.clear()
-        os.environ.update(before)
+        os.environ.update(environ_before)
+
+
+def run_program(
+    capfd: pytest.CaptureFixture[str],
+    main: Main,
+    script: Path,
+    arguments: Sequence[str],
+    environ: dict[str, str],
+) -> Ran:
+    """Run a program in this process, in a real environment; return how it ended."""
+    capfd.readouterr()
+    with environment(environ), within(LONGEST_SECONDS):
+        try:
+            status = main(arguments, os.environ, str(script))
+        except SystemExit as wrong_usage:
+            status = int(str(wrong_usage.code))
     out, err = capfd.readouterr()
-    assert "Traceback" not in out + err
-    assert status in (0, 1, 2)
-    assert SECRET not in out + err
-    if status != 2:  # else argparse has shown the usage, and what was given
-        assert ("--stdout" in arguments or out.isascii()) and err.isascii()
-        assert err.count("\n") == (status == 1) + err.count(": warning: ")
     return Ran(status, out, err)
 
 
-@pytest.fixture
-def stored() -> Iterator[str]:
-    """Something that takes every report."""
-    with faulty.serving(faulty.answer(b"HTTP/1.1 204 No Content\r\n\r\n")) as url:
+def assert_proper_end(ran: Ran, arguments: Sequence[str]) -> None:
+    """Assert what each program promises about its end and its output."""
+    output = ran.out + ran.err
+    assert "Traceback" not in output
+    assert ran.status in (0, 1, 2)
+    assert SECRET not in output
+    if ran.status == 2:  # argparse has shown the usage, and what was wrong in the arguments
+        return
+    assert ran.out.isascii() or "--stdout" in arguments
+    assert ran.err.isascii()
+    reasons = 1 if ran.status == 1 else 0
+    assert ran.err.count("\n") == reasons + ran.err.count(": warning: ")
+
+
+@pytest.fixture(scope="module")
+def storing_server() -> Iterator[str]:
+    """Yield the URL of a server that takes every report."""
+    with faulty.serving(faulty.STORED) as url:
         yield url
 
 
-@MANY
-@given(
-    arguments=ARGUMENTS,
-    environ=ENVIRON,
-    lines=st.lists(LINE, max_size=3),
-    odd=ODD,
-    lineage=BYTES,
-    reached=st.booleans(),
+# ---- The properties ----------------------------------------------------------------------------
+LONG_SPACES = "HOSTNAME=a" + " " * 100_000 + "b"
+LONG_INTERVAL = b"renew_before_expiry = " + b"999999w " * 200_000
+
+
+@pytest.mark.usefixtures("only_loopback")
+@MANY_EXAMPLES
+@given(arguments=command_lines([], REPORT_HOOK_OPTIONS), situation=A_SITUATION)
+@example([], Situation(env_lines=["HTTP_PROXY=a\0b"]))
+@example([], Situation(env_lines=["INFLUXDB_TOKEN_FILE=a\0b"]))
+@example(["--dry-run"], Situation({"INFLUXDB_BUCKET": "\udcff"}))
+@example(
+    [], Situation({"RENEWED_DOMAINS": "a", "INFLUXDB_TOKEN": "\udcff"}, lineage_suffix="\udcff")
 )
-@example(["--all"], {}, [], [("certbot_renewal_report.env", "pipe", b"")], "", True)
-@example(["--all"], {}, [], [("certbot_renewal_report.known", "pipe", b"")], "", True)
-@example(["--all"], {}, [], [("certbot_renewal_report.known.new", "pipe", b"")], "", True)
-@example(["--all"], {}, [], [("live/example.com/cert.pem", "pipe", b"")], "", True)
-@example(["--all"], {}, [], [("live/example.com/cert.pem", "device", b"")], "", True)
-@example(["--all"], {}, [], [("renewal/example.com.conf", "pipe", b"")], "", True)
-@example(["--all"], {}, [], [("live/other", "loop", b"")], "", True)
-@example([], {}, ["HTTP_PROXY=a\0b"], [], "", True)
-@example([], {}, ["INFLUXDB_TOKEN_FILE=a\0b"], [], "", True)
-@example(["--all"], {}, [], [("renewal/example.com.conf", "file", b"\n" * 200_000)], "", True)
-@example(["--dry-run"], {"INFLUXDB_BUCKET": "\udcff"}, [], [], "", True)
-@example([], {"RENEWED_DOMAINS": "a", "INFLUXDB_TOKEN": "\udcff"}, [], [], "\udcff", True)
+@example(["--dry-run"], Situation(env_lines=[LONG_SPACES]))
+def test_the_report_hook_ends_properly_whatever_it_finds(
+    capfd: pytest.CaptureFixture[str],
+    storing_server: str,
+    arguments: list[str],
+    situation: Situation,
+) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        script = install_report_hook(Path(temporary))
+        live = make_folder(Path(temporary), situation)
+        environ = make_environment(live, situation, storing_server)
+        ran = run_program(capfd, certbot_renewal_report.main, script, arguments, environ)
+    assert_proper_end(ran, arguments)
+
+
+@pytest.mark.usefixtures("only_loopback")
+@MANY_EXAMPLES
+@given(arguments=command_lines(["--all"], RUN_REPORT_OPTIONS), situation=A_SITUATION)
+@example(["--all"], Situation(odd_files=[OddFile("certbot_renewal_report.env", Kind.PIPE)]))
+@example(["--all"], Situation(odd_files=[OddFile("certbot_renewal_report.known", Kind.PIPE)]))
+@example(["--all"], Situation(odd_files=[OddFile("certbot_renewal_report.known.new", Kind.PIPE)]))
+@example(["--all"], Situation(odd_files=[OddFile("live/example.com/cert.pem", Kind.PIPE)]))
+@example(["--all"], Situation(odd_files=[OddFile("live/example.com/cert.pem", Kind.DEVICE)]))
+@example(["--all"], Situation(odd_files=[OddFile("renewal/example.com.conf", Kind.PIPE)]))
+@example(["--all"], Situation(odd_files=[OddFile("live/other", Kind.LINK_TO_ITSELF)]))
 @example(
     ["--all"],
-    {},
-    [],
-    [("renewal/example.com.conf", "file", b"renew_before_expiry = " + b"999999w " * 200_000)],
-    "",
-    True,
+    Situation(odd_files=[OddFile("renewal/example.com.conf", Kind.FILE, b"\n" * 200_000)]),
 )
-@example(["--dry-run"], {}, ["HOSTNAME=a" + " " * 100_000 + "b"], [], "", True)
-def test_nothing_that_it_is_given_makes_it_fail_without_a_reason(
+@example(
+    ["--all"],
+    Situation(odd_files=[OddFile("renewal/example.com.conf", Kind.FILE, LONG_INTERVAL)]),
+)
+def test_the_run_report_ends_properly_whatever_it_finds(
     capfd: pytest.CaptureFixture[str],
-    safe: None,
-    stored: str,
+    storing_server: str,
     arguments: list[str],
-    environ: dict[str, str],
-    lines: list[str],
-    odd: list[tuple[str, str, bytes]],
-    lineage: str,
-    reached: bool,
+    situation: Situation,
 ) -> None:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        script, begin = install_report_hook(folder), int(time.time()) - DAY
-        for moment in (begin - DAY, begin):
-            live = make_lineage(folder, "example.com", ["example.com"], moment, 90 * DAY)
-        (folder / "token").write_text(SECRET)
-        known = folder / certbot_renewal_report.KNOWN_FILE
-        known.write_text("example.com 1\n")
-        for what in odd:
-            place(folder, *what)
-        env_file = folder / "certbot_renewal_report.env"
-        if lines and not env_file.is_dir():
-            env_file.unlink(missing_ok=True)
-            env_file.write_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
-        usual = {
-            "INFLUXDB_URL": stored if reached else "http://127.0.0.1:1",
-            "INFLUXDB_TIMEOUT": "0.2",
-            "HOSTNAME": "web1",
-        }
-        usual |= {
-            "INFLUXDB_TOKEN": f"somebody:{SECRET}",
-            "RENEWED_LINEAGE": str(live) + lineage.replace("\0", ""),
-            "RENEWED_DOMAINS": "example.com",
-        }
-        environ = {**usual, **environ}
-        if "9" in environ.get("INFLUXDB_TIMEOUT", ""):
-            environ["INFLUXDB_TIMEOUT"] = "0.2"
-        run(capfd, script, arguments, environ)
-
-
-@pytest.mark.parametrize("odd", ["pipe", "device", "socket"])
-@pytest.mark.parametrize(
-    "where", ["certbot_renewal_report.env", "live/example.com/cert.pem", "renewal/example.com.conf"]
-)
-def test_what_is_neither_a_file_nor_a_folder_is_named_and_not_waited_for(
-    certbot_folder: Path, where: str, odd: str
-) -> None:
-    make_lineage(certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY)
-    place(certbot_folder, where, odd, b"")
-    done = start_run_report(certbot_folder, "--all", "--dry-run")
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert f"{certbot_folder / where}: Neither a file nor a folder: " in done.stderr
-
-
-def test_a_token_alone_on_a_line_is_not_shown(certbot_folder: Path) -> None:
-    (certbot_folder / "certbot_renewal_report.env").write_text(
-        "INFLUXDB_TOKEN=\nfakeSecret7f3fakeSecret7f3==\n"
-    )
-    done = start_report_hook(certbot_folder, "--dry-run")
-    assert done.returncode == 1
-    assert "line 2 is not NAME=value (not shown, it may hold a secret)" in done.stderr
-    assert "fakeSecret" not in done.stdout + done.stderr
-
-
-@pytest.mark.parametrize(
-    "line", ["HOSTNAME= # none", "HOSTNAME=  # none", "HOSTNAME= ", "HOSTNAME=''# none"]
-)
-def test_a_comment_behind_nothing_is_a_comment(
-    report_hook: Callable[..., Ran], certbot_folder: Path, line: str
-) -> None:
-    make_lineage(certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY)
-    (certbot_folder / "certbot_renewal_report.env").write_text(line.replace("''#", "'' #") + "\n")
-    assert f"host={os.uname().nodename}" in report_hook("--dry-run").out
-
-
-def test_a_line_of_blanks_takes_no_time(certbot_folder: Path) -> None:
-    (certbot_folder / "certbot_renewal_report.env").write_text("HOSTNAME=a" + " " * 300_000 + "b\n")
-    make_lineage(
-        certbot_folder,
-        "example.com",
-        ["example.com"],
-        int(time.time()) - DAY,
-        90 * DAY,
-        "\n" * 300_000,
-    )
-    assert start_report_hook(certbot_folder, "--dry-run").returncode == 0  # within its 60 s
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        '{"message": "bad token ab:fake\\u002dSecret\\u002d7f3"}',
-        '{"error": "user somebody has no rights"}',
-        f'{{"message": "a password of ab:{SECRET} is wrong"}}',
-    ],
-)
-def test_a_secret_that_the_server_repeats_in_other_letters_is_not_shown(
-    report_hook: Callable[..., Ran], certbot_folder: Path, body: str
-) -> None:
-    live = make_lineage(
-        certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY
-    )
-    with responses.RequestsMock() as mock:
-        mock.add(responses.POST, "http://127.0.0.1:8086/api/v2/write", status=401, body=body)
-        ran = report_hook(
-            RENEWED_LINEAGE=str(live),
-            RENEWED_DOMAINS="example.com",
-            INFLUXDB_TOKEN=f"somebody:ab:{SECRET}",
-        )
-    assert "***" in ran.err
-    assert SECRET not in ran.err and "ab:" not in ran.err and "user somebody" not in ran.err
-
-
-@pytest.mark.parametrize(
-    "body", ["[1]", "7", '"text"', "null", "{}", '{"message": ["x"]}', '{"error": {"a": 1}}']
-)
-def test_an_answer_in_json_of_another_kind_is_shown_as_it_is(
-    report_hook: Callable[..., Ran], certbot_folder: Path, body: str
-) -> None:
-    live = make_lineage(
-        certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY
-    )
-    with responses.RequestsMock() as mock:
-        mock.add(responses.POST, "http://127.0.0.1:8086/api/v2/write", status=400, body=body)
-        ran = report_hook(RENEWED_LINEAGE=str(live), RENEWED_DOMAINS="example.com")
-    assert (
-        "answered 400 " in ran.err
-        and ": correct INFLUXDB_URL, or what stands between this host and InfluxDB" in ran.err
-    )
-
-
-@pytest.mark.parametrize("token", ["e", "a:o"])
-def test_a_short_token_does_not_spoil_the_remedy(
-    report_hook: Callable[..., Ran], certbot_folder: Path, token: str
-) -> None:
-    live = make_lineage(
-        certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY
-    )
-    with responses.RequestsMock() as mock:
-        mock.add(
-            responses.POST,
-            "http://127.0.0.1:8086/api/v2/write",
-            status=404,
-            body='{"message": "bucket not found"}',
-        )
-        ran = report_hook(
-            RENEWED_LINEAGE=str(live), RENEWED_DOMAINS="example.com", INFLUXDB_TOKEN=token
-        )
-    assert "create telegraf, or correct INFLUXDB_BUCKET" in ran.err
-
-
-def test_certificates_numbered_by_date_take_no_time(certbot_folder: Path) -> None:
-    live = make_lineage(
-        certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY
-    )
-    (certbot_folder / certbot_renewal_report.KNOWN_FILE).write_text("example.com 1\n")
-    archive = certbot_folder / "archive" / "example.com"
-    (archive / "cert1.pem").rename(archive / "cert999999999.pem")
-    (live / "cert.pem").unlink()
-    (live / "cert.pem").symlink_to(archive / "cert999999999.pem")
-    assert start_run_report(certbot_folder, "--all", "--dry-run").returncode == 0  # within its 60 s
-
-
-def test_what_certbot_does_not_look_at_is_no_lineage(
-    run_report: Callable[..., Ran], certbot_folder: Path
-) -> None:
-    make_lineage(certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY)
-    for name in (".conf", ".#example.com.conf"):
-        (certbot_folder / "renewal" / name).touch()
-    (certbot_folder / "live" / ".git").mkdir()
-    (certbot_folder / "live" / "loop").symlink_to("loop")
-    ran = run_report("--all", "--dry-run")
-    assert (ran.status, ran.err) == (0, "")
-    assert "certificates=1i,unreadable_count=0i" in ran.out
-
-
-def test_a_setting_that_is_no_utf_8_is_named(certbot_folder: Path) -> None:
-    command, environ = (
-        [sys.executable, str(install_report_hook(certbot_folder)), "--dry-run"],
-        {b"INFLUXDB_BUCKET": b"\xff", b"HOSTNAME": b"web1"},
-    )
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
-    assert (
-        done.returncode,
-        "INFLUXDB_BUCKET is wrong: it must be the name of a bucket" in done.stderr,
-    ) == (1, True)
-
-
-@pytest.mark.parametrize("name", ["a\nb", "\udcff"])
-def test_a_deploy_hook_on_what_is_no_name_of_a_lineage_leaves_what_is_known(
-    stored: str, certbot_folder: Path, name: str
-) -> None:
-    live = make_lineage(
-        certbot_folder, "example.com", ["example.com"], int(time.time()) - DAY, 90 * DAY
-    )
-    odd = live.rename(live.parent / name)
-    known = certbot_folder / certbot_renewal_report.KNOWN_FILE
-    known.write_text("example.com 1\n")
-    done = start_report_hook(
-        certbot_folder, INFLUXDB_URL=stored, RENEWED_LINEAGE=str(odd), RENEWED_DOMAINS="example.com"
-    )
-    assert (done.returncode, done.stderr, known.read_text()) == (0, "", "example.com 1\n")
+    with tempfile.TemporaryDirectory() as temporary:
+        script = install_run_report(Path(temporary))
+        live = make_folder(Path(temporary), situation)
+        environ = make_environment(live, situation, storing_server)
+        ran = run_program(capfd, certbot_renewal_run.main, script, arguments, environ)
+    assert_proper_end(ran, arguments)

@@ -1,0 +1,201 @@
+"""Odd settings, files and answers, one at a time: what the property tests have found, and more."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import responses
+
+import certbot_renewal_report
+from support.hooks import Ran, start_report_hook, start_run_report
+from support.lineages import make_aged_lineage
+from support.odd_files import Kind, OddFile
+from tools.servers import faulty
+from tools.servers.lineages import install_report_hook
+
+SECRET = "fake-Secret-7f3"
+WRITE_URL = "http://127.0.0.1:8086/api/v2/write"
+
+
+@pytest.fixture
+def live(certbot_folder: Path) -> Path:
+    """Make a certificate that is a day old; return its folder in live/."""
+    return make_aged_lineage(certbot_folder, "example.com", 1, "example.com")
+
+
+@pytest.fixture
+def env_file(certbot_folder: Path) -> Path:
+    """The path of the env file."""
+    return certbot_folder / certbot_renewal_report.ENV_FILE
+
+
+# ---- Files that are odd ------------------------------------------------------------------------
+@pytest.mark.parametrize("kind", [Kind.PIPE, Kind.DEVICE, Kind.SOCKET])
+@pytest.mark.parametrize(
+    "place", ["certbot_renewal_report.env", "live/example.com/cert.pem", "renewal/example.com.conf"]
+)
+@pytest.mark.usefixtures("live")
+def test_what_is_neither_a_file_nor_a_folder_is_named_and_not_waited_for(
+    certbot_folder: Path, place: str, kind: Kind
+) -> None:
+    OddFile(place, kind).put_into(certbot_folder)
+    ended = start_run_report(certbot_folder, "--all", "--dry-run")
+    assert ended.returncode == 1
+    assert ended.stderr.count("\n") == 1
+    assert f"{certbot_folder / place}: Neither a file nor a folder: " in ended.stderr
+
+
+def test_certificates_numbered_by_date_take_no_time(certbot_folder: Path, live: Path) -> None:
+    (certbot_folder / certbot_renewal_report.KNOWN_FILE).write_text("example.com 1\n")
+    archive = certbot_folder / "archive" / "example.com"
+    (archive / "cert1.pem").rename(archive / "cert999999999.pem")
+    (live / "cert.pem").unlink()
+    (live / "cert.pem").symlink_to(archive / "cert999999999.pem")
+
+    ended = start_run_report(certbot_folder, "--all", "--dry-run")  # raises an error after 60 s
+    assert ended.returncode == 0
+
+
+@pytest.mark.usefixtures("live")
+def test_what_certbot_does_not_take_for_a_lineage_is_no_lineage(
+    run_report: Callable[..., Ran], certbot_folder: Path
+) -> None:
+    for name in (".conf", ".#example.com.conf"):
+        (certbot_folder / "renewal" / name).touch()
+    (certbot_folder / "live" / ".git").mkdir()
+    (certbot_folder / "live" / "loop").symlink_to("loop")
+
+    ran = run_report("--all", "--dry-run")
+    assert ran.status == 0
+    assert ran.err == ""
+    assert "certificates=1i,unreadable_count=0i" in ran.out
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\udcff"])
+def test_a_lineage_whose_name_is_odd_is_not_added_to_the_known_file(
+    certbot_folder: Path, live: Path, name: str
+) -> None:
+    odd_folder = live.rename(live.parent / name)
+    known = certbot_folder / certbot_renewal_report.KNOWN_FILE
+    known.write_text("example.com 1\n")
+
+    with faulty.serving(faulty.STORED) as url:
+        ended = start_report_hook(
+            certbot_folder,
+            INFLUXDB_URL=url,
+            RENEWED_LINEAGE=str(odd_folder),
+            RENEWED_DOMAINS="example.com",
+        )
+    assert ended.returncode == 0
+    assert ended.stderr == ""
+    assert known.read_text() == "example.com 1\n"
+
+
+# ---- Settings that are odd ---------------------------------------------------------------------
+def test_a_token_alone_on_a_line_is_not_shown(certbot_folder: Path, env_file: Path) -> None:
+    env_file.write_text("INFLUXDB_TOKEN=\nfakeSecret7f3fakeSecret7f3==\n")
+    ended = start_report_hook(certbot_folder, "--dry-run")
+    assert ended.returncode == 1
+    assert "line 2 is not NAME=value (not shown, it may hold a secret)" in ended.stderr
+    assert "fakeSecret" not in ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize(
+    "line", ["HOSTNAME= # none", "HOSTNAME=  # none", "HOSTNAME= ", "HOSTNAME='' # none"]
+)
+@pytest.mark.usefixtures("live")
+def test_a_comment_after_an_empty_value_is_a_comment(
+    report_hook: Callable[..., Ran], env_file: Path, line: str
+) -> None:
+    env_file.write_text(f"{line}\n")
+    assert f"host={os.uname().nodename}" in report_hook("--dry-run").out
+
+
+def test_long_lines_of_blanks_take_no_time(
+    certbot_folder: Path, live: Path, env_file: Path
+) -> None:
+    env_file.write_text("HOSTNAME=a" + " " * 300_000 + "b\n")
+    renewal_conf = certbot_folder / "renewal" / "example.com.conf"
+    renewal_conf.write_text("\n" * 300_000 + renewal_conf.read_text())
+
+    ended = start_report_hook(certbot_folder, "--dry-run")  # raises an error after 60 s
+    assert ended.returncode == 0
+
+
+def test_a_setting_that_is_no_utf_8_is_named(certbot_folder: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, str(install_report_hook(certbot_folder)), "--dry-run"],
+        env={b"INFLUXDB_BUCKET": b"\xff", b"HOSTNAME": b"web1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 1
+    assert "INFLUXDB_BUCKET is wrong: it must be the name of a bucket" in ended.stderr
+
+
+# ---- Answers that are odd ----------------------------------------------------------------------
+class AnsweredReport:
+    """Reports a renewal to a server that refuses it with a status and a text."""
+
+    def __init__(self, report_hook: Callable[..., Ran], live: Path) -> None:
+        """`live` is the renewed lineage's folder."""
+        self.report_hook = report_hook
+        self.live = live
+
+    def __call__(self, status: int, body: str, **environ: str) -> str:
+        """Return what the hook prints on stderr."""
+        with responses.RequestsMock() as mock:
+            mock.add(responses.POST, WRITE_URL, status=status, body=body)
+            ran = self.report_hook(
+                RENEWED_LINEAGE=str(self.live), RENEWED_DOMAINS="example.com", **environ
+            )
+        return ran.err
+
+
+@pytest.fixture
+def stderr_of_answer(report_hook: Callable[..., Ran], live: Path) -> AnsweredReport:
+    """Return what the hook prints about an answer."""
+    return AnsweredReport(report_hook, live)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"message": "bad token ab:fake\\u002dSecret\\u002d7f3"}',
+        '{"error": "user somebody has no rights"}',
+        f'{{"message": "a password of ab:{SECRET} is wrong"}}',
+    ],
+)
+def test_a_secret_that_the_server_repeats_in_other_letters_is_not_shown(
+    stderr_of_answer: AnsweredReport, body: str
+) -> None:
+    stderr = stderr_of_answer(401, body, INFLUXDB_TOKEN=f"somebody:ab:{SECRET}")
+    assert "***" in stderr
+    assert SECRET not in stderr
+    assert "ab:" not in stderr
+    assert "user somebody" not in stderr
+
+
+@pytest.mark.parametrize(
+    "body", ["[1]", "7", '"text"', "null", "{}", '{"message": ["x"]}', '{"error": {"a": 1}}']
+)
+def test_an_answer_in_json_of_another_kind_is_shown_as_it_is(
+    stderr_of_answer: AnsweredReport, body: str
+) -> None:
+    stderr = stderr_of_answer(400, body)
+    assert "answered 400 " in stderr
+    assert ": correct INFLUXDB_URL, or what stands between this host and InfluxDB" in stderr
+
+
+@pytest.mark.parametrize("token", ["e", "a:o"])
+def test_a_short_token_is_not_replaced_in_the_remedy(
+    stderr_of_answer: AnsweredReport, token: str
+) -> None:
+    stderr = stderr_of_answer(404, '{"message": "bucket not found"}', INFLUXDB_TOKEN=token)
+    assert "create telegraf, or correct INFLUXDB_BUCKET" in stderr
