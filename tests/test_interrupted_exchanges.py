@@ -6,7 +6,6 @@ This is the short form; `make faults` injects a fault at each byte.
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from tools.faults.exchanges import try_exchanges
 from tools.faults.proxy import Fault, Mode, Proxy, Side
 from tools.servers import faulty
 from tools.servers.influxdb import InfluxDB
-from tools.servers.lineages import DAY, make_lineage
 
 FAULTS = 60  # drawn by chance, besides those at the boundaries of an exchange
 
@@ -48,29 +46,3 @@ def test_a_connection_that_breaks_once_is_tried_again(
     assert ended.stderr == ""
     assert proxy.connections == 2
     disk.expect_renewal_stored(stored_by_host(influxdb, bucket)["web1"], "web1")
-
-
-@pytest.mark.parametrize(
-    "date",
-    [
-        "Wed, 25 Nov 20226 03:00:00 GMT",
-        "Wed, 25 Nov 2026 99999999999999999:00:00 GMT",
-        "yesterday",
-        "",
-    ],
-)
-def test_a_response_whose_date_cannot_be_read_is_a_success(certbot_folder: Path, date: str) -> None:
-    begin = int(time.time()) - DAY
-    live = make_lineage(certbot_folder, "example.com", ["example.com"], begin, 90 * DAY)
-    response = f"HTTP/1.1 204 No Content\r\nDate: {date}\r\n\r\n".encode()
-
-    with faulty.serving(faulty.answer(response)) as url:
-        ended = start_report_hook(
-            certbot_folder,
-            INFLUXDB_URL=url,
-            RENEWED_LINEAGE=str(live),
-            RENEWED_DOMAINS="example.com",
-        )
-
-    assert ended.returncode == 0
-    assert ended.stderr == ""

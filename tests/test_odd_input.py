@@ -34,6 +34,19 @@ def env_file(certbot_folder: Path) -> Path:
     return certbot_folder / certbot_renewal_report.ENV_FILE
 
 
+def report_to(
+    server: faulty.Serve, certbot_folder: Path, live: Path
+) -> subprocess.CompletedProcess[str]:
+    """Report the renewal of a lineage to a server."""
+    with faulty.serving(server) as url:
+        return start_report_hook(
+            certbot_folder,
+            INFLUXDB_URL=url,
+            RENEWED_LINEAGE=str(live),
+            RENEWED_DOMAINS="example.com",
+        )
+
+
 # ---- Files that are odd ------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", [Kind.PIPE, Kind.DEVICE, Kind.SOCKET])
 @pytest.mark.parametrize(
@@ -84,13 +97,8 @@ def test_a_lineage_whose_name_is_odd_is_not_added_to_the_known_file(
     known = certbot_folder / certbot_renewal_report.KNOWN_FILE
     known.write_text("example.com 1\n")
 
-    with faulty.serving(faulty.STORED) as url:
-        ended = start_report_hook(
-            certbot_folder,
-            INFLUXDB_URL=url,
-            RENEWED_LINEAGE=str(odd_folder),
-            RENEWED_DOMAINS="example.com",
-        )
+    ended = report_to(faulty.STORED, certbot_folder, odd_folder)
+
     assert ended.returncode == 0
     assert ended.stderr == ""
     assert known.read_text() == "example.com 1\n"
@@ -140,6 +148,24 @@ def test_a_setting_that_is_no_utf_8_is_named(certbot_folder: Path) -> None:
 
 
 # ---- Answers that are odd ----------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "date",
+    [
+        "Wed, 25 Nov 20226 03:00:00 GMT",
+        "Wed, 25 Nov 2026 99999999999999999:00:00 GMT",
+        "yesterday",
+        "",
+    ],
+)
+def test_an_answer_whose_date_cannot_be_read_is_a_success(
+    certbot_folder: Path, live: Path, date: str
+) -> None:
+    response = f"HTTP/1.1 204 No Content\r\nDate: {date}\r\n\r\n".encode()
+    ended = report_to(faulty.answer(response), certbot_folder, live)
+    assert ended.returncode == 0
+    assert ended.stderr == ""
+
+
 class AnsweredReport:
     """Reports a renewal to a server that refuses it with a status and a text."""
 

@@ -36,7 +36,16 @@ from tools.servers.lineages import (
 SECRET = "fake-Secret-7f3"
 LONGEST_SECONDS = 30  # a program that takes longer hangs
 
-Main = Callable[[Sequence[str], MutableMapping[str, str], str], int]
+
+class Program(NamedTuple):
+    """One of the programs: its function main, and what installs it in a configuration folder."""
+
+    main: Callable[[Sequence[str], MutableMapping[str, str], str], int]
+    install: Callable[[Path], Path]
+
+
+REPORT_HOOK = Program(certbot_renewal_report.main, install_report_hook)
+RUN_REPORT = Program(certbot_renewal_run.main, install_run_report)
 
 # The test suite tries the same examples each time; `make faults` tries others, and many more.
 IS_LONG_FORM = "FAULTS_EXAMPLES" in os.environ
@@ -305,7 +314,7 @@ def environment(environ: dict[str, str]) -> Iterator[None]:
 
 def run_program(
     capfd: pytest.CaptureFixture[str],
-    main: Main,
+    program: Program,
     script: Path,
     arguments: Sequence[str],
     environ: dict[str, str],
@@ -314,7 +323,7 @@ def run_program(
     capfd.readouterr()
     with environment(environ), within(LONGEST_SECONDS):
         try:
-            status = main(arguments, os.environ, str(script))
+            status = program.main(arguments, os.environ, str(script))
         except SystemExit as wrong_usage:
             status = int(str(wrong_usage.code))
     out, err = capfd.readouterr()
@@ -333,6 +342,23 @@ def assert_proper_end(ran: Ran, arguments: Sequence[str]) -> None:
     assert ran.err.isascii()
     reasons = 1 if ran.status == 1 else 0
     assert ran.err.count("\n") == reasons + ran.err.count(": warning: ")
+
+
+def assert_ends_properly(
+    capfd: pytest.CaptureFixture[str],
+    program: Program,
+    arguments: Sequence[str],
+    situation: Situation,
+    server_url: str,
+) -> None:
+    """Run a program in a situation, and assert what it promises."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        script = program.install(folder)
+        live = make_folder(folder, situation)
+        environ = make_environment(live, situation, server_url)
+        ran = run_program(capfd, program, script, arguments, environ)
+    assert_proper_end(ran, arguments)
 
 
 @pytest.fixture(scope="module")
@@ -363,12 +389,7 @@ def test_the_report_hook_ends_properly_whatever_it_finds(
     arguments: list[str],
     situation: Situation,
 ) -> None:
-    with tempfile.TemporaryDirectory() as temporary:
-        script = install_report_hook(Path(temporary))
-        live = make_folder(Path(temporary), situation)
-        environ = make_environment(live, situation, storing_server)
-        ran = run_program(capfd, certbot_renewal_report.main, script, arguments, environ)
-    assert_proper_end(ran, arguments)
+    assert_ends_properly(capfd, REPORT_HOOK, arguments, situation, storing_server)
 
 
 @pytest.mark.usefixtures("only_loopback")
@@ -395,9 +416,4 @@ def test_the_run_report_ends_properly_whatever_it_finds(
     arguments: list[str],
     situation: Situation,
 ) -> None:
-    with tempfile.TemporaryDirectory() as temporary:
-        script = install_run_report(Path(temporary))
-        live = make_folder(Path(temporary), situation)
-        environ = make_environment(live, situation, storing_server)
-        ran = run_program(capfd, certbot_renewal_run.main, script, arguments, environ)
-    assert_proper_end(ran, arguments)
+    assert_ends_properly(capfd, RUN_REPORT, arguments, situation, storing_server)

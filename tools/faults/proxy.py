@@ -94,25 +94,36 @@ class Direction:
         self.fault = fault if fault.side is side else NO_FAULT
         self.fault_has_happened = False
         self.received = b""
+        self.duplicates = contextlib.ExitStack()  # their connections
         self.is_finished = False
 
     def run(self) -> None:
         """Pass on everything until the end of this direction, then end it for the sink, too."""
-        with contextlib.suppress(OSError), contextlib.ExitStack() as duplicates:
-            while data := self.source.recv(65536):
-                position = self.fault.position - len(self.received)
-                self.received += data
-                if not self.fault_is_in(position, len(data)):
-                    self.sink.sendall(data)
-                    continue
-                self.fault_has_happened = True
-                self.send_pieces(data[:position], data[position:])
-                if self.fault.mode is Mode.CUT:
+        with contextlib.suppress(OSError), self.duplicates:
+            while not self.is_cut():
+                data = self.source.recv(65536)
+                if not data:
                     break
-                if self.fault.mode is Mode.DUPLICATE:
-                    duplicates.enter_context(self.send_duplicate())
+                self.pass_on(data)
         self.is_finished = True
         self.shut_down()
+
+    def is_cut(self) -> bool:
+        """Return whether the fault has cut the connection."""
+        return self.fault.mode is Mode.CUT and self.fault_has_happened
+
+    def pass_on(self, data: bytes) -> None:
+        """Send on some data, with the fault if it is in them."""
+        position = self.fault.position - len(self.received)
+        self.received += data
+        if not self.fault_is_in(position, len(data)):
+            self.sink.sendall(data)
+            return
+
+        self.fault_has_happened = True
+        self.send_pieces(data[:position], data[position:])
+        if self.fault.mode is Mode.DUPLICATE:
+            self.duplicates.enter_context(self.send_duplicate())
 
     def fault_is_in(self, position: int, length: int) -> bool:
         """Return whether the fault happens in data of this length, at a position from 0."""
@@ -141,7 +152,7 @@ class Direction:
 
     def shut_down(self) -> None:
         """End this direction for the sink; after a cut, both directions for both ends."""
-        if self.fault.mode is Mode.CUT and self.fault_has_happened:
+        if self.is_cut():
             for end in (self.source, self.sink):
                 with contextlib.suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
