@@ -13,38 +13,20 @@ import responses
 
 import certbot_renewal_report
 from support.hooks import Ran, start_report_hook, start_run_report
-from support.lineages import make_aged_lineage
 from support.odd_files import Kind, OddFile
+from support.renewals import MOCKED_URL, MOCKED_WRITE_URL, Renewal
 from tools.servers import faulty
 from tools.servers.lineages import install_report_hook
 
 SECRET = "fake-Secret-7f3"
-WRITE_URL = "http://127.0.0.1:8086/api/v2/write"
-
-
-@pytest.fixture
-def live(certbot_folder: Path) -> Path:
-    """Make a certificate that is a day old; return its folder in live/."""
-    return make_aged_lineage(certbot_folder, "example.com", 1, "example.com")
-
-
-@pytest.fixture
-def env_file(certbot_folder: Path) -> Path:
-    """The path of the env file."""
-    return certbot_folder / certbot_renewal_report.ENV_FILE
 
 
 def report_to(
-    server: faulty.Serve, certbot_folder: Path, live: Path
+    server: faulty.Serve, certbot_folder: Path, renewal: Renewal
 ) -> subprocess.CompletedProcess[str]:
-    """Report the renewal of a lineage to a server."""
+    """Report a renewal to a server."""
     with faulty.serving(server) as url:
-        return start_report_hook(
-            certbot_folder,
-            INFLUXDB_URL=url,
-            RENEWED_LINEAGE=str(live),
-            RENEWED_DOMAINS="example.com",
-        )
+        return start_report_hook(certbot_folder, INFLUXDB_URL=url, **renewal.environ)
 
 
 # ---- Files that are odd ------------------------------------------------------------------------
@@ -52,7 +34,7 @@ def report_to(
 @pytest.mark.parametrize(
     "place", ["certbot_renewal_report.env", "live/example.com/cert.pem", "renewal/example.com.conf"]
 )
-@pytest.mark.usefixtures("live")
+@pytest.mark.usefixtures("renewal")
 def test_what_is_neither_a_file_nor_a_folder_is_named_and_not_waited_for(
     certbot_folder: Path, place: str, kind: Kind
 ) -> None:
@@ -63,18 +45,19 @@ def test_what_is_neither_a_file_nor_a_folder_is_named_and_not_waited_for(
     assert f"{certbot_folder / place}: Neither a file nor a folder: " in ended.stderr
 
 
-def test_certificates_numbered_by_date_take_no_time(certbot_folder: Path, live: Path) -> None:
+def test_certificates_numbered_by_date_take_no_time(certbot_folder: Path, renewal: Renewal) -> None:
     (certbot_folder / certbot_renewal_report.KNOWN_FILE).write_text("example.com 1\n")
     archive = certbot_folder / "archive" / "example.com"
     (archive / "cert1.pem").rename(archive / "cert999999999.pem")
-    (live / "cert.pem").unlink()
-    (live / "cert.pem").symlink_to(archive / "cert999999999.pem")
+    current = renewal.live_folder / "cert.pem"
+    current.unlink()
+    current.symlink_to(archive / "cert999999999.pem")
 
     ended = start_run_report(certbot_folder, "--all", "--dry-run")  # raises an error after 60 s
     assert ended.returncode == 0
 
 
-@pytest.mark.usefixtures("live")
+@pytest.mark.usefixtures("renewal")
 def test_what_certbot_does_not_take_for_a_lineage_is_no_lineage(
     run_report: Callable[..., Ran], certbot_folder: Path
 ) -> None:
@@ -91,13 +74,14 @@ def test_what_certbot_does_not_take_for_a_lineage_is_no_lineage(
 
 @pytest.mark.parametrize("name", ["a\nb", "\udcff"])
 def test_a_lineage_whose_name_is_odd_is_not_added_to_the_known_file(
-    certbot_folder: Path, live: Path, name: str
+    certbot_folder: Path, renewal: Renewal, name: str
 ) -> None:
-    odd_folder = live.rename(live.parent / name)
+    odd_folder = renewal.live_folder.rename(renewal.live_folder.parent / name)
     known = certbot_folder / certbot_renewal_report.KNOWN_FILE
     known.write_text("example.com 1\n")
 
-    ended = report_to(faulty.STORED, certbot_folder, odd_folder)
+    odd_renewal = renewal._replace(live_folder=odd_folder)
+    ended = report_to(faulty.STORED, certbot_folder, odd_renewal)
 
     assert ended.returncode == 0
     assert ended.stderr == ""
@@ -116,7 +100,7 @@ def test_a_token_alone_on_a_line_is_not_shown(certbot_folder: Path, env_file: Pa
 @pytest.mark.parametrize(
     "line", ["HOSTNAME= # none", "HOSTNAME=  # none", "HOSTNAME= ", "HOSTNAME='' # none"]
 )
-@pytest.mark.usefixtures("live")
+@pytest.mark.usefixtures("renewal")
 def test_a_comment_after_an_empty_value_is_a_comment(
     report_hook: Callable[..., Ran], env_file: Path, line: str
 ) -> None:
@@ -124,9 +108,8 @@ def test_a_comment_after_an_empty_value_is_a_comment(
     assert f"host={os.uname().nodename}" in report_hook("--dry-run").out
 
 
-def test_long_lines_of_blanks_take_no_time(
-    certbot_folder: Path, live: Path, env_file: Path
-) -> None:
+@pytest.mark.usefixtures("renewal")
+def test_long_lines_of_blanks_take_no_time(certbot_folder: Path, env_file: Path) -> None:
     env_file.write_text("HOSTNAME=a" + " " * 300_000 + "b\n")
     renewal_conf = certbot_folder / "renewal" / "example.com.conf"
     renewal_conf.write_text("\n" * 300_000 + renewal_conf.read_text())
@@ -158,36 +141,34 @@ def test_a_setting_that_is_no_utf_8_is_named(certbot_folder: Path) -> None:
     ],
 )
 def test_an_answer_whose_date_cannot_be_read_is_a_success(
-    certbot_folder: Path, live: Path, date: str
+    certbot_folder: Path, renewal: Renewal, date: str
 ) -> None:
     response = f"HTTP/1.1 204 No Content\r\nDate: {date}\r\n\r\n".encode()
-    ended = report_to(faulty.answer(response), certbot_folder, live)
+    ended = report_to(faulty.answer(response), certbot_folder, renewal)
     assert ended.returncode == 0
     assert ended.stderr == ""
 
 
-class AnsweredReport:
-    """Reports a renewal to a server that refuses it with a status and a text."""
+class RefusedReport:
+    """Reports a renewal to a server that answers with a status and a text."""
 
-    def __init__(self, report_hook: Callable[..., Ran], live: Path) -> None:
-        """`live` is the renewed lineage's folder."""
+    def __init__(self, report_hook: Callable[..., Ran], renewal: Renewal) -> None:
+        """`renewal` is what certbot has renewed."""
         self.report_hook = report_hook
-        self.live = live
+        self.renewal = renewal
 
     def __call__(self, status: int, body: str, **environ: str) -> str:
         """Return what the hook prints on stderr."""
         with responses.RequestsMock() as mock:
-            mock.add(responses.POST, WRITE_URL, status=status, body=body)
-            ran = self.report_hook(
-                RENEWED_LINEAGE=str(self.live), RENEWED_DOMAINS="example.com", **environ
-            )
+            mock.add(responses.POST, MOCKED_WRITE_URL, status=status, body=body)
+            ran = self.report_hook(INFLUXDB_URL=MOCKED_URL, **self.renewal.environ, **environ)
         return ran.err
 
 
 @pytest.fixture
-def stderr_of_answer(report_hook: Callable[..., Ran], live: Path) -> AnsweredReport:
-    """Return what the hook prints about an answer."""
-    return AnsweredReport(report_hook, live)
+def stderr_of_answer(report_hook: Callable[..., Ran], renewal: Renewal) -> RefusedReport:
+    """Return what the hook prints about an answer: `stderr_of_answer(401, "wrong token")`."""
+    return RefusedReport(report_hook, renewal)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +180,7 @@ def stderr_of_answer(report_hook: Callable[..., Ran], live: Path) -> AnsweredRep
     ],
 )
 def test_a_secret_that_the_server_repeats_in_other_letters_is_not_shown(
-    stderr_of_answer: AnsweredReport, body: str
+    stderr_of_answer: RefusedReport, body: str
 ) -> None:
     stderr = stderr_of_answer(401, body, INFLUXDB_TOKEN=f"somebody:ab:{SECRET}")
     assert "***" in stderr
@@ -212,7 +193,7 @@ def test_a_secret_that_the_server_repeats_in_other_letters_is_not_shown(
     "body", ["[1]", "7", '"text"', "null", "{}", '{"message": ["x"]}', '{"error": {"a": 1}}']
 )
 def test_an_answer_in_json_of_another_kind_is_shown_as_it_is(
-    stderr_of_answer: AnsweredReport, body: str
+    stderr_of_answer: RefusedReport, body: str
 ) -> None:
     stderr = stderr_of_answer(400, body)
     assert "answered 400 " in stderr
@@ -221,7 +202,7 @@ def test_an_answer_in_json_of_another_kind_is_shown_as_it_is(
 
 @pytest.mark.parametrize("token", ["e", "a:o"])
 def test_a_short_token_is_not_replaced_in_the_remedy(
-    stderr_of_answer: AnsweredReport, token: str
+    stderr_of_answer: RefusedReport, token: str
 ) -> None:
     stderr = stderr_of_answer(404, '{"message": "bucket not found"}', INFLUXDB_TOKEN=token)
     assert "create telegraf, or correct INFLUXDB_BUCKET" in stderr

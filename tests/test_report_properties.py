@@ -12,7 +12,7 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -211,7 +211,7 @@ class Situation(NamedTuple):
     added to RENEWED_LINEAGE. `server_answers`: else nobody listens at INFLUXDB_URL.
     """
 
-    environ: dict[str, str] = {}  # noqa: RUF012  NamedTuples are not changed
+    environ: Mapping[str, str] = {}
     env_lines: Sequence[str] = ()
     odd_files: Sequence[OddFile] = ()
     lineage_suffix: str = ""
