@@ -225,6 +225,12 @@ def read_text(path: str, problems: list[str], may_be_missing: bool = False) -> s
     return ""
 
 
+def write_text(path: str, text: str) -> None:
+    """Write a file; raise OSError if that fails, or if it is a pipe or a device."""
+    with open(path, "w", encoding="utf-8", opener=open_regular) as file:
+        file.write(text)
+
+
 def read_env_file(path: str, problems: list[str]) -> dict[str, str]:
     """Return the settings in an env file, by name; {} if there is no such file.
 
@@ -1208,8 +1214,7 @@ class KnownFile:
     def write(self, text: str) -> None:
         """Replace the file; print a warning if that fails."""
         try:
-            with open(f"{self.path}.new", "w", encoding="utf-8", opener=open_regular) as file:
-                file.write(text)
+            write_text(f"{self.path}.new", text)
             os.replace(f"{self.path}.new", self.path)
         except OSError as error:
             remedy = "make it writable, or a certificate that ends must be told with --retire"

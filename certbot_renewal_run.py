@@ -646,8 +646,8 @@ class TurnFile:
 
     def take(self) -> None:
         """Make this run report the newest; do nothing if the file cannot be written."""
-        with contextlib.suppress(OSError), open(self.path, "w", encoding="utf-8") as file:
-            file.write(self.own_id)
+        with contextlib.suppress(OSError):  # a full disk, or a pipe: this report still waits
+            hook.write_text(self.path, self.own_id)
 
     def is_lost(self) -> bool:
         """Return whether a newer run report has come."""

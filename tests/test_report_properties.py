@@ -399,6 +399,10 @@ def test_the_report_hook_ends_properly_whatever_it_finds(
 @example(["--all"], Situation(odd_files=[OddFile("certbot_renewal_report.known", Kind.PIPE)]))
 @example(["--all"], Situation(odd_files=[OddFile("certbot_renewal_report.known.new", Kind.PIPE)]))
 @example(["--all"], Situation(odd_files=[OddFile("live/example.com/cert.pem", Kind.PIPE)]))
+@example(
+    ["--all", "--patience=0.0001"],
+    Situation(odd_files=[OddFile("certbot_renewal_report.turn", Kind.PIPE)]),
+)
 @example(["--all"], Situation(odd_files=[OddFile("live/example.com/cert.pem", Kind.DEVICE)]))
 @example(["--all"], Situation(odd_files=[OddFile("renewal/example.com.conf", Kind.PIPE)]))
 @example(["--all"], Situation(odd_files=[OddFile("live/other", Kind.LINK_TO_ITSELF)]))
