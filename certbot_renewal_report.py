@@ -207,7 +207,7 @@ def open_regular(path: str, flags: int = os.O_RDONLY) -> int:
     A pipe would block the hook until somebody writes into it, and a device may never end.
     """
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-        raise OSError(0, "Neither a file nor a folder")
+        raise OSError(0, "Neither a file nor a folder", path)
     return os.open(path, flags, 0o666)
 
 
@@ -1347,8 +1347,14 @@ def no_certificate_problems(folder: str, lineages: Lineages) -> list[str]:
     """Return what to say if the configuration folder has no certificate at all."""
     if lineages.names or lineages.problems:
         return []
-    remedy = "get one with certbot, or name its folder with --config-dir"
-    return [f"{folder}/live: no certificate: {remedy}"]
+    return [no_certificate_problem(folder)]
+
+
+def no_certificate_problem(folder: str) -> str:
+    """Return what to say about a configuration folder without certificates."""
+    return (
+        f"{folder}/live: no certificate: get one with certbot, or name its folder with --config-dir"
+    )
 
 
 def utc(moment: float) -> str:
@@ -1700,12 +1706,17 @@ def argument_parser(program: str, description: str, epilog: str) -> argparse.Arg
     return parser
 
 
-def says_help(arguments: argparse.Namespace, parser: argparse.ArgumentParser, program: str) -> bool:
+def says_help(
+    arguments: argparse.Namespace,
+    parser: argparse.ArgumentParser,
+    program: str,
+    version: str = __version__,
+) -> bool:
     """Print the help or the version if one is asked for; return whether it was."""
     if arguments.help:
         say(*parser.format_help().splitlines())
     elif arguments.version:
-        say(f"{program} {__version__}")
+        say(f"{program} {version}")
     return bool(arguments.help or arguments.version)
 
 
