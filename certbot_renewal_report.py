@@ -1669,6 +1669,15 @@ def warn(text: str, program: str = NAME) -> None:
     say(f"{program}: warning: {text}", stream=sys.stderr)
 
 
+def say_problems(problems: Sequence[str], program: str, is_check: bool) -> int:
+    """Print what is wrong, on one line of stderr; return the exit status, 0 if nothing is."""
+    if not problems:
+        return 0
+    prefix = "not ready: " if is_check else ""
+    say(f"{program}: {prefix}{'; '.join(problems)}", stream=sys.stderr)
+    return 1
+
+
 def say_points(settings: Settings, report: Report) -> None:
     """Print the lines of a report and where they would go, for --dry-run."""
     lines = [line_protocol(point) for point in report.points()]
@@ -1796,11 +1805,7 @@ def main(arguments: Sequence[str], environ: Environ, script: str = __file__) -> 
         problems = run(options, environ, script, folder)
     except ReportError as error:
         problems = [str(error)]
-    if not problems:
-        return 0
-    prefix = "not ready: " if options.check else ""
-    say(f"{NAME}: {prefix}{'; '.join(problems)}", stream=sys.stderr)
-    return 1
+    return say_problems(problems, NAME, options.check)
 
 
 if __name__ == "__main__":

@@ -719,11 +719,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str], script: str = __f
         problems = run(options, environ, os.path.abspath(script))
     except hook.ReportError as error:
         problems = [str(error)]
-    if not problems:
-        return 0
-    prefix = "not ready: " if options.check else ""
-    hook.say(f"{NAME}: {prefix}{'; '.join(problems)}", stream=sys.stderr)
-    return 1
+    return hook.say_problems(problems, NAME, options.check)
 
 
 if __name__ == "__main__":
