@@ -239,19 +239,17 @@ class StateFile:
     def end_others(self, wanted: set[tuple[str, str]]) -> None:
         """Record that all deliveries but the wanted ones have ended; forget those of long ago."""
         now = int(time.time())
-        is_changed = False
-        for key, delivery in list(self.deliveries.items()):
-            lineage, target = key
-            has_ended = delivery.fingerprint == hook.DELIVERY_ENDED
-            if has_ended and delivery.changed_at < now - ENDED_SECONDS:
-                del self.deliveries[key]
-                is_changed = True
-            elif not has_ended and key not in wanted:
-                ended = hook.Delivery(lineage, target, hook.DELIVERY_ENDED, changed_at=now)
-                self.deliveries[key] = ended
-                is_changed = True
-        if is_changed:
-            self.write()
+        with self.lock:  # a delivery that was left alone at its deadline may still be at work
+            old = dict(self.deliveries)
+            for (lineage, target), delivery in old.items():
+                has_ended = delivery.fingerprint == hook.DELIVERY_ENDED
+                if has_ended and delivery.changed_at < now - ENDED_SECONDS:
+                    del self.deliveries[lineage, target]
+                elif not has_ended and (lineage, target) not in wanted:
+                    ended = hook.Delivery(lineage, target, hook.DELIVERY_ENDED, changed_at=now)
+                    self.deliveries[lineage, target] = ended
+            if self.deliveries != old:
+                self.write()
 
     def write(self) -> None:
         """Replace the file. If that fails it is a problem, and the deliveries go on."""

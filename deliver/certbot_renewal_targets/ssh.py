@@ -75,7 +75,7 @@ RELOAD_SCRIPT = """
 
 
 class HostAddress(NamedTuple):
-    """One entry of `hosts`; `user` with its @, "" if it is not set; `port` "" likewise."""
+    """One entry of `hosts`. `user` ends with its @; `user` and `port` are "" if they are not set."""
 
     user: str
     host: str
@@ -150,7 +150,7 @@ class Target(base.Target):
         targets = []
         for host in options["hosts"]:
             match = HOST.fullmatch(host)
-            if match:  # each of them, or table_faults has said so
+            if match:  # table_faults has reported each other one
                 address = HostAddress(*match.groups(""))
                 targets.append(cls(f"{name}/{host}", options, slots, address))
         return targets
