@@ -75,7 +75,10 @@ RELOAD_SCRIPT = """
 
 
 class HostAddress(NamedTuple):
-    """One entry of `hosts`. `user` ends with its @; `user` and `port` are "" if they are not set."""
+    """One entry of `hosts`.
+
+    `user` ends with its @. `user` and `port` are "" if they are not set.
+    """
 
     user: str
     host: str
