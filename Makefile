@@ -33,7 +33,7 @@ faults: $(VENV)/ready  # the long form; SEED=… repeats a run
 	$(VENV)/bin/python -m tools.faults.trials $(addprefix --seed ,$(SEED))
 	FAULTS_EXAMPLES=5000 $(VENV)/bin/python -m pytest -q tests/test_interrupted_*.py tests/test_faulty_disks.py tests/test_report_properties.py tests/test_odd_input.py
 	$(PYTHON) -m tools.servers.build vault haproxy nginx sshd ssh
-	RENEWALS=20 $(VENV)/bin/python -m pytest -q -rP tests/test_deploy.py
+	RENEWALS=20 $(VENV)/bin/python -m pytest -q -rP tests/test_target_haproxy.py tests/test_deliver.py
 
 ONLY ?= *
 mutants: $(MUTATION)/ready  # of the hook, in a copy; ONLY='*[37]' takes a fifth of them, those whose number ends in 3 or 7

@@ -207,7 +207,7 @@ def open_regular(path: str, flags: int = os.O_RDONLY) -> int:
     A pipe would block the hook until somebody writes into it, and a device may never end.
     """
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-        raise OSError(0, "Neither a file nor a folder")
+        raise OSError(0, "Neither a file nor a folder", path)
     return os.open(path, flags, 0o666)
 
 
@@ -1352,8 +1352,14 @@ def no_certificate_problems(folder: str, lineages: Lineages) -> list[str]:
     """Return what to say if the configuration folder has no certificate at all."""
     if lineages.names or lineages.problems:
         return []
-    remedy = "get one with certbot, or name its folder with --config-dir"
-    return [f"{folder}/live: no certificate: {remedy}"]
+    return [no_certificate_problem(folder)]
+
+
+def no_certificate_problem(folder: str) -> str:
+    """Return what to say about a configuration folder without certificates."""
+    return (
+        f"{folder}/live: no certificate: get one with certbot, or name its folder with --config-dir"
+    )
 
 
 def utc(moment: float) -> str:
@@ -1668,6 +1674,15 @@ def warn(text: str, program: str = NAME) -> None:
     say(f"{program}: warning: {text}", stream=sys.stderr)
 
 
+def say_problems(problems: Sequence[str], program: str, is_check: bool) -> int:
+    """Print what is wrong, on one line of stderr; return the exit status, 0 if nothing is."""
+    if not problems:
+        return 0
+    prefix = "not ready: " if is_check else ""
+    say(f"{program}: {prefix}{'; '.join(problems)}", stream=sys.stderr)
+    return 1
+
+
 def say_points(settings: Settings, report: Report) -> None:
     """Print the lines of a report and where they would go, for --dry-run."""
     lines = [line_protocol(point) for point in report.points()]
@@ -1705,12 +1720,17 @@ def argument_parser(program: str, description: str, epilog: str) -> argparse.Arg
     return parser
 
 
-def says_help(arguments: argparse.Namespace, parser: argparse.ArgumentParser, program: str) -> bool:
+def says_help(
+    arguments: argparse.Namespace,
+    parser: argparse.ArgumentParser,
+    program: str,
+    version: str = __version__,
+) -> bool:
     """Print the help or the version if one is asked for; return whether it was."""
     if arguments.help:
         say(*parser.format_help().splitlines())
     elif arguments.version:
-        say(f"{program} {__version__}")
+        say(f"{program} {version}")
     return bool(arguments.help or arguments.version)
 
 
@@ -1790,11 +1810,7 @@ def main(arguments: Sequence[str], environ: Environ, script: str = __file__) -> 
         problems = run(options, environ, script, folder)
     except ReportError as error:
         problems = [str(error)]
-    if not problems:
-        return 0
-    prefix = "not ready: " if options.check else ""
-    say(f"{NAME}: {prefix}{'; '.join(problems)}", stream=sys.stderr)
-    return 1
+    return say_problems(problems, NAME, options.check)
 
 
 if __name__ == "__main__":

@@ -882,11 +882,7 @@ def main(arguments: Sequence[str], environ: hook.Environ, script: str = __file__
     script = os.path.abspath(script)
     folder = options.config_dir or hook.config_folder(script, environ.get("RENEWED_LINEAGE", ""))
     problems = RunReporter(options, environ, script, folder).report().problems
-    if not problems:
-        return 0
-    prefix = "not ready: " if options.check else ""
-    hook.say(f"{NAME}: {prefix}{'; '.join(problems)}", stream=sys.stderr)
-    return 1
+    return hook.say_problems(problems, NAME, options.check)
 
 
 if __name__ == "__main__":

@@ -18,12 +18,14 @@ from support.hooks import Ran
 from support.metrics import MetricsAlerting, start_metrics_alerting
 from support.renewals import Renewal, renew
 from support.servers import Alerting, require_program, skip_or_fail
+from support.targets import available
 from tools.servers.certbot import Authority, start_pebble
 from tools.servers.influxdb import InfluxDB, start_influxdb
 from tools.servers.kapacitor import start_inbox
 from tools.servers.lineages import install_report_hook, install_run_report
 from tools.servers.processes import MissingServer
 from tools.servers.prometheus import VictoriaMetrics, start_victoria_metrics
+from tools.servers.targets import HAProxy, Sshd, start_haproxy, start_sshd
 
 pytest_plugins = ["support.board"]
 
@@ -184,3 +186,17 @@ def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Alerting]:
             yield found
         finally:
             found.stop(*found.stacks)
+
+
+@pytest.fixture
+def haproxy(tmp_path: Path) -> Iterator[HAProxy]:
+    """A HAProxy with a placeholder as its only certificate."""
+    with available(start_haproxy(tmp_path / "haproxy")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """An OpenSSH server."""
+    with available(start_sshd(tmp_path_factory.mktemp("sshd"))) as running:
+        yield running

@@ -17,12 +17,11 @@ def test_the_options_of_targets_are_documented_as_the_code_has_them() -> None:
     header = "| kind | option | default | meaning |"
     for kind, option, default, meaning in rows_of(DELIVER, "Options", header):
         documented[kind, option] = (default, meaning)
-    tables = {"each": certbot_renewal_deliver.COMMON, **certbot_renewal_deliver.KINDS}
-    words = {"None": "required", "": "empty", "[]": "empty"}
     options = {}
-    for kind, table in tables.items():
-        for option, (default, meaning) in table.items():
-            options[kind, option] = (words.get(str(default), str(default)), meaning)
+    for kind, table in certbot_renewal_deliver.option_tables().items():
+        for name, declared in table.items():
+            default = certbot_renewal_deliver.default_in_words(declared).strip("()")
+            options[kind, name] = (default, declared.meaning)
     assert documented == options
 
 

@@ -1,0 +1,475 @@
+"""What all kinds of targets share: errors, options, lineages, targets, deadlines, programs, files.
+
+This code runs as root. It trusts certbot's configuration folder, with the settings file in it, and
+its environment: both belong to root. So commands and paths in the settings file are used as they
+are. It does not trust what a target answers: of that it shows one line of ASCII, and runs nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import signal
+import ssl
+import stat
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from tempfile import NamedTemporaryFile, TemporaryFile
+from threading import Semaphore
+from typing import Any, ClassVar, NamedTuple
+
+import certbot_renewal_report as hook
+
+
+# ---- Errors ------------------------------------------------------------------------------------
+# hook.ReportError         an administrator has to correct something
+#     DeliverError         a delivery failed, or the settings file is wrong
+#         TargetDownError  the target itself failed
+class DeliverError(hook.ReportError):
+    """A delivery that failed, or a settings file that is wrong.
+
+    The text names the cause and the remedy, and holds no secret.
+    """
+
+
+class TargetDownError(DeliverError):
+    """A target that failed as a whole: another certificate would fail in the same way."""
+
+
+# ---- Options -----------------------------------------------------------------------------------
+class Rule(NamedTuple):
+    """A rule for the value of an option; `must_be` says in words what it accepts."""
+
+    accepts: Callable[[Any], bool]
+    must_be: str
+
+
+def is_text(value: Any) -> bool:
+    """Return whether a value is one line of text, perhaps an empty one."""
+    return isinstance(value, str) and not hook.CONTROL.search(value)
+
+
+def is_list_of_texts(value: Any) -> bool:
+    """Return whether a value is a list of texts, none of them empty."""
+    return isinstance(value, list) and all(isinstance(part, str) and part for part in value)
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value is a number above 0. As seconds it is less than a day."""
+    is_numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_numeric and 0 < value < hook.DAY
+
+
+TEXT = Rule(is_text, "one line of text")
+LIST_OF_TEXTS = Rule(is_list_of_texts, 'a list of texts, as in ["one", "two"]')
+NUMBER = Rule(is_number, "a number above 0")
+
+
+class Option(NamedTuple):
+    """One option of a target: its default, and its meaning for --help and the manual.
+
+    A default of None means that the option is required. `is_own_file`: it is the path of a file
+    that each certificate must have for itself.
+    """
+
+    default: Any
+    meaning: str
+    rule: Rule = TEXT
+    is_own_file: bool = False
+
+
+COMMON_OPTIONS: Mapping[str, Option] = {
+    "name": Option(
+        "",
+        "what reports and alerts call it; empty: the kind. For ssh the host follows, as in "
+        "ssh/web1.example.com",
+    ),
+    "lineages": Option(
+        [],
+        "the certificates that it gets, * stands for anything; empty: all of them",
+        LIST_OF_TEXTS,
+    ),
+    "names": Option([], "likewise, by a name that the certificate holds", LIST_OF_TEXTS),
+    "timeout": Option(30, "seconds for one certificate", NUMBER),
+}
+
+
+def option_faults(known: Mapping[str, Option], options: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with the values of options, one text for each wrong option.
+
+    `options` must have a value for each known option, its default if it is not set.
+    """
+    faults = []
+    gets_one_lineage = names_one_lineage(options)
+    for name, option in known.items():
+        value = options[name]
+        if option.default is None and not value:
+            faults.append(f"{name} is missing: {option.meaning}")
+        elif not option.rule.accepts(value):
+            faults.append(f"{name} is wrong: it must be {option.rule.must_be}")
+        elif option.is_own_file and not gets_one_lineage and is_shared_path(value):
+            faults.append(
+                f"{name} would be the same file for all certificates: put {{lineage}} into it, "
+                "or name one in lineages"
+            )
+    return faults
+
+
+def is_shared_path(path: str) -> bool:
+    """Return whether a path is the same for all lineages; an empty one is none."""
+    return bool(path) and "{lineage}" not in path
+
+
+def names_one_lineage(options: Mapping[str, Any]) -> bool:
+    """Return whether a target gets one lineage at most: `lineages` is one name, no pattern."""
+    lineages = options["lineages"]
+    if not is_list_of_texts(lineages) or len(lineages) != 1 or options["names"]:
+        return False
+    return not set("*?[").intersection(lineages[0])
+
+
+# ---- Lineages ----------------------------------------------------------------------------------
+PEM_PARTS = ("cert", "chain", "fullchain", "privkey")
+
+# Matches the first certificate of a PEM text, from its BEGIN line to its END line.
+FIRST_CERTIFICATE = re.compile(
+    r"""
+    -----BEGIN [ ] CERTIFICATE-----
+    .*?
+    -----END [ ] CERTIFICATE----- \n?
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+class Lineage(NamedTuple):
+    """The current certificate of a lineage, with its key.
+
+    `live_folder` is the lineage's folder in live/. `not_before`, `not_after`: Unix seconds. `der`
+    is the certificate without its chain. `pem` has the text of cert, chain, fullchain and privkey.
+    """
+
+    name: str
+    live_folder: str
+    names: list[str]
+    not_before: int
+    not_after: int
+    der: bytes
+    pem: Mapping[str, str]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the certificate, in hexadecimal."""
+        return hashlib.sha256(self.der).hexdigest()
+
+
+def read_lineage(live_folder: str) -> Lineage:
+    """Return the lineage in a folder of live/.
+
+    Raise a DeliverError if it cannot be read, or if its key belongs to another certificate: no
+    target may get such a pair.
+    """
+    name = os.path.basename(live_folder)
+    paths = {part: os.path.join(live_folder, f"{part}.pem") for part in PEM_PARTS}
+    try:
+        pem = {part: read_text(path) for part, path in paths.items()}
+        der = ssl.PEM_cert_to_DER_cert(first_certificate(pem["fullchain"]))
+        decoded = hook.decode_certificate(paths["fullchain"])
+        require_matching_key(paths["fullchain"], paths["privkey"])
+    except (OSError, ValueError) as error:
+        is_damaged = isinstance(error, (ssl.SSLError, ValueError))  # SSLError is an OSError
+        reason = getattr(error, "strerror", "")
+        if is_damaged:
+            reason = "certificate and key do not belong together, or are none"
+        path = getattr(error, "filename", None) or paths["fullchain"]
+        raise DeliverError(
+            f"{name}: {path}: {reason}: look at it as root, with: certbot certificates"
+        ) from None
+    return Lineage(name, live_folder, *decoded, der, pem)
+
+
+def require_matching_key(certificate_path: str, key_path: str) -> None:
+    """Raise OSError if a key does not belong to a certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_ciphers("ALL:@SECLEVEL=0")  # the CA decides whether a key is long enough
+    context.load_cert_chain(certificate_path, key_path, password=lambda: "")  # never ask for one
+
+
+def first_certificate(pem: str) -> str:
+    """Return the first certificate of a PEM text; raise ValueError if there is none."""
+    match = FIRST_CERTIFICATE.search(pem)
+    if match is None:
+        raise ValueError("no certificate")
+    return match[0]
+
+
+def decode_pem(pem: str) -> hook.DecodedCertificate:
+    """Decode the first certificate of a PEM text; raise ValueError if there is none."""
+    # The standard library decodes files only.
+    with NamedTemporaryFile("w", suffix=".pem") as file:
+        file.write(first_certificate(pem))
+        file.flush()
+        try:
+            return hook.decode_certificate(file.name)
+        except ssl.SSLError as error:
+            raise ValueError(str(error)) from None
+
+
+# ---- Deadlines ---------------------------------------------------------------------------------
+class Deadline:
+    """The moment at which a delivery must have ended; no target may hold certbot up for longer.
+
+    It is enforced twice. Each step that waits (a connection, a program) waits for `seconds_left`
+    at most, so that it can say what did not answer. And the deliver hook leaves a delivery alone
+    half a second after the deadline, whatever it waits for.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        """Set the deadline so many seconds from now."""
+        self.moment = time.monotonic() + seconds
+
+    def seconds_left(self) -> float:
+        """Return the seconds until the deadline, but at least 0.05: no step fails untried."""
+        return max(self.moment - time.monotonic(), 0.05)
+
+    def has_passed(self) -> bool:
+        """Return whether the deadline is over."""
+        return time.monotonic() > self.moment
+
+
+# ---- Targets -----------------------------------------------------------------------------------
+# Paths go through the command lines of HAProxy and sftp, which do not quote all characters alike.
+PATH_CHARACTERS = re.compile(r"[\w./@%+=:,~-]+")
+
+
+class Attempt(NamedTuple):
+    """One attempt to deliver a lineage to a target, or to look what would be delivered.
+
+    `recorded` is what the state file says of the target and the lineage. `record_start` notes in
+    the state file that a change begins: if the run is killed then, the next run knows it.
+    """
+
+    lineage: Lineage
+    recorded: hook.Delivery
+    deadline: Deadline
+    record_start: Callable[[], None]
+
+
+class Target(ABC):
+    """A place to which certificates are delivered. Each kind has a class of its own.
+
+    `slots` limits how many targets of one table are served at the same time: they share it.
+    """
+
+    OPTIONS: ClassVar[Mapping[str, Option]] = {}
+
+    def __init__(
+        self, name: str, options: Mapping[str, Any], slots: Semaphore | None = None
+    ) -> None:
+        """`options` has a value, already checked, for each option of the kind."""
+        self.name = name
+        self.options = options
+        self.slots = slots or Semaphore()
+
+    @classmethod
+    def table_faults(cls, options: Mapping[str, Any]) -> list[str]:
+        """Return what else is wrong with a table, after each option has passed its own rule."""
+        return []
+
+    @classmethod
+    def of_table(cls, name: str, options: Mapping[str, Any]) -> Sequence[Target]:
+        """Return the targets of one table: one, unless the kind has several in a table."""
+        return [cls(name, options)]
+
+    @abstractmethod
+    def look(self, attempt: Attempt) -> str:
+        """Return in words what would be delivered, "" if the target has it; change nothing.
+
+        Raise a DeliverError if a delivery would fail.
+        """
+
+    @abstractmethod
+    def deliver(self, attempt: Attempt) -> str:
+        """Deliver a certificate; return in words what was done, "" if the target had it.
+
+        Raise a DeliverError if that fails. Another attempt must be able to go on from there.
+        """
+
+    def wants(self, lineage: Lineage) -> bool:
+        """Return whether the target should get a lineage."""
+        lineage_patterns = self.options["lineages"]
+        name_patterns = self.options["names"]
+        if not lineage_patterns and not name_patterns:
+            return True
+        return matches_any(lineage.name, lineage_patterns) or any(
+            matches_any(name, name_patterns) for name in lineage.names
+        )
+
+    def path(self, option: str, lineage: Lineage) -> str:
+        """Return the path in an option, for a lineage; "" if it is not set."""
+        path = str(self.options[option]).replace("{lineage}", lineage.name)
+        if path and not PATH_CHARACTERS.fullmatch(path):
+            raise DeliverError(
+                f"{option} is {path!a}: it may hold letters, digits and _./@%+=:,~- only"
+            )
+        return path
+
+
+class Restored(NamedTuple):
+    """What was restored, by name, and what is wrong with single entries."""
+
+    names: list[str]
+    problems: list[str]
+
+
+class RestorableTarget(Target):
+    """A target that can give back what was delivered to it."""
+
+    @abstractmethod
+    def restore(self, folder: str) -> Restored:
+        """Rebuild certbot's configuration folder; keep what is as new there."""
+
+
+def matches_any(text: str, patterns: Sequence[str]) -> bool:
+    """Return whether a text matches one of the patterns, in which * stands for anything."""
+    return any(fnmatchcase(text, pattern) for pattern in patterns)
+
+
+# ---- Programs ----------------------------------------------------------------------------------
+STATUS_UNREACHABLE = 255  # ssh and sftp: the host cannot be reached, or does not let us in
+
+# What to do about an error message of ssh or sftp. The first that matches.
+REMEDIES = {
+    "HAS CHANGED": "find out why before you replace it in known_hosts",
+    "Host key verification": "put the host's key into known_hosts of certbot's user",
+    "Permission denied (": "put the key of certbot's user into authorized_keys there",
+    "connect to host": "does its sshd run, and is hosts right?",
+}
+
+
+def run_program(
+    command: Sequence[str],
+    input_text: str,
+    deadline: Deadline,
+    environ: Mapping[str, str] | None = None,
+) -> str:
+    """Run a program with a text on stdin; return what it prints on stdout.
+
+    Raise a DeliverError if it fails. Raise a TargetDownError if it cannot be started, if it cannot
+    reach its host, or if it does not end in time: then it is killed with its children.
+    """
+    # Files, not pipes: a child that stays behind would keep a pipe open.
+    with TemporaryFile() as stdin, TemporaryFile() as stdout, TemporaryFile() as stderr:
+        stdin.write(input_text.encode())
+        stdin.seek(0)
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+                env=environ,
+            )
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise TargetDownError(
+                f"{command[0]}: {reason}: is it installed, and executable?"
+            ) from None
+
+        wait_or_kill(process, command[0], deadline)
+        stdout.seek(0)
+        stderr.seek(0)
+        output = stdout.read().decode("utf-8", "replace")
+        errors = stderr.read().decode("utf-8", "replace")
+    if process.returncode:
+        raise program_error(command[0], process.returncode, output, errors)
+    return output
+
+
+def wait_or_kill(process: subprocess.Popen[bytes], name: str, deadline: Deadline) -> None:
+    """Wait until a program ends; at the deadline kill it, and raise a TargetDownError."""
+    try:
+        process.wait(deadline.seconds_left())
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # its own session, so its children too
+        process.wait()
+        raise TargetDownError(
+            f"{name} did not end in time: timeout is too short, or it hangs"
+        ) from None
+
+
+def program_error(name: str, status: int, output: str, errors: str) -> DeliverError:
+    """Return the error of a program that failed: its last three lines, and a remedy if any."""
+    lines = (errors.strip() or output.strip()).splitlines()
+    last_lines = [line for line in lines if line.strip()][-3:]
+    text = f"{name} ended with status {status}: {hook.shortened(' '.join(last_lines)) or 'no word'}"
+    for message, remedy in REMEDIES.items():
+        if message in errors:
+            text += f": {remedy}"
+            break
+    if status == STATUS_UNREACHABLE:
+        return TargetDownError(text)
+    return DeliverError(text)
+
+
+# ---- Files -------------------------------------------------------------------------------------
+def read_text(path: str) -> str:
+    """Return the text of a file; raise OSError if it cannot be read, or is a pipe or a device.
+
+    Bytes that are not UTF-8 become surrogates; `replace_file` makes the same bytes of them.
+    """
+    with open(path, encoding="utf-8", errors="surrogateescape", opener=hook.open_regular) as file:
+        return file.read()
+
+
+def replace_file(path: str, text: str, mode: int = 0o600) -> None:
+    """Write a file beside the old one and move it into place; raise OSError if that fails.
+
+    Whatever happens, the file is the old one or the new one. An old file keeps its mode and owner.
+    A new one has the given mode, and belongs to the owner of its folder.
+    """
+    path = os.path.realpath(path)
+    folder, name = os.path.split(path)
+    try:
+        owner = os.stat(path)
+        mode = stat.S_IMODE(owner.st_mode)
+    except FileNotFoundError:
+        owner = os.stat(folder)
+
+    # HAProxy loads every file of a folder at its start, but none that ends in .key.
+    new_path = os.path.join(folder, f".{name}.new.key")
+    remove_file(new_path)
+    try:
+        write_new_file(new_path, text, owner, mode)
+        os.replace(new_path, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(new_path)
+        raise
+
+
+def write_new_file(path: str, text: str, owner: os.stat_result, mode: int) -> None:
+    """Write a new file to the disk; until it has its owner, nobody else may read it."""
+
+    def open_new(path: str, flags: int) -> int:
+        return os.open(path, flags | os.O_EXCL, 0o600)
+
+    with open(path, "w", encoding="utf-8", errors="surrogateescape", opener=open_new) as file:
+        file.write(text)
+        file.flush()
+        if (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()):
+            os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+        os.fchmod(file.fileno(), mode)
+        os.fsync(file.fileno())
+
+
+def remove_file(path: str) -> None:
+    """Remove a file if it exists."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)

@@ -1,0 +1,358 @@
+"""HAProxy: a running process gets a certificate by its Runtime API, and its next start by a file.
+
+The Runtime API answers on the stats socket. Whoever can open that socket with level admin commands
+HAProxy, so it is for root alone. What HAProxy answers is only compared with what is expected.
+Commands: https://docs.haproxy.org/2.6/management.html#9.3
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import socket
+import time
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
+
+import certbot_renewal_report as hook
+from certbot_renewal_targets import base
+
+BUFFER_BYTES = 15_000  # a little less than tune.bufsize, 16 KiB: HAProxy takes no longer command
+TRANSACTION_SECONDS = 2  # after so long, a transaction of somebody else is aborted
+
+# Matches the line of a transaction that has not ended, in the answer to `show ssl cert`:
+# */etc/haproxy/certs/example.com.pem
+TRANSACTION = re.compile(r"^\*(?P<name>.+)$", re.MULTILINE)
+
+EMPTY_LINES = re.compile(r"\n\s*\n")
+
+
+class RuntimeApi:
+    """HAProxy's Runtime API: each command has a connection of its own, closed by HAProxy."""
+
+    def __init__(self, address: str, deadline: base.Deadline) -> None:
+        """`address` is the path of a socket, or host:port."""
+        self.address = address
+        self.deadline = deadline
+
+    def ask(self, command: str) -> str:
+        """Return the answer to a command; raise a TargetDownError if HAProxy cannot be asked."""
+        try:
+            answer = self.exchange(command.encode() + b"\n")
+        except (OSError, OverflowError) as error:  # OverflowError: there is no such port
+            if isinstance(error, ConnectionError) and len(command) > BUFFER_BYTES:
+                raise base.DeliverError(
+                    f"{self.address}: HAProxy hung up on {len(command)} bytes: "
+                    "raise tune.bufsize in haproxy.cfg"
+                ) from None
+            reason = getattr(error, "strerror", None) or str(error)
+            if isinstance(error, socket.timeout):
+                reason = "no answer in time"
+            raise base.TargetDownError(
+                f"{self.address}: {reason}: does HAProxy run, and is socket its stats socket?"
+            ) from None
+
+        if b"ermission denied" in answer[:100]:
+            raise base.TargetDownError(
+                f"{self.address}: HAProxy answered: permission denied: "
+                "write level admin behind stats socket in haproxy.cfg"
+            )
+        return answer.decode("utf-8", "replace").strip()
+
+    def order(self, command: str, *successes: str) -> str:
+        """Return the answer to a command; raise a DeliverError if it is not a success.
+
+        `successes` are texts: the answer holds one of them if HAProxy did what it was to do.
+        """
+        answer = self.ask(command)
+        if any(success in answer for success in successes):
+            return answer
+        reason = answer
+        if "Committing" in answer:  # then the reason is the last line
+            reason = answer.rpartition("\n")[2]
+        raise base.DeliverError(
+            f"HAProxy refused: {hook.shortened(reason) or 'nothing'}: look at its log"
+        )
+
+    def exchange(self, request: bytes) -> bytes:
+        """Send a request; return all that comes until HAProxy closes the connection."""
+        answer = b""
+        with self.connect() as connection:
+            connection.sendall(request)
+            while True:
+                connection.settimeout(self.deadline.seconds_left())
+                part = connection.recv(65536)
+                if not part:
+                    return answer
+                answer += part
+
+    def connect(self) -> socket.socket:
+        """Return a connection to the stats socket, with what is left of the time as its timeout."""
+        seconds = self.deadline.seconds_left()
+        host, _, port = self.address.rpartition(":")
+        if "/" not in self.address and port.isdecimal():
+            return socket.create_connection((host.strip("[]"), int(port)), seconds)
+
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.settimeout(seconds)
+            connection.connect(self.address)
+        except OSError:
+            connection.close()
+            raise
+        return connection
+
+
+class Wanted(NamedTuple):
+    """What HAProxy should have of a lineage.
+
+    `name` is the file as HAProxy calls it, `file` the same file as it is called here. `crt_list`
+    is what a new certificate is added to: a folder, or a crt-list; "" if nothing is added. `pem` is
+    the certificate, its chain and its key. `sha1` is how HAProxy shows the certificate.
+    """
+
+    name: str
+    file: str
+    crt_list: str
+    pem: str
+    sha1: str
+
+    def has_crt_list_file(self) -> bool:
+        """Return whether new certificates are added to a crt-list, which is a file."""
+        folder = os.path.dirname(self.name)
+        if self.crt_list.rstrip("/") in ("", folder):
+            return False
+        return not os.path.isdir(self.crt_list)
+
+
+class Shown(NamedTuple):
+    """What HAProxy shows of a certificate: its answer to `show ssl cert NAME`."""
+
+    answer: str
+
+    def has_certificate(self, wanted: Wanted) -> bool:
+        """Return whether it is the wanted certificate."""
+        return wanted.sha1 in self.answer
+
+    def is_known(self) -> bool:
+        """Return whether HAProxy knows a certificate of this name at all."""
+        return "Filename:" in self.answer
+
+    def is_unused(self) -> bool:
+        """Return whether no bind uses the certificate."""
+        return "Status: Unused" in self.answer
+
+
+class Target(base.Target):
+    """A running HAProxy.
+
+    It gets a certificate in two steps. First the running process, by its Runtime API:
+
+    1. `show ssl cert NAME`: has it the certificate? does it know the name?
+    2. `new ssl cert NAME`: an empty entry, if the name is new.
+    3. `set ssl cert NAME`: a transaction with certificate, chain and key.
+    4. `commit ssl cert NAME`: from now on new connections get the certificate.
+    5. `add ssl crt-list CRT_LIST NAME`: a bind uses the entry, if it is new.
+
+    Then the files that the next start of HAProxy reads: the certificate's, and a crt-list if it
+    lacks the name. If HAProxy does not run, they are written all the same.
+    """
+
+    OPTIONS: ClassVar[Mapping[str, base.Option]] = {
+        "socket": base.Option(None, "HAProxy's stats socket, level admin: its path, or host:port"),
+        "certificate": base.Option(
+            None,
+            "the file that HAProxy has loaded, as HAProxy calls it: "
+            "/etc/haproxy/certs/{lineage}.pem",
+            is_own_file=True,
+        ),
+        "file": base.Option(
+            "", "the same file as it is called here; empty: as HAProxy calls it", is_own_file=True
+        ),
+        "crt_list": base.Option(
+            "",
+            "what a new certificate is added to: the folder of certificate, or a crt-list, which "
+            "must have the same path here",
+        ),
+    }
+
+    def look(self, attempt: base.Attempt) -> str:
+        """Return what the process lacks, else which file the next start would miss."""
+        wanted = self.wanted(attempt.lineage)
+        api = RuntimeApi(self.options["socket"], attempt.deadline)
+        return look_at_process(api, wanted) or look_at_files(wanted)
+
+    def deliver(self, attempt: base.Attempt) -> str:
+        """Put the certificate into the running process, then into the files."""
+        wanted = self.wanted(attempt.lineage)
+        api = RuntimeApi(self.options["socket"], attempt.deadline)
+        steps = []
+        unreached = ""
+        try:
+            steps += update_process(api, wanted)
+        except base.TargetDownError as error:
+            unreached = str(error)  # its next start shall serve the certificate all the same
+
+        steps += write_files(wanted, unreached or "HAProxy serves it")
+        if unreached:
+            raise base.TargetDownError(f"{unreached} Its next start serves {wanted.file}")
+        return ", ".join(steps)
+
+    def wanted(self, lineage: base.Lineage) -> Wanted:
+        """Return what HAProxy should have of a lineage."""
+        name = self.path("certificate", lineage)
+        pem = f"{lineage.pem['fullchain'].strip()}\n{lineage.pem['privkey'].strip()}\n"
+        return Wanted(
+            name=name,
+            file=self.path("file", lineage) or name,
+            crt_list=self.path("crt_list", lineage),
+            pem=EMPTY_LINES.sub("\n", pem),  # an empty line would end the command
+            sha1=hashlib.sha1(lineage.der).hexdigest().upper(),
+        )
+
+
+# ---- The running process -----------------------------------------------------------------------
+def show_certificate(api: RuntimeApi, wanted: Wanted) -> Shown:
+    """Return what the process has under the name of the certificate."""
+    return Shown(api.ask(f"show ssl cert {wanted.name}"))
+
+
+def require_place(shown: Shown, wanted: Wanted) -> None:
+    """Raise a DeliverError if the name is new, and there is nothing to add it to."""
+    if not shown.is_known() and not wanted.crt_list:
+        raise base.DeliverError(
+            f"HAProxy has no certificate {wanted.name}: correct certificate, "
+            "or set crt_list to where a new one is added"
+        )
+
+
+def require_crt_list(wanted: Wanted) -> None:
+    """Raise a DeliverError if there is nothing to add an unused certificate to."""
+    if not wanted.crt_list:
+        raise base.DeliverError(
+            f"no bind of HAProxy uses {wanted.name}: set crt_list to where it is added"
+        )
+
+
+def look_at_process(api: RuntimeApi, wanted: Wanted) -> str:
+    """Return what would be done to the running process, "" if it serves the certificate."""
+    shown = show_certificate(api, wanted)
+    # There is no such transaction. But without level admin, HAProxy does not say so.
+    api.ask(f"abort ssl cert {wanted.name}.check")
+    if not shown.has_certificate(wanted):
+        require_place(shown, wanted)
+        return "would get it" if shown.is_known() else "would get it, as a new one"
+    if shown.is_unused():
+        require_crt_list(wanted)
+        return "would add it to crt_list"
+    return ""
+
+
+def update_process(api: RuntimeApi, wanted: Wanted) -> list[str]:
+    """Make the running process serve the certificate; return what was done."""
+    steps = []
+    shown = show_certificate(api, wanted)
+    if not shown.has_certificate(wanted):
+        require_place(shown, wanted)
+        end_other_transaction(api, wanted.name)
+        set_certificate(api, wanted, is_new=not shown.is_known())
+        shown = Shown(api.order(f"show ssl cert {wanted.name}", wanted.sha1))
+        steps.append("serves it")
+
+    if shown.is_unused():
+        require_crt_list(wanted)
+        api.order(f"add ssl crt-list {wanted.crt_list} {wanted.name}", "Success!")
+        steps.append(f"added to {wanted.crt_list}")
+    return steps
+
+
+def set_certificate(api: RuntimeApi, wanted: Wanted, is_new: bool) -> None:
+    """Set and commit the certificate; if HAProxy refuses it, take everything back."""
+    name = wanted.name
+    try:
+        if is_new:
+            api.order(f"new ssl cert {name}", "New empty certificate store")
+        api.order(
+            f"set ssl cert {name} <<\n{wanted.pem}",
+            f"Transaction created for certificate {name}!",
+            f"Transaction updated for certificate {name}!",
+        )
+        api.order(f"commit ssl cert {name}", "Success!")
+    except base.DeliverError:
+        with contextlib.suppress(base.DeliverError):
+            api.ask(f"abort ssl cert {name}")
+            if is_new:
+                api.ask(f"del ssl cert {name}")
+        raise
+
+
+def end_other_transaction(api: RuntimeApi, name: str) -> None:
+    """Wait until nobody else is setting a certificate.
+
+    HAProxy has one transaction for all certificates, and 2.6 would take ours for the other one.
+    After two seconds the other one is aborted: nobody needs so long. Whoever began it was killed,
+    and it would be in the way for ever.
+    """
+    abort_at = base.Deadline(TRANSACTION_SECONDS)
+    while not api.deadline.has_passed():
+        transaction = TRANSACTION.search(api.ask("show ssl cert"))
+        if transaction is None or transaction["name"] == name:
+            return
+        if abort_at.has_passed():
+            api.ask(f"abort ssl cert {transaction['name']}")
+        time.sleep(0.1)
+
+
+# ---- The files for the next start --------------------------------------------------------------
+def files_to_write(wanted: Wanted) -> dict[str, str]:
+    """Return the files that the next start would miss, by path: their new text.
+
+    Raise OSError if a file cannot be read.
+    """
+    texts = {wanted.file: wanted.pem}
+    if wanted.has_crt_list_file():
+        crt_list = base.read_text(wanted.crt_list)
+        if not re.search(rf"(?m)^\s*{re.escape(wanted.name)}(\s|$)", crt_list):
+            texts[wanted.crt_list] = f"{crt_list.rstrip()}\n{wanted.name}\n".lstrip("\n")
+
+    return {path: text for path, text in texts.items() if not has_text(path, text)}
+
+
+def has_text(path: str, text: str) -> bool:
+    """Return whether a file exists and has this text."""
+    return os.path.exists(path) and base.read_text(path) == text
+
+
+def look_at_files(wanted: Wanted) -> str:
+    """Return which file would be written, "" if all are as they should be."""
+    try:
+        missing = files_to_write(wanted)
+    except OSError as error:
+        raise file_error(error, wanted, "HAProxy serves it") from None
+    for path in missing:
+        return f"would write {path}"
+    return ""
+
+
+def write_files(wanted: Wanted, process_state: str) -> list[str]:
+    """Write the files that the next start would miss; return what was done.
+
+    `process_state` says in words what is the matter with the running process.
+    """
+    try:
+        missing = files_to_write(wanted)
+        for path, text in missing.items():
+            base.replace_file(path, text)
+    except OSError as error:
+        raise file_error(error, wanted, process_state) from None
+    return [f"{path} written" for path in missing]
+
+
+def file_error(error: OSError, wanted: Wanted, process_state: str) -> base.DeliverError:
+    """Return what to say if a file cannot be read or written."""
+    path = error.filename or wanted.file
+    return base.DeliverError(
+        f"{process_state}, but {path}: {error.strerror}: the next start would serve the old one"
+    )
