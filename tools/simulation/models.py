@@ -15,12 +15,11 @@ one day after a due date. Only such rows are judged at an evaluation.
 from __future__ import annotations
 
 import heapq
-import re
 from abc import ABC, abstractmethod
 from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 from certbot_renewal_report import DAY
 from tools.simulation.alerts import (
@@ -37,121 +36,21 @@ from tools.simulation.alerts import (
     Row,
     Subject,
 )
+from tools.simulation.points import (
+    FiringPoint,
+    NamePoint,
+    ParsedPoint,
+    RunPoint,
+    State,
+    StatePoint,
+    parse_line,
+)
 
 LONGEST_REGULAR_GAP = SILENCE * 55 // 100  # seconds between two reports: 0.55 * silence
 FAILING_LOOKBACK = 30 * DAY  # `since` of failing.flux, and [30d] in the rule
 PUBLISHED_LOOKBACK = 65 * DAY  # `since` of overdue_domains.flux
 
-# ---- Points ------------------------------------------------------------------------------------
-# Matches: certbot_renewal,domain=all,host=a,lineage=x not_before=1i,renewal_due=2i,not_after=3i,
-# run_at=4i 5 (on one line)
-STATE_LINE = re.compile(
-    r"""
-    certbot_renewal,domain=all,host=(?P<host> \S+ ),lineage=(?P<lineage> \S+ ) [ ]
-    not_before=\d+i,
-    renewal_due=(?P<due> \d+ )i,
-    not_after=\d+i,
-    run_at=(?P<run_at> \d+ )i [ ]
-    (?P<time> \d+ )
-    """,
-    re.VERBOSE,
-)
 
-# Matches: certbot_renewal,host=a certificates=1i,failed_count=0i,exit_status=0i 5
-RUN_LINE = re.compile(
-    r"""
-    certbot_renewal,host=(?P<host> \S+ ) [ ]
-    \S* failed_count=(?P<failed_count> \d+ )i .* [ ]
-    (?P<time> \d+ )
-    """,
-    re.VERBOSE,
-)
-
-# Matches: exit_status=1i
-EXIT_STATUS = re.compile(r"exit_status=(?P<exit_status> \d+ )i", re.VERBOSE)
-
-# Matches: certbot_renewal,domain=www.example.com,host=a renewed_count=1 5
-NAME_LINE = re.compile(
-    r"""
-    certbot_renewal,domain=(?! all, )(?P<name> \S+ ),host=(?P<host> \S+ ) [ ]
-    renewed_count=1 [ ]
-    (?P<time> \d+ )
-    """,
-    re.VERBOSE,
-)
-
-# What vmalert and Prometheus store while an alert fires, its time in milliseconds. Matches:
-# ALERTS{alertname="host_silent",alertstate="firing",host="a"} 1 5000
-ALERTS_LINE = re.compile(
-    r"""
-    ALERTS\{ alertname="host_silent",alertstate="firing",host="(?P<host> \S+ )" \} [ ]
-    1 [ ]
-    (?P<time> \d+ )000
-    """,
-    re.VERBOSE,
-)
-
-
-class State(NamedTuple):
-    """The state of a certificate. `due` is 0 if it is retired, `run_at` 0 without run reports."""
-
-    time: int
-    due: int
-    run_at: int
-
-
-class StatePoint(NamedTuple):
-    """A state that arrived."""
-
-    subject: Subject
-    state: State
-
-
-class RunPoint(NamedTuple):
-    """A run of certbot that arrived; `is_failing`: a lineage failed, or certbot itself."""
-
-    host: str
-    time: int
-    is_failing: bool
-
-
-class NamePoint(NamedTuple):
-    """A renewal of a name that arrived."""
-
-    subject: Subject
-    time: int
-
-
-class FiringPoint(NamedTuple):
-    """That host_silent fires for a host, as Prometheus stores it."""
-
-    host: str
-    time: int
-
-
-ParsedPoint = Union[StatePoint, RunPoint, NamePoint, FiringPoint]
-
-
-def parse_line(line: str) -> ParsedPoint | None:
-    """Return what a line says; None if no query looks at it."""
-    if "renewed_count" in line:
-        name = NAME_LINE.fullmatch(line)
-        return name and NamePoint(Subject(name["host"], name["name"]), int(name["time"]))
-    state = STATE_LINE.fullmatch(line)
-    if state:
-        values = State(int(state["time"]), int(state["due"]), int(state["run_at"]))
-        return StatePoint(Subject(state["host"], state["lineage"]), values)
-    run = RUN_LINE.fullmatch(line)
-    if run:
-        status = EXIT_STATUS.search(line)
-        has_exit_status = status is not None and status["exit_status"] != "0"
-        is_failing = run["failed_count"] != "0" or has_exit_status
-        return RunPoint(run["host"], int(run["time"]), is_failing)
-    firing = ALERTS_LINE.fullmatch(line)
-    return firing and FiringPoint(firing["host"], int(firing["time"]))
-
-
-# ---- Models ------------------------------------------------------------------------------------
 class QueryModel(ABC):
     """What the queries must answer.
 
