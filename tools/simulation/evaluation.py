@@ -86,7 +86,7 @@ class Evaluation:
         alerts_to_compare: set[str] = set()
         if now % REGULAR_COMPARISON == 0:
             alerts_to_compare.update(self.database.queries)
-        firing_anew = []
+        newly_firing = []
         for alert_id in sorted(changed):
             if alert_id.alert not in self.database.queries:
                 continue
@@ -94,13 +94,13 @@ class Evaluation:
                 continue
             self.notify(alert_id, now)
             if self.states.is_firing(alert_id):
-                firing_anew.append(alert_id)
+                newly_firing.append(alert_id)
             if len(self.notifications) % self.compare_every == 0:
                 alerts_to_compare.add(alert_id.alert)
 
         for alert in sorted(alerts_to_compare):
             self.compare(alert, now)
-        self.store_firing(firing_anew, now)
+        self.store_firing(newly_firing, now)
 
     def notify(self, alert_id: AlertId, now: int) -> None:
         """Record the notification of a state that has changed."""
@@ -110,13 +110,13 @@ class Evaluation:
             Notification(now, alert_id.alert, alert_id.subject, fires, evidence)
         )
 
-    def store_firing(self, firing_anew: Sequence[AlertId], now: int) -> None:
+    def store_firing(self, newly_firing: Sequence[AlertId], now: int) -> None:
         """Store what vmalert or Prometheus store of alerts that fire; the next evaluation sees it.
 
         They store it at each evaluation. That would be very many points, and the first of an
         alert and one a day have the same effect.
         """
-        to_store = firing_anew
+        to_store = newly_firing
         if now % DAY == 0:
             to_store = self.states.firing()
         for alert_id in to_store:

@@ -3,8 +3,9 @@
 Of each **alert that fires**:
 
 - It is *true* if there is an incident of the same kind, about the same subject, at the moment of
-  which the alert speaks (its evidence). It may be a little *early*, see Tolerance, and at most half
-  an hour after the end of the incident, since clocks are wrong and a run takes a while.
+  which the alert speaks (its evidence). It may be *early*: half an hour, or a day if it is about a
+  silent host, or of the published query, or of a probe. It may also come half an hour after the end
+  of the incident, since clocks are wrong and a run takes a while.
 - It is *after an outage* if it is about a silent host, is not true, and InfluxDB was down for a day
   in the four days before. Such alerts are counted apart and printed.
 - Otherwise it is *false*.
@@ -51,16 +52,16 @@ class Tolerance(NamedTuple):
     """How early an alert may fire.
 
     `early`: an alert so many seconds before the incident's beginning is still true. With
-    `must_fire_anew`, an alert that has been firing for longer than that does not report an
+    `only_new_firings`, an alert that has been firing since before that does not report the
     incident: an alert that always fires reports nothing.
     """
 
     early: float
-    must_fire_anew: bool
+    only_new_firings: bool
 
 
-ALERT_PACK = Tolerance(early=SLACK, must_fire_anew=False)
-FIXED_THRESHOLD = Tolerance(early=DAY, must_fire_anew=True)  # published query, probes
+ALERT_PACK = Tolerance(early=SLACK, only_new_firings=False)
+FIXED_THRESHOLD = Tolerance(early=DAY, only_new_firings=True)  # published query, probes
 # The last report of a host may have been made while InfluxDB was down: its silence seems to begin
 # with the report before.
 SILENT_EARLY = DAY
@@ -265,8 +266,8 @@ class Comparison:
         earliest = incident.begin - self.tolerance.early
         for firing in self.firings[alert_id]:
             overlaps = firing.begin <= incident.end and firing.end >= incident.begin
-            was_firing = self.tolerance.must_fire_anew and firing.begin < earliest
-            if overlaps and not was_firing:
+            is_older = self.tolerance.only_new_firings and firing.begin < earliest
+            if overlaps and not is_older:
                 firings.append(firing)
         return firings
 
