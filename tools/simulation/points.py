@@ -99,17 +99,30 @@ ParsedPoint = Union[StatePoint, RunPoint, NamePoint, FiringPoint]
 def parse_line(line: str) -> ParsedPoint | None:
     """Return what a line says; None if no query looks at it."""
     if "renewed_count" in line:
-        name = NAME_LINE.fullmatch(line)
-        return name and NamePoint(Subject(name["host"], name["name"]), int(name["time"]))
+        return parse_renewal(line)
     state = STATE_LINE.fullmatch(line)
     if state:
         values = State(int(state["time"]), int(state["due"]), int(state["run_at"]))
         return StatePoint(Subject(state["host"], state["lineage"]), values)
     run = RUN_LINE.fullmatch(line)
     if run:
-        status = EXIT_STATUS.search(line)
-        has_exit_status = status is not None and status["exit_status"] != "0"
-        is_failing = run["failed_count"] != "0" or has_exit_status
-        return RunPoint(run["host"], int(run["time"]), is_failing)
+        has_failures = run["failed_count"] != "0" or has_exit_status(line)
+        return RunPoint(run["host"], int(run["time"]), has_failures)
     firing = ALERTS_LINE.fullmatch(line)
-    return firing and FiringPoint(firing["host"], int(firing["time"]))
+    if firing:
+        return FiringPoint(firing["host"], int(firing["time"]))
+    return None
+
+
+def parse_renewal(line: str) -> NamePoint | None:
+    """Return the renewal of a name; None if it is that of a certificate."""
+    name = NAME_LINE.fullmatch(line)
+    if name is None:
+        return None
+    return NamePoint(Subject(name["host"], name["name"]), int(name["time"]))
+
+
+def has_exit_status(line: str) -> bool:
+    """Return whether certbot failed in a run, by its exit status; it may be unknown."""
+    status = EXIT_STATUS.search(line)
+    return status is not None and status["exit_status"] != "0"
