@@ -1,14 +1,32 @@
 #!/usr/bin/env python3
-"""Whether the alerts are right: a simulated year of a fleet, judged by the alert pack's own queries on a real InfluxDB, and by its rules
-for Prometheus on a real VictoriaMetrics.
+"""Simulates years of a fleet, and counts false alerts and missed incidents.
 
-The hook's own code makes the reports of simulated_fleet.py; InfluxDB stores them in the order in which they arrive; the queries of flux/
-judge them with `now` pinned, every fifteen minutes as Kapacitor does. A model of the queries, much faster, says at which of these 35,000
-moments the level of any alert changes: there, and every four weeks besides, the real query judges, and every one of its rows must be what
-the model says. A model of Kapacitor's alert states counts the mails. Without run reports, where alarms are many, the real query judges at
-one mail of five. The rules of prometheus/ are asked of VictoriaMetrics in the same way, with a model of their own; of the ALERTS that
-whoever evaluates stores each time, it has the first, and one a day. The same year is judged by the published query in the same way, and by
-what people use today, which asks no database. Start it with: make simulation
+This program computes the figures in the README: are the alerts right? Start it with
+`make simulation`. It plays a year of a fleet, lets the alerts judge the reports that arrive, and
+compares the notifications with what really happened:
+
+1. A **simulated year** is that of a fleet of hosts with certbot (fleet.py, hosts.py). Certificates
+   are renewed, and things go wrong as often as frequencies.py says: certbot's timer stops, a
+   challenge fails, hosts are off, InfluxDB is down, reports are lost, late or repeated. A seed
+   decides all of it. The same seed gives the same year, in every configuration.
+2. The **reports** are made by the two programs' own code (reports.py): the deploy hook's after each
+   renewal, the run report after each run of certbot. The simulation replaces their disk, their
+   clock and the network.
+3. The fleet records its **incidents** (truth.py): overdue renewals, silent hosts, failing runs, and
+   when each of them began and ended. The alerts do not know them.
+4. The **evaluation** (evaluation.py) judges every fifteen minutes, as Kapacitor does: an alert
+   fires when its query's row becomes critical, and resolves when the row is no longer so. Each
+   change is one notification (AlertStates in alerts.py, as `stateChangesOnly`). Models of the
+   queries (models.py) say what a query must answer. The real queries, on a real InfluxDB or
+   VictoriaMetrics (databases.py), are asked every four weeks and at notifications. If one does not
+   answer what its model says, the simulation ends with an error: so the counts are those of the
+   real queries.
+5. The **scores** (scores.py) compare notifications with incidents: which alerts were true, false,
+   early or late, and which incidents were missed. The definitions are at the top of that file.
+
+The same year is judged in several configurations: by the alert pack on InfluxDB, with run reports
+or with the deploy hook alone; by the same alerts as rules of Prometheus; by the published query;
+and by probes (probes.py), which look at the certificates that are served, and ask no database.
 """
 
 from __future__ import annotations
@@ -17,568 +35,330 @@ import argparse
 import contextlib
 import itertools
 import os
-import re
 import statistics
 import sys
 import tempfile
 import time
-from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-
-import requests
-import yaml
+from typing import NamedTuple
 
 import certbot_renewal_report as hook
-from tools import ROOT
-from tools.servers.influxdb import ORG, InfluxDB, start_influxdb
-from tools.servers.lineages import DAY
+from certbot_renewal_report import DAY
+from tools.servers.influxdb import InfluxDB, start_influxdb
 from tools.servers.processes import MissingServer
-from tools.servers.prometheus import VictoriaMetrics, start_victoria_metrics
-from tools.simulation.fleet import BEGIN, HOUR, Fleet, Span
-from tools.simulation.judges import (
-    CRITICAL,
-    EVERY,
-    FAILING,
-    OVERDUE,
-    PROBE,
-    PROBES,
-    PUBLISHED,
-    RULES,
-    SILENT,
-    AlertPack,
-    Judge,
-    Key,
-    Mail,
-    PublishedAlert,
-    Row,
-    Rules,
-    probed,
-)
+from tools.servers.prometheus import start_victoria_metrics
+from tools.simulation.alerts import FAILING, OVERDUE, PROBE, PUBLISHED, SILENT
+from tools.simulation.databases import Database, InfluxDBBucket, VictoriaMetricsSeries
+from tools.simulation.evaluation import Evaluation
+from tools.simulation.fleet import Fleet
+from tools.simulation.models import AlertPack, PrometheusRules, PublishedQuery, QueryModel
+from tools.simulation.periods import HOUR
+from tools.simulation.probes import PROBES, probe_notifications
+from tools.simulation.scores import ALERT_PACK, FIXED_THRESHOLD, Score, Tolerance, scores
 
-MEMORY = Path(
-    "/dev/shm"
-)  # the hooks of a year write a hundred thousand files, which a disk takes minutes for
-SLACK = 2 * EVERY  # clocks are off, and a run takes a while
+# The programs write a hundred thousand files in a year: that takes minutes on a disk.
+MEMORY = Path("/dev/shm")
+INFLUXDB_VERSIONS = ("influxd-1.12", "influxd-2")  # one seed on the one, the next on the other
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """A way to use the alert pack, or the published query: how the fleet reports, and for how many days the bucket keeps points."""
+    """A way to report and to alert.
+
+    With `run_reports` hosts report after each run of certbot, otherwise each renewal only. The
+    database keeps points for `retention_days`. The real query is asked at one of `compare_every`
+    notifications.
+    """
 
     name: str
-    judge: type[Judge]
+    model: type[QueryModel]
     alerts: tuple[str, ...]
     run_reports: bool
-    retention: int
-    of_mails: int = 1  # the real query is asked at one of so many of its mails
+    retention_days: int = 400
+    compare_every: int = 1
+    tolerance: Tolerance = ALERT_PACK
+
+    @property
+    def is_published(self) -> bool:
+        """Whether the published hook reports, and the published query judges."""
+        return self.model is PublishedQuery
+
+    @property
+    def is_on_victoria_metrics(self) -> bool:
+        """Whether the database is VictoriaMetrics, instead of InfluxDB."""
+        return self.model is PrometheusRules
+
+    @property
+    def makes_promise(self) -> bool:
+        """Whether no alert may be false, and no incident missed.
+
+        If points are kept for 7 days, a host that dies while InfluxDB is away for as long is
+        forgotten. With the deploy hook alone, a lost report looks like a missing renewal.
+        """
+        return self.run_reports and self.retention_days > 7
 
 
 CONFIGURATIONS = (
-    Configuration("with run reports", AlertPack, (OVERDUE, SILENT, FAILING), True, 400),
-    Configuration("with run reports, 7 days kept", AlertPack, (OVERDUE, SILENT, FAILING), True, 7),
+    Configuration("with run reports", AlertPack, (OVERDUE, SILENT, FAILING), run_reports=True),
     Configuration(
-        "with run reports, rules of Prometheus", Rules, (OVERDUE, SILENT, FAILING), True, 400
+        "with run reports, 7 days kept",
+        AlertPack,
+        (OVERDUE, SILENT, FAILING),
+        run_reports=True,
+        retention_days=7,
     ),
-    Configuration("deploy hook alone", AlertPack, (OVERDUE,), False, 400, 5),
-    Configuration("deploy hook alone, rules of Prometheus", Rules, (OVERDUE,), False, 400, 5),
-    Configuration("published hook and script", PublishedAlert, (PUBLISHED,), False, 400, 5),
+    Configuration(
+        "with run reports, rules of Prometheus",
+        PrometheusRules,
+        (OVERDUE, SILENT, FAILING),
+        run_reports=True,
+    ),
+    Configuration("deploy hook alone", AlertPack, (OVERDUE,), run_reports=False, compare_every=5),
+    Configuration(
+        "deploy hook alone, rules of Prometheus",
+        PrometheusRules,
+        (OVERDUE,),
+        run_reports=False,
+        compare_every=5,
+    ),
+    Configuration(
+        "published hook and script",
+        PublishedQuery,
+        (PUBLISHED,),
+        run_reports=False,
+        compare_every=5,
+        tolerance=FIXED_THRESHOLD,
+    ),
 )
 
 
-class Database(ABC):
-    """Something real that is written to, and asked as of a moment. `none` is what it means when it has no row."""
+# ---- One year ----------------------------------------------------------------------------------
+class Result(NamedTuple):
+    """The scores of a year by alert, in a configuration or of a probe; `remark`: how it was run."""
 
-    none = Row(1e9)
-
-    def __init__(self) -> None:
-        self.pending: list[str] = []
-        self.written: set[str] = set()
-        self.queries: dict[str, str] = {}
-
-    def take(self, line: str) -> None:
-        """A point that arrived. The same point again changes nothing; of renewals, run reports send many again."""
-        if line not in self.written:
-            self.pending.append(line)
-        if "renewed_count" in line:
-            self.written.add(line)
-
-    def flush(self) -> None:
-        """Writes what is pending."""
-        while self.pending:
-            batch, self.pending = self.pending[:20_000], self.pending[20_000:]
-            self.write("\n".join(batch))
-
-    @abstractmethod
-    def write(self, lines: str) -> None:
-        """Stores line protocol."""
-
-    @abstractmethod
-    def ask(self, alert: str, now: int) -> dict[Key, Row]:
-        """The alert's own query at a moment: what it says, by key."""
+    name: str
+    scores: dict[str, Score]
+    remark: str
 
 
-class Bucket(Database):
-    """A bucket of InfluxDB, and the queries of flux/."""
+class Year:
+    """A year of one seed, in every configuration. The servers of the tests do the evaluation."""
 
-    def __init__(self, influxdb: InfluxDB, alerts: tuple[str, ...], retention: float) -> None:
-        super().__init__()
-        self.influxdb, self.bucket = influxdb, influxdb.new_bucket()
-        self.session = requests.Session()
-        for alert in alerts:
-            text = (
-                (ROOT / "flux" / f"{alert}.flux")
-                .read_text()
-                .replace('"telegraf"', f'"{self.bucket}"')
-            )
-            since = re.search(r"since = -(\d+)d", text)
-            assert since
-            self.queries[alert] = text.replace(
-                since[0], f"since = -{min(int(retention / DAY), int(since[1]))}d"
-            )
+    def __init__(
+        self, seed: int, certificates: int, days: int, influxdb: InfluxDB, folder: Path
+    ) -> None:
+        """`folder` is for the data of the hosts and of VictoriaMetrics."""
+        self.seed = seed
+        self.certificates = certificates
+        self.days = days
+        self.influxdb = influxdb
+        self.folder = folder
+        self.fleets: dict[bool, Fleet] = {}  # by whether there are run reports
 
-    def write(self, lines: str) -> None:
-        parameters = {"bucket": self.bucket, "org": ORG, "precision": "s"}
-        url = self.influxdb.url + "/api/v2/write"
-        self.session.post(
-            url, params=parameters, data=lines, headers=self.influxdb.headers, timeout=120
-        ).raise_for_status()
+    def results(self) -> list[Result]:
+        """Return the scores in every configuration, and of every probe."""
+        results = [self.evaluate(configuration) for configuration in CONFIGURATIONS]
+        fleet = self.fleet(run_reports=False)
+        hosts_off = {host.tag: host.off for host in fleet.hosts}
+        for name, alert_from in PROBES.items():
+            notifications = probe_notifications(fleet.truth, hosts_off, alert_from)
+            score = scores(fleet.truth, [PROBE], notifications, FIXED_THRESHOLD)
+            results.append(Result(name, score, f"seed {self.seed}, {name}"))
+        return results
 
-    def ask(self, alert: str, now: int) -> dict[Key, Row]:
-        self.flush()
-        pinned = f"option now = () => {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(now))}\n"
-        rows = self.influxdb.query(pinned + self.queries[alert])
-        if alert == OVERDUE:
-            return {(row["host"], row["lineage"]): Row(float(row["days_overdue"])) for row in rows}
-        if alert == PUBLISHED:
-            return {(row["host"], row["domain"]): Row(float(row["stateDuration"])) for row in rows}
-        if alert == SILENT:
-            days = {
-                (row["host"],): (float(row["days_silent"]), row["deaf"] == "true") for row in rows
-            }
-            return {
-                key: Row(silent, deaf and silent >= CRITICAL[SILENT])
-                for key, (silent, deaf) in days.items()
-            }
-        return {(row["host"],): Row(float(row["failing"] == "true")) for row in rows}
+    def fleet(self, run_reports: bool) -> Fleet:
+        """Return the fleet after its year, with or without run reports."""
+        if run_reports not in self.fleets:
+            folder = self.folder / f"fleet {len(self.fleets)}"
+            fleet = Fleet(self.seed, self.certificates, self.days, run_reports, folder)
+            fleet.run()
+            self.fleets[run_reports] = fleet
+        return self.fleets[run_reports]
 
+    def evaluate(self, configuration: Configuration) -> Result:
+        """Return the scores in a configuration."""
+        started_at = time.monotonic()
+        fleet = self.fleet(configuration.run_reports)
+        arrivals = fleet.arrivals
+        if configuration.is_published:
+            arrivals = fleet.published_arrivals
+        model = configuration.model(configuration.retention_days * DAY)
+        with self.database(configuration) as database:
+            evaluation = Evaluation(fleet.truth, model, database, configuration.compare_every)
+            evaluation.run(arrivals)
 
-class Series(Database):
-    """A VictoriaMetrics of its own, and the rules of prometheus/, which have a row for what fires only."""
-
-    none = Row(-1.0)
-
-    def __init__(self, server: VictoriaMetrics, alerts: tuple[str, ...]) -> None:
-        super().__init__()
-        self.server = server
-        groups = yaml.safe_load((ROOT / "prometheus" / "rules.yml").read_text())["groups"]
-        rules = [rule for group in groups for rule in group["rules"]]
-        self.queries = {
-            alert: " or ".join(rule["expr"] for rule in rules if rule.get("alert") == RULES[alert])
-            for alert in alerts
-        }
-
-    def write(self, lines: str) -> None:
-        noted = {line for line in lines.split("\n") if line.startswith("ALERTS{")}
-        requests.post(
-            self.server.url + "/api/v1/import/prometheus", data="\n".join(noted), timeout=120
-        ).raise_for_status()
-        self.server.write("\n".join(line for line in lines.split("\n") if line not in noted))
-
-    def ask(self, alert: str, now: int) -> dict[Key, Row]:
-        self.flush()
-        found = dict[Key, Row]()
-        for row in self.server.query(self.queries[alert], now):
-            labels, value = row["metric"], float(row["value"][1])
-            key = (labels["host"], labels["lineage"]) if alert == OVERDUE else (labels["host"],)
-            found[key] = Row(float(value > 0) if alert == FAILING else value)
-        return found
-
-
-def compared(
-    judge: Judge,
-    alert: str,
-    now: int,
-    rows: dict[Key, Row],
-    none: Row,
-    levels: dict[tuple[str, Key], bool],
-) -> None:
-    """RuntimeError where a query does not say what its model says, or an alert's level is another one than the query's rows give."""
-    expected = {
-        key: row for key in judge.keys(alert) if (row := judge.row(alert, key, now)) is not None
-    }
-    pairs = {key: (rows.get(key, none), expected.get(key, none)) for key in {*rows, *expected}}
-    odd = {
-        key: (said, meant)
-        for key, (said, meant) in pairs.items()
-        if abs(said.value - meant.value) > 1e-6 or said.deaf != meant.deaf
-    }
-    odd |= {
-        key: (row, row)
-        for key, row in rows.items()
-        if row.critical(alert, levels[alert, key]) != levels[alert, key]
-    }
-    if odd:
-        raise RuntimeError(
-            f"the query {alert} at {now} does not say what the model says: {dict(itertools.islice(odd.items(), 5))}"
+        server = f"InfluxDB {self.influxdb.version()}"
+        if configuration.is_on_victoria_metrics:
+            server = "VictoriaMetrics"
+        remark = (
+            f"seed {self.seed}, {server}, {configuration.name}: {len(fleet.hosts)} hosts, "
+            f"{len(arrivals)} reports, {evaluation.queries_asked} queries, "
+            f"{time.monotonic() - started_at:.0f} s"
         )
-
-
-def judged(
-    fleet: Fleet,
-    arrivals: list[tuple[float, list[str]]],
-    judge: Judge,
-    database: Database,
-    of_mails: int,
-) -> tuple[list[Mail], int]:
-    """The year as Kapacitor hears it: its mails, and how often a query was asked: of every mail, or of one of so many."""
-    mails, asked = list[Mail](), 0
-    levels: dict[tuple[str, Key], bool] = defaultdict(bool)
-    # A point from the future, of a clock that is ahead, is seen when its time has come.
-    waiting = sorted(
-        (
-            (max(at, *(int(line.rpartition(" ")[2]) for line in lines)), lines)
-            for at, lines in arrivals
-        ),
-        key=lambda a: a[0],
-    )
-    following = iter(waiting)
-    arrival = next(following, None)
-    changed = set[tuple[str, Key]]()
-    for now in range(BEGIN + EVERY, int(fleet.end), EVERY):
-        while arrival and arrival[0] <= now:
-            for line in arrival[1]:
-                judge.take(line)
-                database.take(line)
-            arrival = next(following, None)
-        changed |= judge.changed_until(now)
-        if fleet.influxdb_down.end_of(now) or fleet.kapacitor_down.end_of(now):
-            continue
-        alerts = set(database.queries) if now % (28 * DAY) == 0 else set[str]()
-        begun = set[tuple[str, Key]]()
-        for alert, key in sorted(changed):
-            row, level = (
-                judge.row(alert, key, now) if alert in database.queries else None,
-                levels[alert, key],
-            )
-            if row and row.critical(alert, level) != level:
-                levels[alert, key] = not level
-                begun |= set() if level else {(alert, key)}
-                mails.append(Mail(now, alert, key, not level, judge.evidence(alert, key, now)))
-                if len(mails) % of_mails == 0:
-                    alerts.add(alert)
-        changed.clear()
-        for alert in alerts:
-            compared(judge, alert, now, database.ask(alert, now), database.none, levels)
-            asked += 1
-        for alert, key in (
-            [of for of, on in levels.items() if on] if now % DAY == 0 else begun
-        ):  # each evaluation notes it, which is many
-            for line in judge.noted(alert, key, now):  # the next evaluation sees it
-                judge.take(line)
-                database.take(line)
-    return mails, asked
-
-
-# ---- Scores ----------------------------------------------------------------------------------------------------------
-@dataclass
-class Score:
-    """How an alert did: alarms that were `true`, `false`, or false after an `outage` of InfluxDB of over a day; of the `incidents` that
-    lasted over a day how many were `missed` by all alerts; how `late` it told of the others, in seconds since the report that could tell
-    arrived, and where InfluxDB had been away for over a day in the four before (`late_after`); certificates that `expired`, and of how
-    many of them nobody was told at least a day before (`unannounced`)."""
-
-    true: int = 0
-    false: int = 0
-    outage: int = 0
-    incidents: int = 0
-    missed: int = 0
-    expired: int = 0
-    unannounced: int = 0
-    heard: int = 0
-    alarms: int = 0
-    recoveries: int = 0
-    late: list[float] = field(default_factory=list)
-    late_after: list[float] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)  # what a stranger would ask about
-
-    def add(self, other: Score) -> None:
-        """Joins another fleet's."""
-        for each in fields(self):
-            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
-
-
-def lineage_of(key: Key) -> Key:
-    """Of the alert by name, the host and lineage."""
-    return (key[0], ".".join(key[1].split(".")[-3:])) if len(key) > 1 else key
-
-
-def scores(
-    fleet: Fleet,
-    alerts: tuple[str, ...],
-    truth: dict[str, list[Span]],
-    mails: list[Mail],
-    early: float,
-) -> dict[str, Score]:
-    """The mails against the truth; an alarm may be `early` by so many seconds."""
-    found = {alert: Score() for alert in alerts}
-    on: dict[tuple[str, Key], list[tuple[float, float]]] = defaultdict(
-        list
-    )  # when which alarm was on
-    spans = {alert: defaultdict[Key, list[Span]](list) for alert in alerts}
-    for alert in alerts:
-        for span in truth[alert]:
-            spans[alert][span.of].append(span)
-    for mail in mails:
-        score, key = found[mail.alert], lineage_of(mail.key)
-        if not mail.alarm:
-            on[mail.alert, key][-1] = on[mail.alert, key][-1][0], mail.at
-            continue
-        on[mail.alert, key].append((mail.at, fleet.end))
-        before = (
-            DAY if mail.alert == SILENT else early
-        )  # InfluxDB was not there for its last report: it is told of earlier
-        if any(
-            span.begin - before <= mail.evidence <= span.end + SLACK
-            for span in spans[mail.alert][key]
-        ):
-            score.true += 1
-        elif (
-            mail.alert == SILENT
-            and fleet.influxdb_down.length_within(mail.at - 4 * DAY, mail.at) >= DAY
-        ):
-            score.outage += 1
-            score.remarks.append(
-                f"seed {fleet.seed}: {mail.alert} of {' '.join(mail.key)} at {mail.at}, after an outage"
-            )
-        else:
-            score.false += 1
-            score.wrong.append(
-                f"seed {fleet.seed}: false {mail.alert} of {' '.join(mail.key)} at {mail.at}"
-            )
-    for alert in alerts:
-        for span in truth[alert]:
-            related = [(alert, span.of)] + (
-                [(SILENT, span.of[:1]), (FAILING, span.of[:1])] if alert == OVERDUE else []
-            )
-            times = [
-                begin
-                for key in related
-                for begin, end in on[key]
-                if begin <= span.end and end >= span.begin
-            ]
-            mine = [
-                (begin, end)
-                for begin, end in on[alert, span.of]
-                if begin <= span.end and end >= span.begin
-            ]
-            if PROBE in alerts or PUBLISHED in alerts:  # an alarm that is always on tells nothing
-                times = [begin for begin in times if begin >= span.begin - early]
-                mine = [(begin, end) for begin, end in mine if begin >= span.begin - early]
-            score = found[alert]
-            if span.expiry and span.end > span.expiry:
-                score.expired += 1
-                if not any(begin <= span.expiry - DAY for begin in times):
-                    score.unannounced += 1
-                    life = f"overdue from {span.begin:.0f} to {span.end:.0f}, told of at {[f'{begin:.0f}' for begin in times]}"
-                    score.remarks.append(
-                        f"seed {fleet.seed}: {' '.join(span.of)} expired at {span.expiry:.0f}, {life}"
-                    )
-            deaf = sum(
-                down.length_within(span.begin, span.end)
-                for down in (fleet.influxdb_down, fleet.kapacitor_down)
-            )
-            if span.end - span.begin - deaf <= DAY:
-                continue
-            score.incidents += 1
-            if not times:
-                score.missed += 1
-                score.wrong.append(
-                    f"seed {fleet.seed}: missed {alert} of {' '.join(span.of)} from {span.begin:.0f} to {span.end:.0f}"
-                )
-            if mine:
-                score.heard += 1
-                score.alarms += len(mine)
-                score.recoveries += sum(end < fleet.end for _, end in mine)
-                told = min(begin for begin, _ in mine)
-                known = known_at(fleet, alert, span)
-                away = fleet.influxdb_down.length_within(span.begin - 4 * DAY, told) >= DAY
-                (score.late_after if away else score.late).append(max(0.0, told - known))
-    return found
-
-
-def known_at(fleet: Fleet, alert: str, span: Span) -> float:
-    """When it could be known at the earliest: when the first run report after the beginning arrived, and where none did, at the beginning;
-    if InfluxDB and Kapacitor were there then, else when they were there again."""
-    known = span.begin
-    if alert in (OVERDUE, FAILING) and fleet.run_reports:
-        known = min(
-            (arrived for made, arrived in fleet.delivered[span.of[0]] if made >= span.begin),
-            default=span.begin,
+        by_alert = scores(
+            fleet.truth, configuration.alerts, evaluation.notifications, configuration.tolerance
         )
-    while again := fleet.influxdb_down.end_of(known) or fleet.kapacitor_down.end_of(known):
-        known = again
-    return known
+        return Result(configuration.name, by_alert, remark)
+
+    @contextlib.contextmanager
+    def database(self, configuration: Configuration) -> Iterator[Database]:
+        """Start an empty database for a configuration."""
+        if not configuration.is_on_victoria_metrics:
+            yield InfluxDBBucket(self.influxdb, configuration.alerts, configuration.retention_days)
+            return
+        # Without a cache: it is asked of the past, to which points are still added.
+        folder = self.folder / configuration.name
+        with start_victoria_metrics(folder, None, "-search.disableCache") as server:
+            yield VictoriaMetricsSeries(server, configuration.alerts)
 
 
-@contextlib.contextmanager
-def database_of(
-    configuration: Configuration, influxdb: InfluxDB, folder: Path
-) -> Iterator[Database]:
-    """What a configuration is judged on."""
-    if configuration.judge is Rules:
-        folder = folder / configuration.name
-        with start_victoria_metrics(
-            folder, None, "-search.disableCache"
-        ) as server:  # it is asked of the past, where points still come
-            yield Series(server, configuration.alerts)
-    else:
-        yield Bucket(influxdb, configuration.alerts, configuration.retention * DAY)
+def simulate_year(seed: int, certificates: int, days: int, influxdb_version: str) -> list[Result]:
+    """Return the results of the year of a seed; MissingServer if a server is not installed."""
+    parent = MEMORY if MEMORY.is_dir() else None
+    with tempfile.TemporaryDirectory(dir=parent) as name:
+        folder = Path(name)
+        # A request may be of any size: that of many points is large.
+        with start_influxdb(
+            influxdb_version, folder / "influxdb", config="max-body-size = 0"
+        ) as influxdb:
+            return Year(seed, certificates, days, influxdb, folder).results()
 
 
-def year(
-    seed: int, certificates: int, days: int, server: str
-) -> list[tuple[str, dict[str, Score], str]]:
-    """One fleet's year, in every configuration."""
-    results, fleets = [], dict[bool, Fleet]()
-    with (
-        tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as name,
-        start_influxdb(server, Path(name) / "influxdb", config="max-body-size = 0") as influxdb,
-    ):
-        for configuration in CONFIGURATIONS:
-            begin = time.monotonic()
-            if configuration.run_reports not in fleets:
-                fleet = fleets[configuration.run_reports] = Fleet(
-                    seed,
-                    certificates,
-                    days,
-                    configuration.run_reports,
-                    Path(name) / f"fleet {configuration.name}",
-                )
-                fleet.run()
-            fleet, judge = (
-                fleets[configuration.run_reports],
-                configuration.judge(configuration.retention * DAY),
-            )
-            published, alerts = configuration.judge is PublishedAlert, configuration.alerts
-            arrivals = fleet.published if published else fleet.arrivals
-            with database_of(configuration, influxdb, Path(name)) as database:
-                mails, asked = judged(fleet, arrivals, judge, database, configuration.of_mails)
-            truth = {
-                OVERDUE: fleet.overdue,
-                SILENT: fleet.silent,
-                FAILING: fleet.failing,
-                PUBLISHED: fleet.overdue,
-            }
-            took = f"{len(fleet.hosts)} hosts, {len(arrivals)} reports, {asked} queries, {time.monotonic() - begin:.0f} s"
-            server_name = (
-                "VictoriaMetrics"
-                if configuration.judge is Rules
-                else f"InfluxDB {influxdb.version()}"
-            )
-            remark = f"seed {seed}, {server_name}, {configuration.name}: {took}"
-            results.append(
-                (
-                    configuration.name,
-                    scores(fleet, alerts, truth, mails, DAY if published else SLACK),
-                    remark,
-                )
-            )
-        for rule, threshold in PROBES.items():
-            found = scores(fleet, (PROBE,), {PROBE: fleet.overdue}, probed(fleet, threshold), DAY)
-            results.append((rule, found, f"seed {seed}, {rule}"))
-    return results
+# ---- The table ---------------------------------------------------------------------------------
+HEADER = (
+    "",
+    "alert",
+    "true",
+    "false",
+    "after an outage",
+    "incidents",
+    "missed",
+    "late, median",
+    "worst",
+    "worst after an outage",
+    "mails for one",
+    "recoveries",
+    "expired",
+    "unannounced",
+)
+
+Scores = dict[str, dict[str, Score]]  # by configuration or probe, by alert
 
 
-def table(results: dict[str, dict[str, Score]]) -> str:
-    """What everybody wants to know."""
-    header = (
-        "",
-        "alert",
-        "true",
-        "false",
-        "after an outage",
-        "incidents",
-        "missed",
-        "late, median",
-        "worst",
-        "worst after an outage",
-        "mails for one",
-        "recoveries",
-        "expired",
-        "unannounced",
-    )
-    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
-    for name, by_alert in results.items():
+def table(totals: Scores) -> str:
+    """Return the scores as a table in Markdown."""
+    lines = [table_row(HEADER), "|---" * len(HEADER) + "|"]
+    for name, by_alert in totals.items():
         for alert, score in by_alert.items():
-            measured = (statistics.median, score.late), (max, score.late), (max, score.late_after)
-            late = [
-                f"{summary(times) / HOUR:.1f} h" if times else "" for summary, times in measured
-            ]
-            each = [
-                f"{count / score.heard:.2f}" if score.heard else ""
-                for count in (score.alarms, score.recoveries)
-            ]
-            row = (
-                name,
-                alert,
-                score.true,
-                score.false,
-                score.outage,
-                score.incidents,
-                score.missed,
-                *late,
-                *each,
-            )
-            lines.append(
-                "| " + " | ".join(map(str, (*row, score.expired, score.unannounced))) + " |"
-            )
+            lines.append(table_row([name, alert, *score_cells(score)]))
     return "\n".join(lines)
 
 
+def table_row(cells: Sequence[str]) -> str:
+    """Return a row of a table in Markdown."""
+    return f"| {' | '.join(cells)} |"
+
+
+def score_cells(score: Score) -> list[str]:
+    """Return the cells of a score, in the order of the header."""
+    return [
+        str(score.true_alerts),
+        str(score.false_alerts),
+        str(score.alerts_after_outage),
+        str(score.incidents),
+        str(score.missed),
+        hours(statistics.median, score.delays),
+        hours(max, score.delays),
+        hours(max, score.delays_after_outage),
+        per_incident(score.firings, score),
+        per_incident(score.resolutions, score),
+        str(score.expired),
+        str(score.unannounced),
+    ]
+
+
+def hours(summary: Callable[[Sequence[float]], float], delays: Sequence[float]) -> str:
+    """Return the median or the maximum of some delays, "" if there are none."""
+    if not delays:
+        return ""
+    return f"{summary(delays) / HOUR:.1f} h"
+
+
+def per_incident(count: int, score: Score) -> str:
+    """Return how often something happened for each incident that was noticed, "" if none was."""
+    if not score.noticed:
+        return ""
+    return f"{count / score.noticed:.2f}"
+
+
+# ---- Command line ------------------------------------------------------------------------------
+def simulate_years(seeds: int, certificates: int, days: int) -> Scores:
+    """Simulate years at the same time, and print the table after each; return the totals."""
+    totals: Scores = defaultdict(lambda: defaultdict(Score))
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        years = []
+        for seed, version in zip(range(1, seeds + 1), itertools.cycle(INFLUXDB_VERSIONS)):
+            years.append(pool.submit(simulate_year, seed, certificates, days, version))
+        for year in years:
+            for result in result_or_end(year, pool):
+                print(result.remark)
+                for alert, score in result.scores.items():
+                    totals[result.name][alert].add(score)
+            print(table(totals), flush=True)
+    return totals
+
+
+def result_or_end(year: Future[list[Result]], pool: ProcessPoolExecutor) -> list[Result]:
+    """Return the results of a year; if it failed, start no further year, and raise its error."""
+    try:
+        return year.result()
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+
+
+def print_remarks(totals: Scores) -> None:
+    """Print each false alert and missed incident with run reports, and what else is remarkable."""
+    for configuration in CONFIGURATIONS:
+        if not configuration.run_reports:
+            continue
+        for score in totals[configuration.name].values():
+            for text in [*score.remarks, *score.errors]:
+                print(f"{configuration.name}: {text}")
+
+
+def has_errors(totals: Scores) -> bool:
+    """Return whether a configuration that promises no errors has some."""
+    for configuration in CONFIGURATIONS:
+        if not configuration.makes_promise:
+            continue
+        if any(score.errors for score in totals[configuration.name].values()):
+            return True
+    return False
+
+
 def main() -> int:
-    """Prints the table, and what a stranger would ask about. Returns 1 where run reports did not keep the promise; MissingServer where a
-    server is missing. With points kept for 7 days a host is forgotten that dies while InfluxDB is away for as long: no promise."""
+    """Print the scores; return 1 if there are errors where none may be, else 0.
+
+    Raise MissingServer if a server is not installed.
+    """
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--certificates", type=int, default=500)
     parser.add_argument("--days", type=int, default=365)
-    given = parser.parse_args()
-    servers = ("influxd-1.12", "influxd-2")
-    totals: dict[str, dict[str, Score]] = {}
+    options = parser.parse_args()
     print(
-        f"certbot_renewal_report {hook.__version__}; {given.certificates} certificates, {given.days} days, seeds 1 to {given.seeds}",
+        f"certbot_renewal_report {hook.__version__}; {options.certificates} certificates, "
+        f"{options.days} days, seeds 1 to {options.seeds}",
         flush=True,
     )
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
-        years = [
-            pool.submit(year, seed, given.certificates, given.days, server)
-            for seed, server in zip(range(1, given.seeds + 1), itertools.cycle(servers))
-        ]
-        for done in years:
-            try:
-                results = done.result()
-            except BaseException:
-                pool.shutdown(
-                    wait=False, cancel_futures=True
-                )  # it is told of now, not when the others have ended
-                raise
-            for name, by_alert, remark in results:
-                print(remark)
-                for alert, score in by_alert.items():
-                    totals.setdefault(name, {}).setdefault(alert, Score()).add(score)
-            print(table(totals), flush=True)
-    for name in (of.name for of in CONFIGURATIONS if of.run_reports):
-        for text in itertools.chain.from_iterable(
-            score.remarks + score.wrong for score in totals[name].values()
-        ):
-            print(f"{name}: {text}")
-    promised = [of.name for of in CONFIGURATIONS if of.run_reports and of.retention > 7]
-    return 1 if any(score.wrong for name in promised for score in totals[name].values()) else 0
+    totals = simulate_years(options.seeds, options.certificates, options.days)
+    print_remarks(totals)
+    return int(has_errors(totals))
 
 
 if __name__ == "__main__":
