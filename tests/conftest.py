@@ -17,11 +17,10 @@ from support.buckets import Bucket
 from support.hooks import Ran
 from support.metrics import MetricsAlerting, start_metrics_alerting
 from support.renewals import Renewal, renew
-from support.servers import Alerting, require_program, skip_or_fail
+from support.servers import Alerting, require_program, skip_or_fail, start_alerting
 from support.targets import available
 from tools.servers.certbot import Authority, start_pebble
 from tools.servers.influxdb import InfluxDB, start_influxdb
-from tools.servers.kapacitor import start_inbox
 from tools.servers.lineages import install_report_hook, install_run_report
 from tools.servers.processes import MissingServer
 from tools.servers.prometheus import VictoriaMetrics, start_victoria_metrics
@@ -175,17 +174,14 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
         skip_or_fail(error)
 
 
-@pytest.fixture
-def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Alerting]:
-    """A house of its own for a test; its parameter is the InfluxDB."""
-    for name in (request.param, "kapacitord"):
-        require_program(name)
-    with start_inbox() as box:
-        found = Alerting(request.param, tmp_path, box)
-        try:
-            yield found
-        finally:
-            found.stop(*found.stacks)
+def alerting_of(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Alerting]:
+    """The alerting of one test; the test's parameter names the InfluxDB."""
+    with start_alerting(request.param, tmp_path) as running:
+        yield running
+
+
+alerting = pytest.fixture(alerting_of)
+house = pytest.fixture(alerting_of)  # the old name
 
 
 @pytest.fixture

@@ -1,94 +1,223 @@
-"""The alert pack on the real Kapacitor, with a real mail server: who gets a mail, when, and how often."""
+"""The alerts of kapacitor/ on a real Kapacitor, and the mails that they send."""
 
 from __future__ import annotations
 
-import functools
 import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
+from certbot_renewal_report import Point
+from support.points import write
+from support.servers import Alerting
 from tools import ROOT
 from tools.servers.influxdb import ORG, InfluxDB
 from tools.servers.kapacitor import Inbox, Kapacitor
 from tools.servers.processes import wait_for
 
+# The parameters of the fixture `alerting`.
+EACH_INFLUXDB = pytest.mark.parametrize(
+    "alerting", ["influxd-1.8", "influxd-1.12", "influxd-2"], indirect=True
+)
+# Without 1.8, which needs a second for a query. The tests of the queries run on 1.8 too.
+EACH_QUICK_INFLUXDB = pytest.mark.parametrize(
+    "alerting", ["influxd-1.12", "influxd-2"], indirect=True
+)
+
+OVERDUE_TASKS = ("renewal_overdue",)
 HOST_TASKS = ("host_silent", "renewal_failing")
 
 
+# ---- The load directory ------------------------------------------------------------------------
 def make_load_folder(
     folder: Path,
     influxdb: InfluxDB,
     bucket: str,
     crit: str = "1.0",
-    often: Sequence[str] = ("renewal_overdue",),
+    often: Sequence[str] = OVERDUE_TASKS,
 ) -> Path:
-    """A copy of kapacitor/ as an administrator adapts it: bucket, org, `crit`, and for the test a short `every` of the tasks that it is
-    about; with renewal_overdue_hosts among them, that one instead of renewal_overdue."""
-    every = (
-        "2s" if influxdb.name == "influxd-1.8" else "500ms"
-    )  # a query takes 1.8 up to a second, most of it to read the query
-    load = folder / "load"
-    shutil.copytree(ROOT / "kapacitor", load, dirs_exist_ok=True)
-    if "renewal_overdue_hosts" in often:
-        (load / "tasks" / "renewal_overdue_hosts.yaml.example").rename(
-            load / "tasks" / "renewal_overdue_hosts.yaml"
-        )
-        (load / "tasks" / "renewal_overdue.yaml").unlink()
-    for task in (load / "tasks").glob("*.yaml"):
-        text = task.read_text().replace("value: telegraf", f"value: {bucket}")
-        text = text.replace("value: 15m", f"value: {every}") if task.stem in often else text
-        text = text.replace('value: ""', f"value: {ORG}") if influxdb.major == 2 else text
-        task.write_text(text.replace("value: 1.0", f"value: {crit}"))
-    return load
+    """Copy kapacitor/ into a folder, and adapt the copy as an administrator does.
+
+    The tasks get the bucket, the organization and `crit` (days). Those named in `often` run all the
+    time, instead of every 15 minutes; examples among them are switched on.
+    """
+    load_folder = folder / "load"
+    shutil.copytree(ROOT / "kapacitor", load_folder, dirs_exist_ok=True)
+    tasks = load_folder / "tasks"
+    switch_on_examples(tasks, often)
+
+    # InfluxDB 1.8 needs up to a second for a query, most of it to parse the query.
+    every = "2s" if influxdb.name == "influxd-1.8" else "500ms"
+    for path in tasks.glob("*.yaml"):
+        text = path.read_text()
+        text = text.replace("value: telegraf", f"value: {bucket}")
+        text = text.replace("value: 1.0", f"value: {crit}")
+        if influxdb.major == 2:
+            text = text.replace('value: ""', f"value: {ORG}")
+        if path.stem in often:
+            text = text.replace("value: 15m", f"value: {every}")
+            text = text.replace("value: 1h", f"value: {every}")
+        path.write_text(text)
+    return load_folder
 
 
+def switch_on_examples(tasks: Path, names: Sequence[str]) -> None:
+    """Take the suffix off the examples with these names, as their comments say."""
+    for name in names:
+        example = tasks / f"{name}.yaml.example"
+        if example.exists():
+            example.rename(example.with_suffix(""))
+    if "renewal_overdue_hosts" in names:
+        (tasks / "renewal_overdue.yaml").unlink()
+
+
+# ---- Evaluations -------------------------------------------------------------------------------
 def wait_for_evaluations(
-    kapacitor: Kapacitor, times: int = 2, tasks: Sequence[str] = ("renewal_overdue",)
+    kapacitor: Kapacitor, times: int = 2, tasks: Sequence[str] = OVERDUE_TASKS
 ) -> None:
-    """Waits until all rows of each task's query were judged so many times more."""
-    first = dict[str, int]()
-
-    def judged(task: str) -> bool:
-        alert = kapacitor.alert(task)
-        if alert["collected"] < first.setdefault(
-            task, alert["collected"]
-        ):  # its load directory started it anew
-            first[task] = alert["collected"]
-        return alert["collected"] >= first[task] + (times + 1) * max(
-            alert["working_cardinality"], 1
-        )
-
+    """Wait until each task has evaluated all rows of its query so many times more."""
     for task in tasks:
-        wait_for(functools.partial(judged, task), f"{times} evaluations of {task}")
+        wait_for_evaluations_of(kapacitor, task, times)
 
 
-def critical(box: Inbox) -> Counter[str]:
-    """What mails told of as not renewed: `lineage on host`."""
-    return Counter(
-        subject.split(":")[0]
-        for subject in box.subjects()
-        if ": not renewed, due since " in subject
-    )
+def wait_for_evaluations_of(kapacitor: Kapacitor, task: str, times: int) -> None:
+    """Wait until one task has evaluated all rows of its query so many times more."""
+    rows_at_start: int | None = None
+
+    def has_evaluated() -> bool:
+        nonlocal rows_at_start
+        alert = kapacitor.alert(task)
+        rows = alert["collected"]
+        if rows_at_start is None or rows < rows_at_start:  # Kapacitor has loaded the task again
+            rows_at_start = rows
+        rows_per_evaluation = max(alert["working_cardinality"], 1)
+        # One evaluation more: the first may have begun before this call.
+        return rows >= rows_at_start + (times + 1) * rows_per_evaluation
+
+    wait_for(has_evaluated, f"{times} evaluations of {task}")
 
 
-def critical_names(box: Inbox) -> Counter[str]:
-    """What mails of the published query's alert told of."""
-    return Counter(
-        subject.split(":")[0] for subject in box.subjects() if ": not renewed for " in subject
-    )
+def handlers_of(kapacitor: Kapacitor) -> set[str]:
+    """Return the names of the handlers that the alerts' topic has."""
+    answer = kapacitor.api("GET", "/alerts/topics/certbot_renewal/handlers").json()
+    return {handler["id"] for handler in answer["handlers"]}
 
 
-def recovered(box: Inbox) -> Counter[str]:
-    """What mails told of as well again."""
-    return Counter(
-        subject.split(":")[0]
-        for subject in box.subjects()
-        if ": renewed, next due " in subject or ": no longer on" in subject
-    )
+class WatchedBucket:
+    """A bucket that a Kapacitor watches with some of the alerts, and the mails that it sends."""
+
+    kapacitor: Kapacitor
+
+    def __init__(
+        self,
+        alerting: Alerting,
+        tasks: Sequence[str] = OVERDUE_TASKS,
+        crit: str = "1.0",
+        retention: str = "",
+    ) -> None:
+        """Start InfluxDB, make the bucket, and start Kapacitor.
+
+        `crit` is in days. `retention` is in seconds, as a text; "": for ever.
+        """
+        influxdb = alerting.start_influxdb()
+        self.alerting = alerting
+        self.inbox = alerting.inbox
+        self.tasks = tasks
+        self.bucket = influxdb.new_bucket(retention)
+        self.load_folder = make_load_folder(alerting.folder, influxdb, self.bucket, crit, tasks)
+        self.start_kapacitor()
+
+    def start_kapacitor(self) -> None:
+        """Start Kapacitor, with the alert states that it had before.
+
+        It loads the tasks first. An alert that fires before the handlers are loaded sends no mail.
+        """
+        self.kapacitor = self.alerting.start_kapacitor(self.load_folder)
+        wait_for(lambda: handlers_of(self.kapacitor), "the handlers")
+
+    def restart_kapacitor(self) -> None:
+        """Stop Kapacitor and start it again."""
+        self.alerting.stop("kapacitor")
+        self.start_kapacitor()
+
+    def pause(self) -> None:
+        """Let Kapacitor evaluate nothing until resume() is called."""
+        self.set_status("disabled")
+
+    def resume(self) -> None:
+        """Let Kapacitor evaluate the alerts again."""
+        self.set_status("enabled")
+
+    def set_status(self, status: str) -> None:
+        """Set the status of each task: enabled or disabled."""
+        for task in self.tasks:
+            response = self.kapacitor.api("PATCH", f"/tasks/{task}", json={"status": status})
+            response.raise_for_status()
+
+    def restart_influxdb_after_a_failed_query(self) -> None:
+        """Stop InfluxDB until Kapacitor has noticed it, and start it again."""
+        errors_before = len(self.kapacitor.errors())
+        self.alerting.stop("influxdb")
+        wait_for(lambda: len(self.kapacitor.errors()) > errors_before, "a query that fails")
+        self.alerting.start_influxdb()
+
+    def write(self, *points: Point) -> None:
+        """Write points into the bucket."""
+        write(self.alerting.influxdb, self.bucket, *points)
+
+    def wait_for_evaluations(self) -> None:
+        """Wait until each alert has evaluated all rows of its query twice more."""
+        wait_for_evaluations(self.kapacitor, tasks=self.tasks)
+
+    def next_subjects(self, count: int) -> list[str]:
+        """Wait for so many mails that nobody has read yet; return their subjects, sorted.
+
+        Fail if another mail follows within two evaluations. With a count of 0 this asserts that
+        the alerts do not send a mail.
+        """
+        subjects = [self.inbox.read() for _ in range(count)]
+        self.wait_for_evaluations()
+        assert self.inbox.unread() == []
+        return sorted(subjects)
 
 
-def told(box: Inbox, begin: str) -> str:
-    """The subject and the text of the mail whose subject begins so."""
-    (mail,) = (mail for mail in box.mails if str(mail["Subject"]).startswith(begin))
+def critical_alerts(kapacitor: Kapacitor) -> set[str]:
+    """Return the ids of the alerts whose level is critical, such as renewal_overdue/web1/a."""
+    answer = kapacitor.api("GET", "/alerts/topics/certbot_renewal/events").json()
+    critical = [event for event in answer["events"] if event["state"]["level"] == "CRITICAL"]
+    return {event["id"] for event in critical}
+
+
+# ---- Mails -------------------------------------------------------------------------------------
+def overdue_notifications(inbox: Inbox) -> Counter[str]:
+    """Return the certificates that mails report as overdue, as `lineage on host`."""
+    return subjects_of_mails(inbox, ": not renewed, due since ")
+
+
+def overdue_name_notifications(inbox: Inbox) -> Counter[str]:
+    """Return the names that mails of renewal_overdue_domains report, as `name on host`."""
+    return subjects_of_mails(inbox, ": not renewed for ")
+
+
+def overdue_recoveries(inbox: Inbox) -> Counter[str]:
+    """Return the certificates that mails report as no longer overdue, as `lineage on host`."""
+    renewed = subjects_of_mails(inbox, ": renewed, next due ")
+    retired = subjects_of_mails(inbox, ": no longer on")
+    return renewed + retired
+
+
+def subjects_of_mails(inbox: Inbox, phrase: str) -> Counter[str]:
+    """Return what stands before the colon, for each mail whose subject has a phrase in it."""
+    return Counter(subject.partition(":")[0] for subject in inbox.subjects() if phrase in subject)
+
+
+def mail_text(inbox: Inbox, subject_start: str) -> str:
+    """Return the subject and the text of the one mail whose subject starts so."""
+    (mail,) = [mail for mail in inbox.mails if str(mail["Subject"]).startswith(subject_start)]
     return f"{mail['Subject']}\n{mail.get_content()}"
+
+
+# ---- Old name ----------------------------------------------------------------------------------
+told = mail_text

@@ -1,33 +1,65 @@
-"""The queries of flux/, the same text on every InfluxDB: what an administrator sees in each."""
+"""The queries of flux/, as an administrator runs them."""
 
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from pathlib import Path
 
 from tools import ROOT
 from tools.servers.influxdb import InfluxDB
+
+QUERIES = sorted((ROOT / "flux").glob("*.flux"))
+BUCKET_LINE = 'bucket = "telegraf"'
+
+# Columns that InfluxDB adds to each row of an answer. They may be empty.
+ANSWER_COLUMNS = ("", "result", "table")
 
 Rows = list[dict[str, str]]
 
 
 def run_query(influxdb: InfluxDB, name: str, bucket: str, more: str = "") -> Rows:
-    """The rows of a query; `more` is what its comment says one may add."""
+    """Return the rows of a query of flux/, by column; no value is null.
+
+    `more` is a line that a comment in the query's file proposes to add.
+    """
     text = (ROOT / "flux" / f"{name}.flux").read_text()
     if more:
         assert f"//     {more}\n" in text
         text = f"{text.rstrip()}\n    {more}"
-    rows = influxdb.query(text.replace('bucket = "telegraf"', f'bucket = "{bucket}"'))
-    assert all(
-        value != ""
-        for row in rows
-        for name, value in row.items()
-        if name not in ("", "result", "table")
-    ), "a null"
+
+    rows = influxdb.query(text.replace(BUCKET_LINE, f'bucket = "{bucket}"'))
+    for row in rows:
+        nulls = [column for column, value in row.items() if value == ""]
+        assert set(nulls) <= set(ANSWER_COLUMNS)
     return rows
 
 
-def seconds(text: str) -> int:
-    """A time in a query's answer as Unix seconds."""
-    return int(
-        datetime.strptime(text[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc).timestamp()
-    )
+def rows_by(column: str, rows: Rows) -> dict[str, dict[str, str]]:
+    """Return the rows by the value that each has in a column; every value is there once."""
+    by_value = {row[column]: row for row in rows}
+    assert len(by_value) == len(rows)
+    return by_value
+
+
+def days_in(column: str, row: dict[str, str], digits: int = 0) -> float:
+    """Return a number of days in a row, rounded."""
+    return round(float(row[column]), digits)
+
+
+def copy_query(name: str, folder: Path, bucket: str) -> Path:
+    """Copy a query into flux/ of a folder, and set its bucket."""
+    text = (ROOT / "flux" / f"{name}.flux").read_text()
+    copy = folder / "flux" / f"{name}.flux"
+    copy.parent.mkdir(exist_ok=True)
+    copy.write_text(text.replace(BUCKET_LINE, f'bucket = "{bucket}"'))
+    return copy
+
+
+def unix_seconds(text: str) -> int:
+    """Return a time in a query's answer, such as 2026-01-02T03:04:05.6Z, in Unix seconds."""
+    moment = datetime.strptime(text[:19], "%Y-%m-%dT%H:%M:%S")
+    return int(moment.replace(tzinfo=timezone.utc).timestamp())
+
+
+# ---- Old name ----------------------------------------------------------------------------------
+seconds = unix_seconds

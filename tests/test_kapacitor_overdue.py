@@ -1,0 +1,212 @@
+"""The alert for each overdue certificate, on the real Kapacitor: who gets a mail, and when."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+from support.alerts import (
+    EACH_INFLUXDB,
+    EACH_QUICK_INFLUXDB,
+    WatchedBucket,
+    mail_text,
+    overdue_notifications,
+    overdue_recoveries,
+)
+from support.points import (
+    LIFETIMES,
+    certificate_renewal,
+    certificate_state,
+    make_point,
+    name_renewal,
+    published_renewal,
+    reported_state,
+    retired_state,
+)
+from support.servers import Alerting
+from tools.servers.lineages import DAY
+
+HUNDRED_NAMES = [f"{number}.example.com" for number in range(100)]
+
+
+# ---- The alert fires ---------------------------------------------------------------------------
+@EACH_INFLUXDB
+def test_the_alert_fires_one_day_after_the_due_date_whatever_the_lifetime(
+    alerting: Alerting,
+) -> None:
+    watched = WatchedBucket(alerting)
+    fires_at = int(time.time()) + 8
+    due = fires_at - DAY
+    for name, lifetime in LIFETIMES.items():
+        watched.write(
+            certificate_state(f"overdue-{name}", due, lifetime=lifetime),
+            certificate_state(f"in-two-minutes-{name}", due + 120, lifetime=lifetime),
+        )
+
+    alerting.inbox.read()
+    assert time.time() >= fires_at
+    watched.next_subjects(len(LIFETIMES) - 1)
+
+    expected = Counter(f"overdue-{name} on web1" for name in LIFETIMES)
+    assert overdue_notifications(alerting.inbox) == expected
+    assert watched.kapacitor.errors() == []
+
+
+@EACH_INFLUXDB
+def test_on_a_host_with_run_reports_the_alert_is_judged_at_the_last_report(
+    alerting: Alerting,
+) -> None:
+    watched = WatchedBucket(alerting)
+    due = int(time.time()) - 5 * DAY
+    watched.write(
+        reported_state("not-yet-overdue-then", due, due + DAY - 60),
+        reported_state("overdue-then", due, due + DAY + 1),
+    )
+
+    watched.next_subjects(1)
+
+    assert overdue_notifications(alerting.inbox) == Counter(["overdue-then on web1"])
+    assert watched.kapacitor.errors() == []
+
+
+@EACH_INFLUXDB
+def test_each_overdue_certificate_of_each_host_is_one_notification(alerting: Alerting) -> None:
+    watched = WatchedBucket(alerting)
+    now = int(time.time())
+    overdue = now - DAY - 60
+    watched.write(
+        certificate_state("new", now + 60 * DAY),
+        certificate_state("twin", overdue, host="web1"),
+        certificate_state("twin", overdue, host="web2"),
+        # A certificate with many names.
+        certificate_state("hundred", overdue),
+        certificate_renewal("hundred", now - 61 * DAY, HUNDRED_NAMES),
+        *[name_renewal(name, now - 61 * DAY) for name in HUNDRED_NAMES],
+        # Two lineages share a name, and one of them was renewed.
+        certificate_state("shares-a-name", overdue),
+        certificate_state("renewed", now + 59 * DAY),
+        name_renewal("shared.example.com", now - DAY),
+        # An older state arrives after the newer one.
+        certificate_state("renewed-meanwhile", now + 60 * DAY, at=now - 10),
+        certificate_state("renewed-meanwhile", overdue, at=now - 20),
+    )
+
+    watched.next_subjects(4)
+
+    assert overdue_notifications(alerting.inbox) == Counter(
+        ["twin on web1", "twin on web2", "hundred on web1", "shares-a-name on web1"]
+    )
+    assert not overdue_recoveries(alerting.inbox)
+    assert watched.kapacitor.errors() == []
+
+
+@EACH_INFLUXDB
+def test_points_of_other_programs_and_of_the_published_hook_raise_no_alert(
+    alerting: Alerting,
+) -> None:
+    watched = WatchedBucket(alerting)
+    now = int(time.time())
+    yesterday = now - DAY
+    half = {"domain": "all", "host": "web1", "lineage": "half"}
+    due_only = {"domain": "all", "host": "web1", "lineage": "due-only"}
+    watched.write(
+        published_renewal(2, now - 80 * DAY),
+        name_renewal("gone.example.com", now - 80 * DAY),
+        make_point(half, {"not_after": 5}, yesterday),
+        make_point(due_only, {"renewal_due": 5}, yesterday),
+        make_point({"domain": "all"}, {"renewal_due": 5, "not_after": 5, "run_at": 0}, yesterday),
+        make_point({"host": "web1"}, {"failed": "", "certificates": 3}, yesterday),
+        certificate_state("overdue", now - 2 * DAY),
+    )
+
+    watched.next_subjects(1)
+
+    assert overdue_notifications(alerting.inbox) == Counter(["overdue on web1"])
+    assert watched.kapacitor.errors() == []
+
+
+@EACH_QUICK_INFLUXDB
+def test_the_mail_says_since_when_how_long_is_left_and_what_to_try(alerting: Alerting) -> None:
+    watched = WatchedBucket(alerting)
+    now = int(time.time())
+    watched.write(
+        certificate_state("valid", now - DAY - 60), certificate_state("expired", now - 40 * DAY)
+    )
+
+    watched.next_subjects(2)
+
+    valid = mail_text(alerting.inbox, "valid on web1: not renewed, due since ")
+    assert ", 29.0 days left" in valid
+    assert "(in 29.0 days)" in valid
+    assert "(1.0 days)" in valid
+    assert "certbot renew --cert-name valid --dry-run" in valid
+    expired = mail_text(alerting.inbox, "expired on web1: not renewed, due since ")
+    assert ", expired\n" in expired
+    assert "(past)" in expired
+    assert "(40.0 days)" in expired
+
+
+# ---- The alert resolves ------------------------------------------------------------------------
+@EACH_INFLUXDB
+def test_a_renewed_and_a_retired_certificate_resolve_the_alert(alerting: Alerting) -> None:
+    watched = WatchedBucket(alerting)
+    now = int(time.time())
+    overdue = now - DAY - 60
+    watched.write(
+        certificate_state("late", overdue),
+        certificate_state("twin", overdue, host="web1"),
+        certificate_state("twin", overdue, host="web2"),
+        certificate_state("twice", overdue),
+        certificate_state("retired", overdue),
+    )
+    for name, lifetime in LIFETIMES.items():
+        watched.write(certificate_state(f"renewed-{name}", overdue, lifetime=lifetime))
+    watched.next_subjects(5 + len(LIFETIMES))
+    notifications = overdue_notifications(alerting.inbox)
+
+    watched.write(
+        certificate_state("twin", now + DAY, host="web2"),
+        certificate_state("twice", now + DAY),
+        certificate_state("twice", now + DAY),  # reported twice
+        retired_state("retired"),
+        *[certificate_state(f"renewed-{name}", now + 30 * DAY) for name in LIFETIMES],
+    )
+    subjects = watched.next_subjects(3 + len(LIFETIMES))
+
+    assert overdue_recoveries(alerting.inbox) == Counter(
+        ["twin on web2", "twice on web1", "retired on web1"]
+        + [f"renewed-{name} on web1" for name in LIFETIMES]
+    )
+    assert "retired on web1: no longer on this host" in subjects
+    assert any(subject.startswith("twin on web2: renewed, next due ") for subject in subjects)
+    assert overdue_notifications(alerting.inbox) == notifications
+    assert watched.kapacitor.errors() == []
+
+
+# ---- Interruptions -----------------------------------------------------------------------------
+@EACH_QUICK_INFLUXDB
+def test_restarts_and_outages_send_no_mail(alerting: Alerting) -> None:
+    # The state is enough: the renewals are older than the bucket's retention.
+    watched = WatchedBucket(alerting, retention=str(7 * DAY))
+    now = int(time.time())
+    watched.write(certificate_state("late", now - 2 * DAY), certificate_state("fine", now + DAY))
+    (notification,) = watched.next_subjects(1)
+    assert notification.startswith("late on web1: not renewed, due since ")
+
+    watched.restart_kapacitor()
+    assert watched.next_subjects(0) == []
+
+    watched.restart_influxdb_after_a_failed_query()
+    assert watched.next_subjects(0) == []
+
+    watched.kapacitor.reload()
+    assert watched.next_subjects(0) == []
+
+    alerting.stop("kapacitor", "influxdb")
+    alerting.start_influxdb()
+    watched.start_kapacitor()
+    assert watched.next_subjects(0) == []
+
+    watched.write(certificate_state("late", now + 60 * DAY))
+    (recovery,) = watched.next_subjects(1)
+    assert recovery.startswith("late on web1: renewed, next due ")
