@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
 import hypothesis
@@ -33,6 +33,24 @@ pytest_plugins = ["support.board"]
 hypothesis.settings.register_profile(
     "mutants", phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate]
 )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None]:
+    """Skip a test, or fail it in CI, if a fixture of it needs a server that is missing."""
+    try:
+        yield
+    except MissingServer as error:
+        skip_or_fail(error)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None]:
+    """Skip a test, or fail it in CI, if it needs a server that is missing."""
+    try:
+        yield
+    except MissingServer as error:
+        skip_or_fail(error)
 
 
 class InProcess:
