@@ -28,7 +28,9 @@ class Inbox:
         self.port = free_port()
         self.read_count = 0
 
-    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802 - aiosmtpd's
+    async def handle_DATA(  # noqa: N802 - aiosmtpd calls this name
+        self, server: Any, session: Any, envelope: Any
+    ) -> str:
         """Take a mail."""
         self.keep(envelope.content)
         return "250 OK"

@@ -11,7 +11,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import requests
 
@@ -122,25 +122,43 @@ class VictoriaMetrics(Prometheus):
         requests.get(f"{self.url}/internal/force_flush", timeout=120).raise_for_status()
 
 
+ProgramT = TypeVar("ProgramT", bound=Program)
+
+
+@contextlib.contextmanager
+def start(
+    kind: type[ProgramT],
+    name: str,
+    package: str,
+    folder: Path,
+    port: int,
+    *arguments: str,
+    ready: str = "/-/ready",
+) -> Iterator[ProgramT]:
+    """Start a program of a Debian package; wait until its path `ready` answers 200."""
+    folder.mkdir(parents=True, exist_ok=True)
+    url = f"http://127.0.0.1:{port}"
+    with running([installed_program(name, package), *arguments], folder / "log") as child:
+        wait_for_status(url + ready, 200, name, child)
+        yield kind(url, folder, child.pid)
+
+
 @contextlib.contextmanager
 def start_victoria_metrics(
     folder: Path, port: int | None = None, *flags: str
 ) -> Iterator[VictoriaMetrics]:
     """Start VictoriaMetrics, and wait until it is ready. The same folder again: the same data."""
-    folder.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
-    url = f"http://127.0.0.1:{port}"
-    command = [
-        installed_program("victoria-metrics", "victoria-metrics"),
+    name = "victoria-metrics"
+    arguments = [
         f"-httpListenAddr=127.0.0.1:{port}",
         f"-storageDataPath={folder}/data",
         f"-retentionPeriod={RETENTION}",
         "-search.latencyOffset=0s",
         *flags,
     ]
-    with running(command, folder / "log") as child:
-        wait_for_status(f"{url}/health", 200, "VictoriaMetrics", child)
-        yield VictoriaMetrics(url, folder, child.pid)
+    with start(VictoriaMetrics, name, name, folder, port, *arguments, ready="/health") as victoria:
+        yield victoria
 
 
 def copy_database(victoria: VictoriaMetrics, folder: Path) -> None:
@@ -195,11 +213,10 @@ def start_prometheus(
     """
     folder.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
-    url = f"http://127.0.0.1:{port}"
     config_file = folder / "prometheus.yml"
     config_file.write_text(config)
-    command = [
-        installed_program("prometheus", "prometheus"),
+    name = "prometheus"
+    arguments = [
         f"--web.listen-address=127.0.0.1:{port}",
         f"--storage.tsdb.path={folder}/data",
         f"--config.file={config_file}",
@@ -207,21 +224,8 @@ def start_prometheus(
         "--web.enable-remote-write-receiver",
         *flags,
     ]
-    with running(command, folder / "log") as child:
-        wait_for_status(f"{url}/-/ready", 200, "Prometheus", child)
-        yield Prometheus(url, folder, child.pid)
-
-
-@contextlib.contextmanager
-def start_program(
-    name: str, package: str, folder: Path, port: int, *arguments: str, ready: str = "/-/ready"
-) -> Iterator[Program]:
-    """Start a program of a Debian package; wait until its path `ready` answers 200."""
-    folder.mkdir(parents=True, exist_ok=True)
-    url = f"http://127.0.0.1:{port}"
-    with running([installed_program(name, package), *arguments], folder / "log") as child:
-        wait_for_status(url + ready, 200, name, child)
-        yield Program(url, folder, child.pid)
+    with start(Prometheus, name, name, folder, port, *arguments) as prometheus:
+        yield prometheus
 
 
 @contextlib.contextmanager
@@ -244,7 +248,7 @@ def start_alertmanager(
         f"--web.listen-address=127.0.0.1:{port}",
         "--cluster.listen-address=",  # it is alone
     ]
-    with start_program(name, name, folder, port, *arguments) as alertmanager:
+    with start(Program, name, name, folder, port, *arguments) as alertmanager:
         yield alertmanager
 
 
@@ -270,7 +274,7 @@ def start_vmalert(
         *flags,
     ]
     name, package = "vmalert", "victoria-metrics"
-    with start_program(name, package, folder, port, *arguments, ready="/health") as vmalert:
+    with start(Program, name, package, folder, port, *arguments, ready="/health") as vmalert:
         yield vmalert
 
 
@@ -289,5 +293,5 @@ def start_vmagent(folder: Path, target: str, *flags: str) -> Iterator[Program]:
         *flags,
     ]
     name, package = "vmagent", "victoria-metrics"
-    with start_program(name, package, folder, port, *arguments, ready="/health") as vmagent:
+    with start(Program, name, package, folder, port, *arguments, ready="/health") as vmagent:
         yield vmagent
