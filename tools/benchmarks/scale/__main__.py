@@ -4,7 +4,8 @@
     python -m tools.benchmarks.scale [databases] [kapacitor] [telegraf]
 
 - databases: InfluxDB 1.8, 1.12, 2 and VictoriaMetrics, one after the other: all run reports at
-  once, size on disk, time and memory of the alerts' queries. It writes docs/scale.svg.
+  once, size on disk, time and memory of the alerts' queries. With all sizes it writes
+  docs/scale.svg.
 - kapacitor: what an evaluation costs, and the mails when 1 %, and when all certificates are overdue
   at once, by certificate and by host.
 - telegraf: what a relay keeps while InfluxDB is away.
@@ -31,7 +32,7 @@ from tools import ROOT
 from tools.benchmarks.fleet import Fleet
 from tools.benchmarks.scale import influxdb, victoria
 from tools.benchmarks.scale.chart import draw_chart
-from tools.benchmarks.scale.fleets import ENGINES, FLEETS, METRICS, SEED
+from tools.benchmarks.scale.fleets import ALL_SIZES, ENGINES, FLEETS, METRICS, SEED, SIZES
 from tools.benchmarks.scale.kapacitor import measure_kapacitor
 from tools.benchmarks.scale.rush import CLIENTS
 from tools.benchmarks.scale.telegraf import measure_telegraf
@@ -45,7 +46,7 @@ DRAWN_QUERIES = {"overdue": "", "overdue_hosts": ", by host"}
 
 
 def measure_databases(folder: Path) -> None:
-    """Print what fleets cost on each database, and draw the queries of InfluxDB."""
+    """Print what fleets cost on each database; if all sizes are measured, draw the chart."""
     for engine in ENGINES:
         print_size_of_a_year(engine, folder / f"year-{engine}")
 
@@ -64,7 +65,7 @@ def measure_databases(folder: Path) -> None:
                 if query in seconds:
                     line = engine.replace("influxd-", "InfluxDB ") + suffix
                     drawn.setdefault(line, {})[fleet.certificates] = seconds[query]
-    if len(FLEETS) > 1:
+    if ALL_SIZES.split() == SIZES:
         (ROOT / "docs" / "scale.svg").write_text(draw_chart(drawn))
 
 

@@ -18,7 +18,8 @@ def fleet_of_size(size: str) -> Fleet:
 
 
 METRICS = "victoria-metrics"
-SIZES = os.environ.get("SIZES", "1000/50 10000/500 100000/5000").split()
+ALL_SIZES = "1000/50 10000/500 100000/5000"
+SIZES = os.environ.get("SIZES", ALL_SIZES).split()
 ENGINES = os.environ.get("ENGINES", f"influxd-1.8 influxd-1.12 influxd-2 {METRICS}").split()
 SEED = int(os.environ.get("SEED", "1"))  # chooses the certificates that are overdue
 
