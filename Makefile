@@ -1,13 +1,22 @@
-# Everything that a fresh checkout needs happens in here; see the README.
+# Everything that a fresh checkout needs is made here; see CONTRIBUTING.md.
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/certbot-renewal-report
 PYTHON ?= python3
 VENV := $(CACHE)/venv
 MUTATION := $(CACHE)/venv-mutation
+PYTEST := $(VENV)/bin/python -m pytest -q -n 6 --dist load --maxschedchunk 1
 
-.PHONY: test demo pictures bench scale simulation faults mutants servers pythons lint
+.PHONY: check lint test demo pictures bench scale simulation faults mutants servers pythons
 
-test: $(VENV)/ready servers pythons lint
-	$(VENV)/bin/python -m pytest -q -rs -n 6 --dist load --maxschedchunk 1
+check: lint  # under a minute: lint, and the tests that need no server
+	WITHOUT_SERVERS=1 $(PYTEST)
+
+lint: $(VENV)/ready
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+test: $(VENV)/ready servers pythons lint  # everything, on the real servers
+	$(PYTEST) -rs
 
 demo: $(VENV)/ready
 	$(PYTHON) -m tools.servers.build influxd-1.8 kapacitor pebble
@@ -36,7 +45,7 @@ faults: $(VENV)/ready  # the long form; SEED=… repeats a run
 	RENEWALS=20 $(VENV)/bin/python -m pytest -q -rP tests/test_target_haproxy.py tests/test_deliver.py
 
 ONLY ?= *
-mutants: $(MUTATION)/ready  # of the hook, in a copy; ONLY='*[37]' takes a fifth of them, those whose number ends in 3 or 7
+mutants: $(MUTATION)/ready  # of the report hook, in a copy; ONLY='*[37]': a fifth of them, by the last digit
 	$(PYTHON) -m tools.servers.build influxd-1.12
 	rm -rf $(CACHE)/mutants && mkdir $(CACHE)/mutants
 	git ls-files -z | xargs -0 cp --parents -t $(CACHE)/mutants
@@ -47,16 +56,11 @@ scale: $(VENV)/ready
 	$(PYTHON) -m tools.servers.build influxd-1.8 influxd-1.12 influxd-2 kapacitor telegraf victoria-metrics vmalert prometheus-alertmanager
 	$(VENV)/bin/python -m tools.benchmarks.scale
 
-servers:  # without them their tests are skipped, and fail in CI
+servers:  # if one cannot be built, its tests are skipped; in CI they fail
 	-$(PYTHON) -m tools.servers.build
 
 pythons:
 	$(PYTHON) -m tools.servers.pythons
-
-lint: $(VENV)/ready
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
 
 $(MUTATION)/ready: pyproject.toml
 	$(PYTHON) -m venv --clear $(MUTATION)

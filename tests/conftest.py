@@ -1,11 +1,14 @@
-"""Certificates on disk, and the real servers: started once per session, skipped where missing, a failure with REQUIRE_SERVERS=1."""
+"""Fixtures: the programs, run in this process, and the real servers, started once per session.
+
+A test whose server is missing is skipped; with REQUIRE_SERVERS=1 it fails.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
 import hypothesis
@@ -28,10 +31,28 @@ from tools.servers.targets import HAProxy, Sshd, start_haproxy, start_sshd
 
 pytest_plugins = ["support.board"]
 
-# For make mutants: that a test fails is enough, and the least example that makes it fail would take its time.
+# For make mutants: a test that fails is enough, and to shrink its example takes time.
 hypothesis.settings.register_profile(
     "mutants", phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate]
 )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None]:
+    """Skip a test, or fail it in CI, if a fixture of it needs a server that is missing."""
+    try:
+        yield
+    except MissingServer as error:
+        skip_or_fail(error)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None]:
+    """Skip a test, or fail it in CI, if it needs a server that is missing."""
+    try:
+        yield
+    except MissingServer as error:
+        skip_or_fail(error)
 
 
 class InProcess:
@@ -44,6 +65,7 @@ class InProcess:
         capfd: pytest.CaptureFixture[str],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        """`main` is the program's, `script` the path from which it seems to run."""
         self.main = main
         self.script = script
         self.capfd = capfd
@@ -114,12 +136,14 @@ def chance(monkeypatch: pytest.MonkeyPatch) -> random.Random:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], InfluxDB]]:
-    """Gives a running InfluxDB by name (`influxd-1.8`, `influxd-1.12`, `influxd-2`), one per session."""
+    """Gives a running InfluxDB by name, `influxd-1.8`, `influxd-1.12` or `influxd-2`.
+
+    There is one of each per session.
+    """
     with contextlib.ExitStack() as stack:
         running: dict[str, InfluxDB] = {}
 
         def get(name: str) -> InfluxDB:
-            require_program(name)
             if name not in running:
                 running[name] = stack.enter_context(
                     start_influxdb(name, tmp_path_factory.mktemp(name))
@@ -135,12 +159,7 @@ def victoria(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], 
     with contextlib.ExitStack() as stack:
 
         def get() -> VictoriaMetrics:
-            try:
-                return stack.enter_context(
-                    start_victoria_metrics(tmp_path_factory.mktemp("victoria"))
-                )
-            except MissingServer as error:
-                skip_or_fail(error)
+            return stack.enter_context(start_victoria_metrics(tmp_path_factory.mktemp("victoria")))
 
         yield get
 
@@ -167,11 +186,8 @@ def bucket(influxdb: InfluxDB) -> Bucket:
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
     """A CA whose certificates live for 90 days."""
-    try:
-        with start_pebble(tmp_path_factory.mktemp("pebble")) as running:
-            yield running
-    except MissingServer as error:
-        skip_or_fail(error)
+    with start_pebble(tmp_path_factory.mktemp("pebble")) as running:
+        yield running
 
 
 def alerting_of(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Alerting]:

@@ -1,4 +1,4 @@
-"""What the project's developers run: servers for the tests, generators, benchmarks, trials, the demo."""
+"""What developers run: servers for the tests, generators, benchmarks, trials, the demo."""
 
 from pathlib import Path
 

@@ -1,14 +1,18 @@
 #!/usr/bin/env python3
-"""A whole certificate life in a minute: certbot gets a certificate from a local CA, the hook reports it, certbot does not renew it in
-time, Kapacitor sends a mail, certbot renews it, Kapacitor says so.
+"""Shows the whole life of a certificate in a minute.
 
-Everything is real (certbot, the CA pebble, InfluxDB 1.8, Kapacitor, a mail server, the hook) but the certificate lives 40 seconds, not
-90 days, and the alert comes 5 seconds, not a day, after it was due. Nothing leaves this machine and nothing stays on it. Start it
-with: make demo
+certbot gets a certificate from a local CA, and the hook reports it. certbot does not renew it in
+time: the alert fires and Kapacitor sends a mail. certbot renews it: the alert resolves and
+Kapacitor sends another mail.
+
+certbot, the CA pebble, InfluxDB 1.8, Kapacitor, the mail server and the hook are real. But the
+certificate is valid for 40 seconds, not 90 days, and the alert fires 5 seconds after the renewal
+was due, not a day. Nothing leaves this machine and nothing stays on it. Start it with: make demo
 """
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -16,136 +20,180 @@ import tempfile
 import time
 from pathlib import Path
 
+from tools import ROOT
 from tools.servers.certbot import Certbot, start_pebble
 from tools.servers.influxdb import start_influxdb
 from tools.servers.kapacitor import Inbox, start_inbox, start_kapacitor
-from tools.servers.lineages import DAY, REPORT_HOOK
+from tools.servers.lineages import DAY
 from tools.servers.processes import MissingServer, wait_for
 
-LIFE = 40  # seconds; certbot renews when half of it is over
-CRIT = 5  # seconds after that: the alert
+LIFETIME_SECONDS = 40  # certbot renews when half of it is over
+CRIT_SECONDS = 5  # the alert fires so long after the renewal was due
 BUCKET = "telegraf"
 STEPS = 7
 
 
-def step(number: int, text: str) -> None:
-    """Says what comes next."""
+def print_step(number: int, text: str) -> None:
+    """Print what the demo does next."""
     print(f"\n[{number}/{STEPS}] {text}", flush=True)
 
 
 def show(text: str) -> None:
-    """What a command printed, set off from the demo's own words."""
+    """Print a command's output, indented."""
     for line in text.strip().splitlines():
         print(f"    {line}", flush=True)
 
 
-def certbot_said(done: subprocess.CompletedProcess[str]) -> None:
-    """certbot's output; ends the demo where it failed."""
-    show("\n".join(line for line in done.stdout.splitlines() if not set(line) <= {"-", " "}))
-    if done.returncode != 0:
-        raise RuntimeError(f"certbot ended with status {done.returncode}")
+def show_certbot(result: subprocess.CompletedProcess[str]) -> None:
+    """Print certbot's output; raise a RuntimeError if it failed."""
+    lines = [line for line in result.stdout.splitlines() if not is_rule(line)]
+    show("\n".join(lines))
+    if result.returncode != 0:
+        raise RuntimeError(f"certbot ended with status {result.returncode}")
 
 
-def load_folder(folder: Path) -> Path:
-    """The alert pack with its vars set for a life of seconds."""
-    load = folder / "load"
-    shutil.copytree(REPORT_HOOK.parent / "kapacitor", load)
-    task = load / "tasks" / "renewal_overdue.yaml"
-    task.write_text(
-        task.read_text()
-        .replace("value: 1.0", f"value: {CRIT / DAY:.9f}")
-        .replace("value: 15m", "value: 1s")
-    )
-    return load
+def is_rule(line: str) -> bool:
+    """Return whether a line of certbot's output is empty, or only dashes."""
+    return set(line) <= {"-", " "}
 
 
-def wait_for_mail(box: Inbox, number: int) -> None:
-    """Waits for a mail and shows what it is about."""
-    wait_for(lambda: len(box.mails) >= number, "a mail", LIFE + CRIT)
+def show_mail(box: Inbox, number: int) -> None:
+    """Wait for the mail of this number, from 1; print who gets it and its subject."""
+    wait_for(lambda: len(box.mails) >= number, "a mail", LIFETIME_SECONDS + CRIT_SECONDS)
     mail = box.mails[number - 1]
     show(f"From: {mail['From']}\nTo: {mail['To']}\nSubject: {mail['Subject']}")
 
 
-def demo(folder: Path) -> None:
-    """Plays it, with all data in a folder."""
-    step(
-        1,
-        f"A CA whose certificates live {LIFE} seconds, an InfluxDB, a Kapacitor and a mail server, all on 127.0.0.1",
-    )
-    with (
-        start_pebble(folder / "pebble", LIFE) as authority,
-        start_influxdb("influxd-1.8", folder / "influxdb") as influxdb,
-        start_inbox() as box,
-        start_kapacitor(folder / "kapacitor", load_folder(folder), influxdb, box) as kapacitor,
-    ):
-        influxdb.command(f'CREATE DATABASE "{BUCKET}"')
-        show(
-            f"CA: {authority.directory}\nInfluxDB: {influxdb.url}\nKapacitor: {kapacitor.url}, with the folder kapacitor/ of this project"
-        )
+def make_load_folder(folder: Path) -> Path:
+    """Copy the alert pack, and set its variables for certificates that are valid for seconds."""
+    load_folder = folder / "load"
+    shutil.copytree(ROOT / "kapacitor", load_folder)
+    task = load_folder / "tasks" / "renewal_overdue.yaml"
+    text = task.read_text()
+    text = text.replace("value: 1.0", f"value: {CRIT_SECONDS / DAY:.9f}")
+    text = text.replace("value: 15m", "value: 1s")
+    task.write_text(text)
+    return load_folder
 
-        step(2, "The hook in certbot's folder, and its settings beside it")
-        certbot = Certbot(folder / "letsencrypt", authority)
+
+class Demo:
+    """The servers of the demo, and its steps, in their order."""
+
+    def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
+        """Start the servers, with their data in a folder; the stack stops them."""
+        print_step(
+            1,
+            f"Start a CA whose certificates are valid for {LIFETIME_SECONDS} seconds, "
+            "an InfluxDB, a Kapacitor and a mail server, all on 127.0.0.1",
+        )
+        self.authority = stack.enter_context(start_pebble(folder / "pebble", LIFETIME_SECONDS))
+        self.influxdb = stack.enter_context(start_influxdb("influxd-1.8", folder / "influxdb"))
+        self.box = stack.enter_context(start_inbox())
+        kapacitor = stack.enter_context(
+            start_kapacitor(folder / "kapacitor", make_load_folder(folder), self.influxdb, self.box)
+        )
+        self.influxdb.command(f'CREATE DATABASE "{BUCKET}"')
+        show(f"CA: {self.authority.directory}")
+        show(f"InfluxDB: {self.influxdb.url}")
+        show(f"Kapacitor: {kapacitor.url}, with the folder kapacitor/ of this project")
+
+    def install_hook(self, folder: Path) -> Certbot:
+        """Install the hook and its settings for a certbot with this configuration folder."""
+        print_step(2, "Install the hook in certbot's folder, with its settings")
+        certbot = Certbot(folder, self.authority)
         certbot.settings(
-            {"INFLUXDB_URL": influxdb.url, "INFLUXDB_BUCKET": BUCKET, "HOSTNAME": "demo"}
+            {
+                "INFLUXDB_URL": self.influxdb.url,
+                "INFLUXDB_BUCKET": BUCKET,
+                "HOSTNAME": "demo",
+            }
         )
-        env_file = certbot.folder / "certbot_renewal_report.env"
-        show(f"{certbot.hook}\n{env_file}:\n  " + env_file.read_text().replace("\n", "\n  "))
+        env_file = folder / "certbot_renewal_report.env"
+        settings = [f"  {line}" for line in env_file.read_text().splitlines()]
+        show("\n".join([str(certbot.hook), f"{env_file}:", *settings]))
+        return certbot
 
-        step(3, "certbot certonly -d example.com -d www.example.com")
-        certbot_said(certbot.issue("example.com", "example.com", "www.example.com"))
+    def get_certificate(self, certbot: Certbot) -> None:
+        """Get the first certificate; the hook reports it."""
+        print_step(3, "Get a certificate: certbot certonly -d example.com -d www.example.com")
+        show_certbot(certbot.issue("example.com", "example.com", "www.example.com"))
 
-        step(
+    def miss_renewal(self) -> None:
+        """Wait until the alert fires."""
+        print_step(
             4,
-            f"certbot does not run now. In {LIFE // 2} seconds the renewal is due, {CRIT} seconds later Kapacitor sends a mail",
+            f"certbot does not run now. The renewal is due in {LIFETIME_SECONDS // 2} seconds. "
+            f"The alert fires {CRIT_SECONDS} seconds later, and Kapacitor sends a mail",
         )
-        wait_for_mail(box, 1)
+        show_mail(self.box, 1)
 
-        step(
-            5, "certbot renew: late, but the certificate still lives. Kapacitor sends another mail"
+    def renew(self, certbot: Certbot) -> None:
+        """Renew the certificate, and wait until the alert resolves."""
+        print_step(
+            5,
+            "Renew the certificate, late, but before it expires: certbot renew. "
+            "The alert resolves, and Kapacitor sends another mail",
         )
-        certbot_said(certbot.renew())
-        wait_for_mail(box, 2)
+        show_certbot(certbot.renew())
+        show_mail(self.box, 2)
 
-        step(6, f"{certbot.hook.name} --check")
-        checked = subprocess.run(
+    def check_installation(self, certbot: Certbot) -> None:
+        """Run the hook with --check; raise a RuntimeError if it fails."""
+        print_step(6, f"Check the installation: {certbot.hook.name} --check")
+        result = subprocess.run(
             [sys.executable, str(certbot.hook), "--check"],
             capture_output=True,
             text=True,
             env={},
             timeout=60,
         )
-        show(checked.stdout + checked.stderr)
+        show(result.stdout + result.stderr)
+        if result.returncode != 0:
+            raise RuntimeError(f"--check ended with status {result.returncode}")
 
-        step(
+    def show_points(self) -> None:
+        """Print all points; raise a RuntimeError if a renewal or a mail is missing."""
+        print_step(
             7,
-            "What is in InfluxDB now: two renewals, each with its names, and the state after each report",
+            "Show what is in InfluxDB: two renewals, each with its names, "
+            "and the state after each report",
         )
-        points = sorted(influxdb.points(BUCKET))
-        for seconds, field, value, *tags in points:
+        renewals = 0
+        for seconds, field, value, *tags in sorted(self.influxdb.points(BUCKET)):
             moment = time.strftime("%H:%M:%S", time.gmtime(int(seconds)))
             show(f"{moment}  certbot_renewal,{','.join(tags):50} {field}={value}")
-        renewals = sum(
-            1 for point in points if "domain=all" in point and point[1] == "renewed_count"
-        )
-        if renewals != 2 or len(box.mails) != 2 or checked.returncode != 0:
-            raise RuntimeError(
-                f"{renewals} renewals and {len(box.mails)} mails are there, 2 of each were expected"
-            )
-        print(
-            "\nThat was it: two renewals, one alarm, one all-clear. Nothing is left running, or on the disk."
-        )
+            if field == "renewed_count" and "domain=all" in tags:
+                renewals += 1
+
+        mails = len(self.box.mails)
+        if renewals != 2 or mails != 2:
+            raise RuntimeError(f"{renewals} renewals and {mails} mails, 2 of each were expected")
+        print("\nThe demo is complete: two renewals, one alert that fired and resolved.")
+
+
+def play(folder: Path) -> None:
+    """Play the demo, with all data in a folder."""
+    with contextlib.ExitStack() as stack:
+        demo = Demo(folder, stack)
+        certbot = demo.install_hook(folder / "letsencrypt")
+        demo.get_certificate(certbot)
+        demo.miss_renewal()
+        demo.renew(certbot)
+        demo.check_installation(certbot)
+        demo.show_points()
 
 
 def main() -> int:
-    """Exit status 0 when both renewals and both mails arrived."""
+    """Play the demo; return 0 if both renewals were stored and both mails arrived."""
     try:
         with tempfile.TemporaryDirectory(prefix="certbot-renewal-report-demo-") as folder:
-            demo(Path(folder))
+            play(Path(folder))
     except (MissingServer, RuntimeError, TimeoutError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+    print("All its servers are stopped and all its files are deleted.")
     return 0
 
 

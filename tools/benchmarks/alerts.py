@@ -1,8 +1,12 @@
 #!/usr/bin/env python3
-"""What the alerts' queries cost on a large fleet, and overdue.flux as ratios in one run: to the published query and to reading alone.
+"""Measures what the alerts' queries cost on a large fleet, and what Kapacitor needs for it.
 
-The fleet: 10,000 certificates with two names each, 60 days of two reports a day, then 400 days. On InfluxDB 1.8, 1.12 and 2, one after
-the other. Then what Kapacitor needs, and how long a mail takes. Ten minutes or more; start it with: make bench
+The fleet has 10,000 certificates with two names each, and 60 days of two reports a day, then 400
+days. The queries run on InfluxDB 1.8, 1.12 and 2, one after the other; overdue.flux also as ratios
+in one run, to the published query and to reading alone. Then it measures the memory of Kapacitor,
+and how long a mail takes.
+
+It takes ten minutes or more. FLEET is the number of certificates. Start it with: make bench
 """
 
 from __future__ import annotations
@@ -17,121 +21,170 @@ from pathlib import Path
 import requests
 
 from tools import ROOT
-from tools.benchmarks.fleet import Fleet, load, only, peak, seconds
-from tools.servers.influxdb import start_influxdb
-from tools.servers.kapacitor import Inbox, start_inbox, start_kapacitor
+from tools.benchmarks.fleet import (
+    Fleet,
+    load,
+    load_folder_of_one_alert,
+    load_reports,
+    peak_memory,
+    seconds,
+)
+from tools.servers.influxdb import InfluxDB, start_influxdb
+from tools.servers.kapacitor import Inbox, Kapacitor, start_inbox, start_kapacitor
 from tools.servers.lineages import DAY
 from tools.servers.processes import MissingServer, wait_for
 
 CERTIFICATES = int(os.environ.get("FLEET", "10000"))
 FLEET = Fleet(CERTIFICATES, CERTIFICATES // 10)
-RUNS = 3  # of each query; the slow one on 1.8 runs once
+DAYS = 60
+MORE_DAYS = 400
+RUNS = 3  # of each query
+EVERY_SECONDS = 10  # Kapacitor's alert is evaluated so often
+EVALUATIONS = 10
+EVALUATION_TIMEOUT = 300
+
+PUBLISHED_QUERY = "overdue_domains"
 READING = """from(bucket: "telegraf")
     |> range(start: -400d)
     |> filter(fn: (r) => r._measurement == "certbot_renewal")
-    |> filter(fn: (r) => r._field == "renewal_due" or r._field == "not_after" or r._field == "run_at")
+    |> filter(fn: (r) =>
+        r._field == "renewal_due" or r._field == "not_after" or r._field == "run_at")
     |> last()
 """
 
 
-def queries(name: str, folder: Path) -> None:
-    """Prints a line of seconds and ratios for one InfluxDB."""
-    names = ("overdue", "overdue_domains", "silent_hosts", "failing", "not_delivered", "not_served")
-    overdue, published, silent, failing, *others = (
-        (ROOT / "flux" / f"{query}.flux").read_text() for query in names
+# ---- Queries -----------------------------------------------------------------------------------
+class QueryBenchmark:
+    """Measures queries on the fleet in a bucket of one InfluxDB."""
+
+    def __init__(self, influxdb: InfluxDB) -> None:
+        """Write the renewals, and the reports of 60 days."""
+        self.influxdb = influxdb
+        self.bucket = influxdb.new_bucket()
+        self.now = int(time.time())
+        load(influxdb, self.bucket, FLEET.renewals(self.now))
+        load_reports(influxdb, self.bucket, FLEET, self.now, DAYS, 0)
+
+    def seconds(self, name: str, runs: int = RUNS) -> float:
+        """Return the median time of a query of flux/."""
+        return self.seconds_of((ROOT / "flux" / f"{name}.flux").read_text(), runs)
+
+    def seconds_of(self, flux: str, runs: int = RUNS) -> float:
+        """Return the median time of a query."""
+        return seconds(self.influxdb, self.bucket, flux, runs)
+
+    def figures(self) -> list[str]:
+        """Return all figures, in the order of `print_heading`."""
+        overdue = self.seconds("overdue")
+        reading = self.seconds_of(READING)
+        # 1.8 takes minutes for the published query.
+        published = self.seconds(
+            PUBLISHED_QUERY, 1 if self.influxdb.name == "influxd-1.8" else RUNS
+        )
+        figures = [
+            f"{overdue:9.1f}",
+            f"{published:12.1f}",
+            f"{overdue / published:7.2f}",
+            f"{overdue / reading:9.2f}",
+        ]
+        figures += self.columns("silent_hosts", "failing")
+
+        load_reports(self.influxdb, self.bucket, FLEET, self.now, MORE_DAYS, DAYS)
+        figures += self.columns("overdue", "silent_hosts", "failing")
+
+        load(self.influxdb, self.bucket, FLEET.looks(self.now, DAYS, 0))
+        figures += self.columns("not_delivered", "not_served")
+        return figures
+
+    def columns(self, *queries: str) -> list[str]:
+        """Return the times of queries, each as a column."""
+        return [f"{self.seconds(query):9.1f}" for query in queries]
+
+
+def print_heading() -> None:
+    """Print the heading of the table of queries."""
+    print(
+        f"{CERTIFICATES} certificates, ten on a host, {DAYS} days of reports, then {MORE_DAYS}; "
+        "seconds of the queries, and ratios"
     )
-    with start_influxdb(name, folder / name, config="max-body-size = 0") as influxdb:
-        bucket, now = influxdb.new_bucket(), int(time.time())
-        load(influxdb, bucket, FLEET.renewals(now))
-        for report in (FLEET.states, FLEET.runs):
-            load(influxdb, bucket, report(now, 60, 0))
-        ours, reading = (
-            seconds(influxdb, bucket, overdue, RUNS),
-            seconds(influxdb, bucket, READING, RUNS),
-        )
-        theirs = seconds(influxdb, bucket, published, 1 if name == "influxd-1.8" else RUNS)
-        of_hosts = "".join(
-            f"{seconds(influxdb, bucket, query, RUNS):9.1f}" for query in (silent, failing)
-        )
-        for report in (FLEET.states, FLEET.runs):
-            load(influxdb, bucket, report(now, 400, 60))
-        longer = "".join(
-            f"{seconds(influxdb, bucket, query, RUNS):9.1f}" for query in (overdue, silent, failing)
-        )
-        load(influxdb, bucket, FLEET.looks(now, 60, 0))
-        last = "".join(f"{seconds(influxdb, bucket, query, RUNS):9.1f}" for query in others)
-        print(
-            f"{name:13} {ours:9.1f} {theirs:12.1f} {ours / theirs:7.2f} {ours / reading:9.2f} {of_hosts} {longer} {last}",
-            flush=True,
-        )
+    columns = [f"{'overdue':>9}", f"{'published':>12}", f"{'ratio':>7}", f"{'/reading':>9}"]
+    names = ["silent", "failing", f"{MORE_DAYS} days", "silent", "failing", "delivered", "served"]
+    columns += [f"{name:>9}" for name in names]
+    print(f"{'':13} {' '.join(columns)}", flush=True)
 
 
-def mails(box: Inbox, number: int) -> bool:
-    """Whether more mails than that arrived."""
-    return len(box.mails) > number
+def measure_queries(folder: Path) -> None:
+    """Print a line of seconds and ratios for each InfluxDB."""
+    print_heading()
+    for name in ("influxd-1.8", "influxd-1.12", "influxd-2"):
+        with start_influxdb(name, folder / name, config="max-body-size = 0") as influxdb:
+            figures = QueryBenchmark(influxdb).figures()
+            print(f"{name:13} {' '.join(figures)}", flush=True)
+    print(
+        "wanted: at most 1.0 of the published (0.1 on 1.8), 3.0 of reading alone, "
+        f"1.3 for {MORE_DAYS} days against {DAYS}"
+    )
 
 
-def kapacitor(folder: Path) -> None:
-    """Prints what Kapacitor needs for the fleet, and how long it takes from a point to a mail."""
-    every = 10
-    load_folder = only("renewal_overdue", folder / "load", f"{every}s")
+# ---- Kapacitor ---------------------------------------------------------------------------------
+def measure_kapacitor(folder: Path) -> None:
+    """Print how long it takes from a point to its mail, and what Kapacitor needs for the fleet."""
+    alert_folder = load_folder_of_one_alert("renewal_overdue", folder / "load", f"{EVERY_SECONDS}s")
+    no_limit = "max-body-size = 0"
     with (
-        start_influxdb(
-            "influxd-1.12", folder / "kapacitors", config="max-body-size = 0"
-        ) as influxdb,
+        start_influxdb("influxd-1.12", folder / "kapacitors", config=no_limit) as influxdb,
         start_inbox() as box,
     ):
         influxdb.command('CREATE DATABASE "telegraf"')
-        now = int(time.time())
-        with start_kapacitor(folder / "kapacitor", load_folder, influxdb, box) as running:
-            took = []
-            for number in range(3):
-                fields = f"not_before=0i,renewal_due={now - 2 * DAY}i,not_after={now}i,run_at=0i"
-                load(
-                    influxdb,
-                    "telegraf",
-                    iter(
-                        [
-                            f"certbot_renewal,domain=all,host=h,lineage=late{number} {fields} {int(time.time())}"
-                        ]
-                    ),
-                )
-                begin = time.perf_counter()
-                wait_for(functools.partial(mails, box, number), "a mail")
-                took.append(time.perf_counter() - begin)
+        with start_kapacitor(folder / "kapacitor", alert_folder, influxdb, box) as kapacitor:
+            slowest = max(seconds_to_mail(influxdb, box, number) for number in range(3))
             print(
-                f"from a point written to its mail: at most {max(took):.1f} s with every = {every} s (wanted: every + 2 s)"
+                f"from a point written to its mail: at most {slowest:.1f} s "
+                f"with every = {EVERY_SECONDS} s (wanted: every + 2 s)"
             )
-            load(influxdb, "telegraf", FLEET.renewals(now))
-            load(influxdb, "telegraf", FLEET.states(now, 3, 0))
-            wait_for(
-                lambda: running.alert("renewal_overdue")["collected"] >= 10 * CERTIFICATES,
-                "ten evaluations",
-                300,
-            )
-            print(
-                f"peak memory of kapacitord over ten evaluations of {CERTIFICATES} certificates: {peak(running.pid):.0f} MiB"
-            )
+            print_peak_memory(influxdb, kapacitor)
+
+
+def seconds_to_mail(influxdb: InfluxDB, box: Inbox, number: int) -> float:
+    """Report a certificate that is overdue; return how long its mail takes."""
+    now = int(time.time())
+    tags = f"domain=all,host=h,lineage=late{number}"
+    fields = f"not_before=0i,renewal_due={now - 2 * DAY}i,not_after={now}i,run_at=0i"
+    mails_before = len(box.mails)
+    load(influxdb, "telegraf", iter([f"certbot_renewal,{tags} {fields} {now}"]))
+    begin = time.perf_counter()
+    wait_for(functools.partial(has_more_mails, box, mails_before), "a mail")
+    return time.perf_counter() - begin
+
+
+def has_more_mails(box: Inbox, number: int) -> bool:
+    """Return whether more than so many mails have arrived."""
+    return len(box.mails) > number
+
+
+def print_peak_memory(influxdb: InfluxDB, kapacitor: Kapacitor) -> None:
+    """Print how much memory Kapacitor has had after ten evaluations of the whole fleet."""
+    now = int(time.time())
+    load(influxdb, "telegraf", FLEET.renewals(now))
+    load(influxdb, "telegraf", FLEET.states(now, 3, 0))
+    wait_for(
+        lambda: kapacitor.alert("renewal_overdue")["collected"] >= EVALUATIONS * CERTIFICATES,
+        "ten evaluations",
+        EVALUATION_TIMEOUT,
+    )
+    memory = peak_memory(kapacitor.pid)
+    print(
+        f"peak memory of kapacitord over ten evaluations of {CERTIFICATES} certificates: "
+        f"{memory:.0f} MiB"
+    )
 
 
 def main() -> int:
-    """Prints all figures. Exit status 1 where a server is missing or a query fails."""
-    print(
-        f"{CERTIFICATES} certificates, ten on a host, 60 days of reports, then 400; seconds of the queries, and ratios"
-    )
-    hosts, more = f"{'silent':>9}{'failing':>9}", f"{'delivered':>9}{'served':>9}"
-    print(
-        f"{'':13} {'overdue':>9} {'published':>12} {'ratio':>7} {'/reading':>9} {hosts} {'400 days':>9}{hosts} {more}",
-        flush=True,
-    )
+    """Print all figures; return 1 if a server is missing or a query fails."""
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            for name in ("influxd-1.8", "influxd-1.12", "influxd-2"):
-                queries(name, Path(folder))
-            print(
-                "wanted: at most 1.0 of the published (0.1 on 1.8), 3.0 of reading alone, 1.3 for 400 days against 60"
-            )
-            kapacitor(Path(folder))
+        with tempfile.TemporaryDirectory() as name:
+            measure_queries(Path(name))
+            measure_kapacitor(Path(name))
     except (MissingServer, RuntimeError, requests.RequestException, TimeoutError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1

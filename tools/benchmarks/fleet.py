@@ -1,4 +1,4 @@
-"""A fleet of hosts with certificates, as line protocol, and how it gets into a database: what the benches measure with."""
+"""A fleet of hosts with certificates as line protocol, and what the benchmarks measure with it."""
 
 from __future__ import annotations
 
@@ -16,137 +16,214 @@ from tools.servers.influxdb import ORG, InfluxDB
 from tools.servers.lineages import DAY
 from tools.servers.prometheus import VictoriaMetrics
 
-BATCH = 20_000  # lines in one write
-LIFE = 90 * DAY
+LINES_PER_WRITE = 20_000
+LIFETIME = 90 * DAY
+RENEWAL_INTERVAL = 60 * DAY
+REPORT_INTERVAL = DAY // 2
+
+# Pauses in seconds before a write is tried again that a busy server has answered with 5xx.
+PAUSES = (1, 5, 25)
 
 
-def began(number: int, now: int) -> int:
-    """When the present certificate of a lineage began: spread over 60 days."""
-    return now - number * 7919 % (60 * DAY)
+# ---- The fleet ---------------------------------------------------------------------------------
+def issued_at(number: int, now: int) -> int:
+    """Return notBefore of a lineage's current certificate: the lineages are spread over 60 days."""
+    return now - number * 7919 % RENEWAL_INTERVAL
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """So many certificates of two names each, on so many hosts, as many on each."""
+    """So many certificates of two names each, on so many hosts, as many on each.
+
+    The reports are lines of line protocol, their times in seconds. `now` is in Unix seconds; a
+    period begins `first_day` days ago and ends `last_day` days ago.
+    """
 
     certificates: int
     hosts: int
 
     def host(self, number: int) -> str:
-        """The host of a certificate."""
+        """Return the host of a certificate."""
         return f"host{number * self.hosts // self.certificates}"
 
+    def host_and_lineage(self, number: int) -> str:
+        """Return the tags of a certificate."""
+        return f"host={self.host(number)},lineage=c{number}.example.com"
+
     def renewals(self, now: int, times: int = 2) -> Iterator[str]:
-        """The last renewals of every certificate and of its two names."""
-        for number, age in itertools.product(
-            range(self.certificates), range(0, times * 60 * DAY, 60 * DAY)
-        ):
-            host, lineage, moment = (
-                self.host(number),
-                f"c{number}.example.com",
-                began(number, now) - age,
+        """Yield the last renewals of every certificate, so many of each, and of its two names."""
+        for number in range(self.certificates):
+            name = f"c{number}.example.com"
+            fields = (
+                f"renewed_count=2,lifetime={LIFETIME}i,due_after={LIFETIME * 2 // 3}i,"
+                f'names="{name} www.{name}"'
             )
-            told = f'renewed_count=2,lifetime={LIFE}i,due_after={LIFE * 2 // 3}i,names="{lineage} www.{lineage}"'
-            yield f"certbot_renewal,domain=all,host={host},lineage={lineage} {told} {moment}"
-            for name in (lineage, f"www.{lineage}"):
+            tags = self.host_and_lineage(number)
+            host = self.host(number)
+            for earlier in range(times):
+                moment = issued_at(number, now) - earlier * RENEWAL_INTERVAL
+                yield f"certbot_renewal,domain=all,{tags} {fields} {moment}"
                 yield f"certbot_renewal,domain={name},host={host} renewed_count=1 {moment}"
+                yield f"certbot_renewal,domain=www.{name},host={host} renewed_count=1 {moment}"
 
     def states(self, now: int, first_day: int, last_day: int) -> Iterator[str]:
-        """Two reports a day of every certificate, from so many days ago to so many days ago."""
-        tags = [
-            f"domain=all,host={self.host(number)},lineage=c{number}.example.com"
-            for number in range(self.certificates)
-        ]
-        for at, number in itertools.product(
-            range(now - first_day * DAY, now - last_day * DAY, DAY // 2), range(self.certificates)
-        ):
-            begin, moment = began(number, now), at + number % 3600
-            begin += (
-                (moment - begin) // (60 * DAY) * 60 * DAY if moment < begin else 0
-            )  # the certificate of that time
-            times = f"not_before={begin}i,renewal_due={begin + LIFE * 2 // 3}i,not_after={begin + LIFE}i,run_at={moment}i"
-            yield f"certbot_renewal,{tags[number]} {times} {moment}"
+        """Yield the states of every certificate: two run reports a day."""
+        tags = [self.host_and_lineage(number) for number in range(self.certificates)]
+        for start in report_times(now, first_day, last_day):
+            for number in range(self.certificates):
+                moment = start + number % 3600
+                not_before = certificate_at(moment, issued_at(number, now))
+                fields = (
+                    f"not_before={not_before}i,renewal_due={not_before + LIFETIME * 2 // 3}i,"
+                    f"not_after={not_before + LIFETIME}i,run_at={moment}i"
+                )
+                yield f"certbot_renewal,domain=all,{tags[number]} {fields} {moment}"
 
     def looks(self, now: int, first_day: int, last_day: int) -> Iterator[str]:
-        """With each of those reports, what is served of every certificate, and what its one target has."""
-        tags = [
-            f"host={self.host(number)},lineage=c{number}.example.com"
-            for number in range(self.certificates)
-        ]
-        for at, number in itertools.product(
-            range(now - first_day * DAY, now - last_day * DAY, DAY // 2), range(self.certificates)
-        ):
-            begin, moment = began(number, now), at + number % 3600
-            served = f'served=2i,seen_at={moment}i,served_expiry=0i,not_served="none"'
-            yield f"certbot_renewal,domain=all,{tags[number]} looked_at={moment}i,{served} {moment}"
-            has = f'deployed={begin}i,deployed_expiry={begin + LIFE}i,renewed={begin}i,run_at={moment}i,deploy_error="none"'
-            yield f"certbot_renewal,{tags[number]},target=edge {has} {moment}"
+        """Yield with each of the states what is served, and what the only target has."""
+        tags = [self.host_and_lineage(number) for number in range(self.certificates)]
+        for start in report_times(now, first_day, last_day):
+            for number in range(self.certificates):
+                moment = start + number % 3600
+                not_before = issued_at(number, now)
+                served = f'served=2i,seen_at={moment}i,served_expiry=0i,not_served="none"'
+                yield (
+                    f"certbot_renewal,domain=all,{tags[number]} "
+                    f"looked_at={moment}i,{served} {moment}"
+                )
+                delivered = (
+                    f"deployed={not_before}i,deployed_expiry={not_before + LIFETIME}i,"
+                    f'renewed={not_before}i,run_at={moment}i,deploy_error="none"'
+                )
+                yield f"certbot_renewal,{tags[number]},target=edge {delivered} {moment}"
 
     def runs(self, now: int, first_day: int, last_day: int) -> Iterator[str]:
-        """Two runs of certbot a day on every host, from so many days ago to so many days ago."""
-        counts = f"certificates={self.certificates // self.hosts}i,failed_count=0i,unreadable_count=0i,exit_status=0i"
-        for at, host in itertools.product(
-            range(now - first_day * DAY, now - last_day * DAY, DAY // 2), range(self.hosts)
-        ):
-            yield f"certbot_renewal,host=host{host} {counts} {at + host % 3600}"
+        """Yield the runs of certbot: two a day on every host."""
+        fields = (
+            f"certificates={self.certificates // self.hosts}i,"
+            "failed_count=0i,unreadable_count=0i,exit_status=0i"
+        )
+        for start in report_times(now, first_day, last_day):
+            for host in range(self.hosts):
+                yield f"certbot_renewal,host=host{host} {fields} {start + host % 3600}"
 
 
-def only(template: str, folder: Path, every: str) -> Path:
-    """A load directory for Kapacitor with one alert of the pack, which looks so often, and its mails."""
-    for source in (f"templates/{template}.tick", "handlers/email.yaml"):
-        (folder / source).parent.mkdir(parents=True)
-        (folder / source).write_bytes((ROOT / "kapacitor" / source).read_bytes())
-    (folder / "tasks").mkdir()
-    task = f"template-id: {template}\ndbrps: [{{db: telegraf, rp: autogen}}]\nvars:\n  every: {{type: duration, value: {every}}}\n"
-    (folder / "tasks" / f"{template}.yaml").write_text(task)
-    return folder
+def report_times(now: int, first_day: int, last_day: int) -> range:
+    """Return the times at which the hosts begin to report, in Unix seconds."""
+    return range(now - first_day * DAY, now - last_day * DAY, REPORT_INTERVAL)
 
 
-def peak(pid: int) -> float:
-    """The most memory that a process had at once, in MiB."""
-    line = next(
-        line
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
-        if line.startswith("VmHWM")
-    )
-    return int(line.split()[1]) / 1024
+def certificate_at(moment: int, issued: int) -> int:
+    """Return notBefore of the certificate that a lineage had at a moment.
+
+    `issued` is notBefore of the current one; before it, one came every 60 days.
+    """
+    if moment >= issued:
+        return issued
+    intervals = (moment - issued) // RENEWAL_INTERVAL  # negative
+    return issued + intervals * RENEWAL_INTERVAL
 
 
+# ---- Databases ---------------------------------------------------------------------------------
 def load(influxdb: InfluxDB | VictoriaMetrics, bucket: str, lines: Iterator[str]) -> None:
-    """Writes many points; 5xx, as where a busy machine makes a server miss its own deadline, is tried again, as the hook does."""
-    parameters, url = (
-        {"bucket": bucket, "org": ORG, "precision": "s"},
-        influxdb.url + "/api/v2/write",
-    )
-    while batch := "\n".join(itertools.islice(lines, BATCH)):
-        for pause in (1, 5, 25, 0):
-            answer = requests.post(
-                url, params=parameters, data=batch, headers=influxdb.headers, timeout=300
-            )
-            if answer.status_code < 500:
-                break
-            time.sleep(pause)
-        answer.raise_for_status()
+    """Write many lines, in requests of 20,000; raise an error if one fails."""
+    while True:
+        batch = "\n".join(itertools.islice(lines, LINES_PER_WRITE))
+        if not batch:
+            return
+        write_batch(influxdb, bucket, batch)
+
+
+def load_reports(
+    influxdb: InfluxDB | VictoriaMetrics,
+    bucket: str,
+    fleet: Fleet,
+    now: int,
+    first_day: int,
+    last_day: int,
+) -> None:
+    """Write all run reports of a period: states and runs."""
+    load(influxdb, bucket, fleet.states(now, first_day, last_day))
+    load(influxdb, bucket, fleet.runs(now, first_day, last_day))
+
+
+def load_history(
+    influxdb: InfluxDB | VictoriaMetrics, bucket: str, fleet: Fleet, days: int
+) -> None:
+    """Write the renewals of a fleet, and its reports of the last days."""
+    now = int(time.time())
+    load(influxdb, bucket, fleet.renewals(now))
+    load_reports(influxdb, bucket, fleet, now, days, 0)
+
+
+def write_batch(influxdb: InfluxDB | VictoriaMetrics, bucket: str, batch: str) -> None:
+    """Write lines in one request.
+
+    On a busy machine a server misses its own deadline and answers 5xx: then try again, as the hook
+    does.
+    """
+    for pause in (*PAUSES, 0):
+        response = requests.post(
+            f"{influxdb.url}/api/v2/write",
+            params={"bucket": bucket, "org": ORG, "precision": "s"},
+            data=batch,
+            headers=influxdb.headers,
+            timeout=300,
+        )
+        if response.status_code < 500:
+            break
+        time.sleep(pause)
+    response.raise_for_status()
 
 
 def seconds(influxdb: InfluxDB, bucket: str, flux: str, runs: int, limit: int = 900) -> float:
-    """The median time of a query until its last byte; at the limit it is given up (requests.ReadTimeout)."""
+    """Return the median time of so many runs of a query, each until its last byte.
+
+    Raise requests.ReadTimeout if a run takes longer than the limit.
+    """
     body = {
         "type": "flux",
         "query": flux.replace('"telegraf"', f'"{bucket}"'),
         "dialect": {"annotations": []},
     }
-    took = []
+    times = []
     for _ in range(runs):
         begin = time.perf_counter()
-        answer = requests.post(
-            influxdb.url + "/api/v2/query",
+        response = requests.post(
+            f"{influxdb.url}/api/v2/query",
             params={"org": ORG},
             json=body,
             headers=influxdb.headers,
             timeout=limit,
         )
-        took.append(time.perf_counter() - begin)
-        if answer.status_code != 200:
-            raise RuntimeError(answer.text)
-    return statistics.median(took)
+        times.append(time.perf_counter() - begin)
+        if response.status_code != 200:
+            raise RuntimeError(response.text)
+    return statistics.median(times)
+
+
+# ---- Kapacitor, memory -------------------------------------------------------------------------
+def load_folder_of_one_alert(template: str, folder: Path, every: str) -> Path:
+    """Make a load directory for Kapacitor; return it.
+
+    It has one alert of the pack and its mails. The alert is evaluated once in `every`, such as 10s.
+    """
+    for source in (f"templates/{template}.tick", "handlers/email.yaml"):
+        target = folder / source
+        target.parent.mkdir(parents=True)
+        target.write_bytes((ROOT / "kapacitor" / source).read_bytes())
+    task = folder / "tasks" / f"{template}.yaml"
+    task.parent.mkdir()
+    task.write_text(f"""template-id: {template}
+dbrps: [{{db: telegraf, rp: autogen}}]
+vars:
+  every: {{type: duration, value: {every}}}
+""")
+    return folder
+
+
+def peak_memory(pid: int) -> float:
+    """Return the most memory that a process has had at once, in MiB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    line = next(line for line in lines if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024

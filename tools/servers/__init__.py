@@ -1,1 +1,1 @@
-"""Builds and starts the servers that the tests and the demo use."""
+"""Builds and starts the servers that the tests, the demo and the benchmarks use."""

@@ -1,31 +1,30 @@
-"""A real certbot against a real CA (pebble) on loopback, for the tests and the demo: a renewal takes a second, a life as long as wished."""
+"""Runs a real certbot against a real CA, pebble, on loopback.
+
+A renewal takes a second, and a certificate may live for as long as a test wants.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import requests
 from cryptography import x509
 
-from tools.servers.lineages import (
-    DAY,
-    REPORT_HOOK,
-    make_server_certificate,
-)
-from tools.servers.processes import free_port, installed_program, running, wait_for
+from tools.servers.lineages import DAY, install_report_hook, make_server_certificate
+from tools.servers.processes import free_port, installed_program, running, wait_for_status
+
+UNUSED_PORT = 5002  # of pebble's configuration: no proof is asked for
 
 
 @dataclass(frozen=True)
 class Authority:
-    """A running CA: the address of its ACME directory, and the file that its https is trusted by."""
+    """A running CA: the URL of its ACME directory, and the file with the CA of its https."""
 
     directory: str
     bundle: Path
@@ -33,103 +32,109 @@ class Authority:
 
 @contextlib.contextmanager
 def start_pebble(folder: Path, lifetime: int = 90 * DAY, http: int = 0) -> Iterator[Authority]:
-    """A CA whose certificates live for so many seconds. It asks for no proof, or with a port `http` of 127.0.0.1 for one by HTTP there."""
+    """Start a CA whose certificates are valid for `lifetime` seconds.
+
+    It asks for no proof; with `http`, a port of 127.0.0.1, it asks each name for one by HTTP there.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    port, bundle, config = (
-        free_port(),
-        make_server_certificate(folder / "pebble.pem", "127.0.0.1"),
-        folder / "pebble.json",
-    )
-    settings = {
+    bundle = make_server_certificate(folder / "pebble.pem", "127.0.0.1")
+    port = free_port()
+    config = {
         "listenAddress": f"127.0.0.1:{port}",
         "managementListenAddress": "",
         "certificate": str(bundle),
         "privateKey": str(bundle),
+        "httpPort": http or UNUSED_PORT,
+        "tlsPort": 5001,
+        "certificateValidityPeriod": lifetime,
     }
-    ports = {"httpPort": http or 5002, "tlsPort": 5001}
-    config.write_text(
-        json.dumps({"pebble": {**settings, **ports, "certificateValidityPeriod": lifetime}})
-    )
-    quick = {
-        "PEBBLE_VA_NOSLEEP": "1",
-        "PEBBLE_VA_ALWAYS_VALID": "" if http else "1",
-        "PEBBLE_WFE_NONCEREJECT": "0",
-    }
-    quick["PEBBLE_AUTHZREUSE"] = "0" if http else "100"
+    config_file = folder / "pebble.json"
+    config_file.write_text(json.dumps({"pebble": config}))
+
     authority = Authority(f"https://127.0.0.1:{port}/dir", bundle)
+    command = [installed_program("pebble", "pebble"), "-config", str(config_file)]
     with contextlib.ExitStack() as stack:
-        program = [installed_program("pebble", "pebble"), "-config", str(config)]
         if http:
-            dns = f"127.0.0.1:{free_port()}"
-            nothing = [
-                part for name in ("http01", "https01", "tlsalpn01") for part in (f"-{name}", "")
-            ]
-            names = [
-                installed_program("pebble-challtestsrv", "pebble"),
-                "-dns01",
-                dns,
-                "-defaultIPv6",
-                "",
-                *nothing,
-            ]
-            stack.enter_context(
-                running([*names, "-management", f"127.0.0.1:{free_port()}"], folder / "names.log")
-            )
-            program += ["-dnsserver", dns]
-        child = stack.enter_context(running(program, folder / "pebble.log", quick))
-        wait_for(
-            lambda: requests.get(authority.directory, verify=str(bundle), timeout=5).ok,
-            "pebble",
-            child=child,
-        )
+            name_server = stack.enter_context(start_name_server(folder))
+            command += ["-dnsserver", name_server]
+        environ = pebble_environ(asks_for_proof=http != 0)
+        child = stack.enter_context(running(command, folder / "pebble.log", environ))
+        wait_for_status(authority.directory, 200, "pebble", child, verify=str(bundle))
         yield authority
+
+
+def pebble_environ(asks_for_proof: bool) -> dict[str, str]:
+    """Return the variables that make pebble quick and reliable, with or without proofs."""
+    return {
+        "PEBBLE_VA_NOSLEEP": "1",
+        "PEBBLE_VA_ALWAYS_VALID": "" if asks_for_proof else "1",
+        "PEBBLE_WFE_NONCEREJECT": "0",
+        "PEBBLE_AUTHZREUSE": "0" if asks_for_proof else "100",
+    }
+
+
+@contextlib.contextmanager
+def start_name_server(folder: Path) -> Iterator[str]:
+    """Start a DNS server that answers 127.0.0.1 for every name; yield its address."""
+    address = f"127.0.0.1:{free_port()}"
+    command = [installed_program("pebble-challtestsrv", "pebble"), "-dns01", address]
+    for other_server in ("-defaultIPv6", "-http01", "-https01", "-tlsalpn01"):
+        command += [other_server, ""]
+    command += ["-management", f"127.0.0.1:{free_port()}"]
+    with running(command, folder / "names.log"):
+        yield address
 
 
 @dataclass
 class Certbot:
-    """A certbot with a configuration folder of its own and the hook in its place."""
+    """A certbot with a configuration folder of its own, in which the report hook is installed.
 
-    folder: Path  # what is /etc/letsencrypt elsewhere
+    `folder` is what is /etc/letsencrypt elsewhere; certbot's other folders are beside it. `program`
+    is certbot, the one of this Python by default. `environ` has further variables for everything
+    that is run. `hook` is the path of the report hook, `log` that of certbot's log.
+    """
+
+    folder: Path
     authority: Authority
     program: str = str(Path(sys.executable).with_name("certbot"))
     environ: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.hook = self.folder / "renewal-hooks" / "deploy" / REPORT_HOOK.name
-        self.hook.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(REPORT_HOOK, self.hook)
-        self.hook.chmod(0o755)
+        """Install the report hook."""
+        self.hook = install_report_hook(self.folder)
         self.log = self.folder.parent / "logs" / "letsencrypt.log"
 
     def settings(self, values: dict[str, str]) -> None:
-        """Writes the hook's settings into its env file."""
+        """Write the hook's settings into its env file."""
+        lines = [f"{name}={value}\n" for name, value in values.items()]
         path = self.folder / "certbot_renewal_report.env"
-        path.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+        path.write_text("".join(lines))
         path.chmod(0o600)
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """certbot, as a timer would start it; what it prints is in `stdout`. The hook runs with this Python, or Debian's for Debian's."""
-        options = [part for name, value in self.options().items() for part in (f"--{name}", value)]
-        return self.start([self.program, *arguments, *options, "-n"])
+        """Run certbot as a timer would start it; its output is in `stdout`.
+
+        The hook runs with the Python whose bin folder certbot is in.
+        """
+        command = [self.program, *arguments, "-n"]
+        for name, value in self.options().items():
+            command += [f"--{name}", value]
+        return self.start(command)
 
     def options(self) -> dict[str, str]:
-        """What tells certbot where its things are here."""
-        folders = {
-            "config-dir": self.folder,
-            "work-dir": self.folder.parent / "work",
-            "logs-dir": self.log.parent,
-        }
+        """Return certbot's options for its folders and the CA, by name."""
         return {
-            **{name: str(folder) for name, folder in folders.items()},
+            "config-dir": str(self.folder),
+            "work-dir": str(self.folder.parent / "work"),
+            "logs-dir": str(self.log.parent),
             "server": self.authority.directory,
         }
 
     def start(self, command: list[str]) -> subprocess.CompletedProcess[str]:
-        """A command with certbot on its PATH, to its end."""
-        environ = self.surroundings()
+        """Run a command with certbot on its PATH, to its end; its output is in `stdout`."""
         return subprocess.run(
             command,
-            env=environ,
+            env=self.surroundings(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -138,44 +143,46 @@ class Certbot:
         )
 
     def surroundings(self) -> dict[str, str]:
-        """The environment of a command with certbot on its PATH; a plain `certbot` finds its folders, too."""
-        ini = self.folder.parent / ".config" / "letsencrypt" / "cli.ini"
+        """Return the environment of a command with certbot on its PATH.
+
+        Its HOME has a configuration file, by which a plain `certbot` uses these folders too.
+        """
+        home = self.folder.parent
+        lines = [f"{name} = {value}\n" for name, value in self.options().items()]
+        lines += ["non-interactive = true\n", "no-random-sleep-on-renew = true\n"]
+        ini = home / ".config" / "letsencrypt" / "cli.ini"
         ini.parent.mkdir(parents=True, exist_ok=True)
-        lines = "".join(f"{name} = {value}\n" for name, value in self.options().items())
-        ini.write_text(f"{lines}non-interactive = true\nno-random-sleep-on-renew = true\n")
+        ini.write_text("".join(lines))
         return {
             "PATH": f"{Path(self.program).parent}:{os.environ['PATH']}",
-            "HOME": str(self.folder.parent),
+            "HOME": str(home),
             "REQUESTS_CA_BUNDLE": str(self.authority.bundle),
             **self.environ,
         }
 
     def adapted(self, text: str) -> str:
-        """A text of the README or of a file to install, for this folder."""
+        """Return a text of the manual, or of a file to install, with this folder in it."""
         return text.replace("/etc/letsencrypt", str(self.folder))
 
     def shell(self, line: str) -> subprocess.CompletedProcess[str]:
-        """A command line of the README, as cron or an administrator runs it."""
+        """Run a command line of the manual, as cron or an administrator does."""
         return self.start(["/bin/sh", "-c", self.adapted(line)])
 
     def issue(self, lineage: str, *names: str) -> subprocess.CompletedProcess[str]:
-        """A first certificate, or another one under the same name."""
-        account = ["--agree-tos", "--register-unsafely-without-email"]
-        proof = ["--manual", "--preferred-challenges", "dns", "--manual-auth-hook", "/bin/true"]
-        return self.run(
-            "certonly",
-            *account,
-            *proof,
-            "--cert-name",
-            lineage,
-            *(part for name in names for part in ("-d", name)),
-        )
+        """Get the first certificate of a lineage, or one with other names."""
+        arguments = ["--agree-tos", "--register-unsafely-without-email"]
+        arguments += ["--manual", "--preferred-challenges", "dns"]
+        arguments += ["--manual-auth-hook", "/bin/true"]
+        arguments += ["--cert-name", lineage]
+        for name in names:
+            arguments += ["-d", name]
+        return self.run("certonly", *arguments)
 
     def renew(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """What the timer runs, without its random sleep."""
+        """Run `certbot renew` as the timer does, without its random sleep."""
         return self.run("renew", "--no-random-sleep-on-renew", *arguments)
 
     def not_before(self, lineage: str) -> int:
-        """When the present certificate began, Unix seconds."""
+        """Return notBefore of a lineage's current certificate, in Unix seconds."""
         pem = (self.folder / "live" / lineage / "cert.pem").read_bytes()
         return int(x509.load_pem_x509_certificate(pem).not_valid_before_utc.timestamp())

@@ -1,4 +1,4 @@
-"""A real certbot against a real CA (pebble) on loopback, for the tests and the demo: a renewal takes a second, a life as long as wished."""
+"""Makes certificates, lays lineages out as certbot does, and installs the project's programs."""
 
 from __future__ import annotations
 
@@ -24,13 +24,11 @@ RUN_REPORT = ROOT / "certbot_renewal_run.py"
 
 
 def make_certificate(names: Sequence[str], not_before: int, lifetime: int, key: Key = KEY) -> bytes:
-    """A certificate as PEM, signed by itself; without names it has no subjectAltName at all. Times in seconds."""
-    general = [
-        x509.IPAddress(ipaddress.ip_address(n))
-        if n.replace(".", "").isdigit() or ":" in n
-        else x509.DNSName(n)
-        for n in names
-    ]
+    """Return a certificate as PEM, signed by itself.
+
+    `names` are DNS names and IP addresses; without names it has no subjectAltName at all.
+    `not_before` is in Unix seconds, `lifetime` in seconds.
+    """
     begin = datetime.datetime.fromtimestamp(not_before, datetime.timezone.utc)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
     builder = (
@@ -43,9 +41,19 @@ def make_certificate(names: Sequence[str], not_before: int, lifetime: int, key: 
         .not_valid_after(begin + datetime.timedelta(seconds=lifetime))
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
     )
-    if general:
-        builder = builder.add_extension(x509.SubjectAlternativeName(general), critical=False)
+    alternative_names = [general_name(name) for name in names]
+    if alternative_names:
+        extension = x509.SubjectAlternativeName(alternative_names)
+        builder = builder.add_extension(extension, critical=False)
     return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def general_name(name: str) -> x509.GeneralName:
+    """Return a subject alternative name: an IP address if it is one, else a DNS name."""
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 def make_lineage(
@@ -57,28 +65,39 @@ def make_lineage(
     conf: str = "",
     key: Key | None = None,
 ) -> Path:
-    """A lineage as certbot lays it out, without its key and chain where no key is given; returns its folder in live/."""
-    archive, live, renewal = (
-        folder / "archive" / lineage,
-        folder / "live" / lineage,
-        folder / "renewal",
-    )
+    """Lay a lineage out as certbot does; return its folder in live/.
+
+    A lineage that exists gets a new certificate. Without a key it has neither privkey.pem nor
+    chain.pem nor fullchain.pem. `conf` is text that begins the renewal configuration.
+    """
+    archive = folder / "archive" / lineage
+    live = folder / "live" / lineage
+    renewal = folder / "renewal"
     for path in (archive, live, renewal):
         path.mkdir(parents=True, exist_ok=True)
-    number = len(list(archive.glob("cert*.pem"))) + 1
+
     pem = make_certificate(names, not_before, lifetime, key or KEY)
-    more = {"chain": pem, "fullchain": pem, "privkey": key_as_pem(key)} if key else {}
-    for kind, text in {"cert": pem, **more}.items():
-        file, link = archive / f"{kind}{number}.pem", live / f"{kind}.pem"
+    files = {"cert": pem}
+    if key:
+        files.update(chain=pem, fullchain=pem, privkey=key_as_pem(key))
+    number = len(list(archive.glob("cert*.pem"))) + 1
+    for kind, content in files.items():
+        file = archive / f"{kind}{number}.pem"
         file.touch(0o600 if kind == "privkey" else 0o644)
-        file.write_bytes(text)
+        file.write_bytes(content)
+        link = live / f"{kind}.pem"
         link.unlink(missing_ok=True)
-        link.symlink_to(f"../../archive/{lineage}/{kind}{number}.pem")
-    paths = "".join(
-        f"{key} = {live}/{key}.pem\n" for key in ("cert", "privkey", "chain", "fullchain")
-    )
+        link.symlink_to(f"../../archive/{lineage}/{file.name}")
+
     (renewal / f"{lineage}.conf").write_text(
-        f"{conf}version = 5.8.0\n{paths}[renewalparams]\nautorenew = True\n"
+        f"""{conf}version = 5.8.0
+cert = {live}/cert.pem
+privkey = {live}/privkey.pem
+chain = {live}/chain.pem
+fullchain = {live}/fullchain.pem
+[renewalparams]
+autorenew = True
+"""
     )
     return live
 
@@ -95,7 +114,7 @@ def install_run_report(folder: Path) -> Path:
 
 
 def install(program: Path, folder: Path) -> Path:
-    """Copy a program into a folder, executable, as `install -m 755` does."""
+    """Copy a program into a folder, executable, as `install -m 755` does; return the copy."""
     folder.mkdir(parents=True, exist_ok=True)
     copy = folder / program.name
     copy.write_bytes(program.read_bytes())
@@ -104,13 +123,16 @@ def install(program: Path, folder: Path) -> Path:
 
 
 def key_as_pem(key: Key) -> bytes:
-    """A private key as certbot writes it."""
+    """Return a private key as certbot writes it."""
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
 
 
 def make_server_certificate(path: Path, name: str) -> Path:
-    """A server's certificate and key in one file, which is its own CA too."""
+    """Write a server's key and certificate into one file; return it.
+
+    The certificate is signed by itself, so the file also serves clients as the CA to trust.
+    """
     path.write_bytes(key_as_pem(KEY) + make_certificate([name], int(time.time()) - 60, DAY))
     return path

@@ -1,4 +1,4 @@
-"""Starts real servers on free loopback ports with their data in a folder of their own, for the tests and the demo."""
+"""Starts Telegraf as a relay: it takes the hook's reports and passes them on to InfluxDB."""
 
 from __future__ import annotations
 
@@ -6,39 +6,55 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import requests
-
 from tools.servers.influxdb import ORG, InfluxDB
-from tools.servers.processes import (
-    built_program,
-    free_port,
-    running,
-    wait_for,
-)
+from tools.servers.processes import built_program, free_port, running, wait_for_status
+
+LISTENERS = {1: "influxdb_listener", 2: "influxdb_v2_listener"}
 
 
 @contextlib.contextmanager
 def start_telegraf(
     version: int, target: InfluxDB, bucket: str, folder: Path, config: str = "", agent: str = ""
 ) -> Iterator[str]:
-    """Telegraf with its listener for version 1 or 2 writes, passing on to InfluxDB at once; yields the listener's address.
-    `config` are more settings of the listener, `agent` of Telegraf itself."""
+    """Start Telegraf with its listener for writes of version 1 or 2; yield the listener's address.
+
+    It passes on to a bucket of the target at once. `config` has further settings of the listener,
+    `agent` of Telegraf itself, both in TOML.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    listener = "influxdb_listener" if version == 1 else "influxdb_v2_listener"
-    if target.major == 2:
-        output = f'[[outputs.influxdb_v2]]\nurls = ["{target.url}"]\ntoken = "{target.token}"\norganization = "{ORG}"\nbucket = "{bucket}"\n'
-    else:
-        output = f'[[outputs.influxdb]]\nurls = ["{target.url}"]\ndatabase = "{bucket}"\nskip_database_creation = true\n'
     conf = folder / f"telegraf{version}.conf"
-    agent = f'[agent]\nflush_interval = "200ms"\nomit_hostname = true\n{agent}\n'
-    conf.write_text(
-        f'{agent}[[inputs.{listener}]]\nservice_address = "127.0.0.1:{port}"\n{config}\n{output}'
-    )
+    conf.write_text(f"""[agent]
+flush_interval = "200ms"
+omit_hostname = true
+{agent}
+[[inputs.{LISTENERS[version]}]]
+service_address = "127.0.0.1:{port}"
+{config}
+{output_config(target, bucket)}
+""")
+
     url = f"http://127.0.0.1:{port}"
-    ready = "/ping" if version == 1 else "/api/v2/ready"
-    with running(
-        [built_program("telegraf"), "--config", str(conf)], folder / "telegraf.log"
-    ) as child:
-        wait_for(lambda: requests.get(url + ready, timeout=5), "telegraf", child=child)
+    command = [built_program("telegraf"), "--config", str(conf)]
+    with running(command, folder / "telegraf.log") as child:
+        if version == 1:
+            wait_for_status(f"{url}/ping", 204, "telegraf", child)
+        else:
+            wait_for_status(f"{url}/api/v2/ready", 200, "telegraf", child)
         yield url
+
+
+def output_config(target: InfluxDB, bucket: str) -> str:
+    """Return the output section of Telegraf's configuration."""
+    if target.major == 2:
+        return f"""[[outputs.influxdb_v2]]
+urls = ["{target.url}"]
+token = "{target.token}"
+organization = "{ORG}"
+bucket = "{bucket}"
+"""
+    return f"""[[outputs.influxdb]]
+urls = ["{target.url}"]
+database = "{bucket}"
+skip_database_creation = true
+"""
