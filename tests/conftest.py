@@ -20,7 +20,7 @@ from support.buckets import Bucket
 from support.hooks import Ran
 from support.metrics import MetricsAlerting, start_metrics_alerting
 from support.renewals import Renewal, renew
-from support.servers import Alerting, require_program, skip_or_fail, start_alerting
+from support.servers import Alerting, skip_or_fail, start_alerting
 from support.targets import available
 from tools.servers.certbot import Authority, start_pebble
 from tools.servers.influxdb import InfluxDB, start_influxdb
@@ -190,14 +190,11 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
         yield running
 
 
-def alerting_of(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Alerting]:
+@pytest.fixture
+def alerting(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Alerting]:
     """The alerting of one test; the test's parameter names the InfluxDB."""
     with start_alerting(request.param, tmp_path) as running:
         yield running
-
-
-alerting = pytest.fixture(alerting_of)
-house = pytest.fixture(alerting_of)  # the old name
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from support.board import (
     store,
 )
 from support.buckets import Bucket, new_token
-from support.points import state
+from support.points import certificate_state
 from tools.servers.influxdb import InfluxDB, start_influxdb
 from tools.servers.lineages import DAY
 
@@ -78,9 +78,10 @@ def test_since_cuts_the_history_but_not_what_its_first_renewals_are_compared_wit
 
 def test_a_measurement_may_have_any_name(server: Callable[[str], InfluxDB]) -> None:
     bucket = Bucket(server("influxd-2"))
-    line = state("fine.example.com", int(time.time()) + DAY)
-    store(bucket, line.replace("certbot_renewal", 'a\\ "b"\\ ${c}'))
-    assert run_board({**bucket.settings, "MEASUREMENT": 'a "b" ${c}'}).status == 0
+    measurement = 'a "b" ${c}'
+    state = certificate_state("fine.example.com", int(time.time()) + DAY)
+    store(bucket, state._replace(measurement=measurement))
+    assert run_board({**bucket.settings, "MEASUREMENT": measurement}).status == 0
 
 
 # ---- The right to read -------------------------------------------------------------------------

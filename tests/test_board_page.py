@@ -25,7 +25,7 @@ from support.board import (
     visible_cards,
 )
 from support.buckets import Bucket
-from support.points import run_point, state
+from support.points import certbot_run, certificate_state
 from tools.servers.lineages import DAY
 
 if TYPE_CHECKING:
@@ -117,8 +117,8 @@ def test_with_many_hosts_in_trouble_the_certificates_are_near_the_top(
     path = tmp_path / "board.html"
     failed = " ".join(f"c{number}.example.com" for number in range(60))
     hosts = [f"host{number}" for number in range(30)] + ["h" * 200, "upside\u202edown"]
-    runs = [run_point(host, now, failed, exit_status=1) for host in hosts]
-    store(one_bucket, *runs, state("a", now + DAY, host=hosts[-1]))
+    runs = [certbot_run(host, now, failed=failed, exit_status=1) for host in hosts]
+    store(one_bucket, *runs, certificate_state("a", now + DAY, host=hosts[-1]))
     assert run_board(one_bucket.settings, "--html", str(path)).status == 0
 
     page = open_page(path, viewport={"width": 1280, "height": 1000})

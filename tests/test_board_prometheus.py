@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from certbot_renewal_report import FieldValue, Point
 from support.board import (
     STRANGE_HOST,
     BoardRun,
@@ -19,9 +20,17 @@ from support.board import (
     cards_by_name,
     run_board,
     store,
+    store_metrics,
 )
 from support.buckets import Bucket
-from support.points import delivery, run_point, state
+from support.points import (
+    certbot_run,
+    certificate_state,
+    reported_state,
+    retired_state,
+    target_state,
+    with_tag,
+)
 from tools.demo_fleet import FLEET, report_fleet
 from tools.servers.influxdb import InfluxDB
 from tools.servers.lineages import DAY
@@ -49,22 +58,25 @@ TEXT_IN_PROBLEM = re.compile(
 
 
 # ---- Reports that the demo fleet does not have --------------------------------------------------
-def looked_state(lineage: str, begin: int, at: int, served: int, expiry: int, names: str) -> str:
+def looked_state(lineage: str, begin: int, at: int, served: int, expiry: int, names: str) -> Point:
     """Return a state of a run report that looked at what is served."""
-    line = state(lineage, begin + 60 * DAY, host="cdn", run_at=at, at=at)
-    looked = (
-        f"looked_at={at}i,seen_at={at}i,"
-        f'served={served}i,served_expiry={expiry}i,not_served="{names}"'
-    )
-    return f"{line.rpartition(' ')[0]},{looked} {at}"
+    state = reported_state(lineage, begin + 60 * DAY, at, host="cdn")
+    looked: dict[str, FieldValue] = {
+        "looked_at": at,
+        "seen_at": at,
+        "served": served,
+        "served_expiry": expiry,
+        "not_served": names,
+    }
+    return state._replace(fields={**state.fields, **looked})
 
 
-def with_label(line: str) -> str:
+def with_label(point: Point) -> Point:
     """Return a point with one more tag, as when Telegraf begins to add it."""
-    return line.replace("host=", "dc=1,host=")
+    return with_tag(point, "dc", "1")
 
 
-def served_states(now: int) -> list[str]:
+def served_states(now: int) -> list[Point]:
     """Return states of certificates that are served, or another one instead."""
     begin = now - 2 * DAY
     long_ago = now - 30 * DAY
@@ -76,61 +88,63 @@ def served_states(now: int) -> list[str]:
         looked_state("soon-after", begin, now - 13 * DAY // 10, 0, expiry, name),
         # VERIFY was taken out of the settings: it is not looked at any more.
         looked_state("looked-at-before", long_ago, now - 3 * DAY, 0, expiry, name),
-        state("looked-at-before", long_ago + 60 * DAY, host="cdn", run_at=now),
+        certificate_state("looked-at-before", long_ago + 60 * DAY, host="cdn", run_at=now),
     ]
 
 
-def late_states(now: int) -> list[str]:
+def late_states(now: int) -> list[Point]:
     """Return states of certificates that are due, and of those that ended."""
     due = now - 3 * DAY // 2
     reported = now - DAY - 3600
     return [
-        state("by-its-report", due, host="late", run_at=reported, at=reported),
-        state("without-reports", due, host="late", at=now - 2 * DAY),
-        state("gone", now - 4 * DAY, host="late", run_at=now - 9 * DAY, at=now - 9 * DAY),
-        state("gone", 0, host="late", run_at=now - 5 * DAY, at=now - 5 * DAY),
-        state("forgotten", now + 9 * DAY, host="two", run_at=now - 3 * DAY, at=now - 3 * DAY),
-        state("seen", now + 9 * DAY, host="two", run_at=now, at=now),
-        state("ended", now, host="web1", run_at=now - DAY, at=now - DAY),
-        state("ended", 0, host="web1", run_at=now),
+        reported_state("by-its-report", due, reported, host="late"),
+        certificate_state("without-reports", due, host="late", at=now - 2 * DAY),
+        reported_state("gone", now - 4 * DAY, now - 9 * DAY, host="late"),
+        retired_state("gone", host="late", run_at=now - 5 * DAY, at=now - 5 * DAY),
+        reported_state("forgotten", now + 9 * DAY, now - 3 * DAY, host="two"),
+        reported_state("seen", now + 9 * DAY, now, host="two"),
+        reported_state("ended", now, now - DAY, host="web1"),
+        retired_state("ended", host="web1", run_at=now),
     ]
 
 
-def labelled_states(now: int) -> list[str]:
+def labelled_states(now: int) -> list[Point]:
     """Return states whose series was continued by one with a label more."""
     before = now - DAY
     return [
-        state("labelled", now - 9 * DAY, host="cdn", run_at=before, at=before),
-        state("over", now + 9 * DAY, host="cdn", run_at=before, at=before),
-        with_label(state("labelled", now + DAY, host="cdn", run_at=now)),
-        with_label(state("over", 0, host="cdn", run_at=now)),
+        reported_state("labelled", now - 9 * DAY, before, host="cdn"),
+        reported_state("over", now + 9 * DAY, before, host="cdn"),
+        with_label(certificate_state("labelled", now + DAY, host="cdn", run_at=now)),
+        with_label(retired_state("over", host="cdn", run_at=now)),
     ]
 
 
-def deliveries(now: int) -> list[str]:
+def deliveries(now: int) -> list[Point]:
     """Return what targets have of a certificate."""
     old = now - 88 * DAY
     new = now - 2 * DAY
     return [
-        state("delivered", new + 60 * DAY, host="web1", run_at=now),
-        state("alone", new + 60 * DAY, host="web1", run_at=now),
-        delivery("has", new, new, "delivered", run_at=now),
-        delivery("late", old, new, "delivered", run_at=now, error="no route"),
-        delivery("never", 0, new, "delivered", run_at=now),
-        delivery("no-longer", 0, 0, "delivered", run_at=now),
-        delivery("of-what-ended", old, new, "ended", run_at=now),
+        certificate_state("delivered", new + 60 * DAY, host="web1", run_at=now),
+        certificate_state("alone", new + 60 * DAY, host="web1", run_at=now),
+        target_state("has", deployed=new, renewed=new, lineage="delivered", run_at=now),
+        target_state(
+            "late", deployed=old, renewed=new, lineage="delivered", run_at=now, error="no route"
+        ),
+        target_state("never", deployed=0, renewed=new, lineage="delivered", run_at=now),
+        target_state("no-longer", deployed=0, renewed=0, lineage="delivered", run_at=now),
+        target_state("of-what-ended", deployed=old, renewed=new, lineage="ended", run_at=now),
     ]
 
 
-def other_reports(now: int) -> list[str]:
+def other_reports(now: int) -> list[Point | str]:
     """Return reports of all that the demo fleet does not have."""
     return [
         *served_states(now),
         *late_states(now),
         *labelled_states(now),
         *deliveries(now),
-        run_point("cdn", now, unreadable="broken", exit_status=1),
-        run_point("cdn", now - DAY, failed="x y", exit_status=1),
+        certbot_run("cdn", now, unreadable="broken", exit_status=1),
+        certbot_run("cdn", now - DAY, failed="x y", exit_status=1),
         f"certbot_renewal,domain=all,host=published renewed_count=1 {now - DAY}",
         f"certbot_renewal,domain=published.example.com,host=published renewed_count=1 {now - DAY}",
     ]
@@ -199,7 +213,7 @@ def both_servers(
     report_fleet(fleet, folder / "influxdb", bucket.influxdb, bucket.name, now)
     report_fleet(fleet, folder / "victoria", metrics, "certbot", now)
     store(bucket, *other_reports(now))
-    metrics.store(*other_reports(now))
+    store_metrics(metrics, *other_reports(now))
     return bucket, metrics
 
 
@@ -262,14 +276,14 @@ def test_the_page_says_what_victoria_metrics_does_not_store(
 def test_no_name_turns_the_terminal_around(victoria: NewVictoria) -> None:
     metrics = victoria()
     now = int(time.time())
-    metrics.store(state("strange", now + DAY, host="upside\u202edown"))
+    store_metrics(metrics, certificate_state("strange", now + DAY, host="upside\u202edown"))
     assert "upside?down" in run_board(metrics.settings(), *FROM_PROMETHEUS).out
 
 
 # ---- Silent hosts ------------------------------------------------------------------------------
-def away_then_back(now: int, hosts_back: int, days_back: int) -> list[str]:
+def away_then_back(now: int, hosts_back: int, days_back: int) -> list[Point]:
     """Return reports of five hosts that were away, of which some came back some days ago."""
-    lines = []
+    points = []
     away_since = now - 3 * DAY
     for number in range(5):
         host = f"web{number}"
@@ -279,9 +293,9 @@ def away_then_back(now: int, hosts_back: int, days_back: int) -> list[str]:
             if days_back:
                 reported.append(now - DAY - 900)
         for at in reported:
-            lines.append(state("a", now + 9 * DAY, host=host, run_at=at, at=at))
-            lines.append(run_point(host, at, exit_status=0))
-    return lines
+            points.append(reported_state("a", now + 9 * DAY, at, host=host))
+            points.append(certbot_run(host, at, exit_status=0))
+    return points
 
 
 @pytest.mark.parametrize(
@@ -305,7 +319,7 @@ def test_silent_hosts_are_the_same_as_from_influxdb(
     metrics = victoria()
     lines = away_then_back(int(time.time()), hosts_back, days_back)
     store(one_bucket, *lines)
-    metrics.store(*lines)
+    store_metrics(metrics, *lines)
     hosts = board_json(one_bucket.settings, status=status)["hosts"]
     assert board_json(metrics.settings(), *FROM_PROMETHEUS, status=status)["hosts"] == hosts
     assert [host["kind"] for host in hosts].count("unheard") == unheard
@@ -317,14 +331,15 @@ def test_what_failed_is_known_if_nothing_else_was_due(victoria: NewVictoria) -> 
     metrics = victoria()
     now = int(time.time())
     due = now - 3600
-    metrics.store(
-        state("a", due, host="all", run_at=now),
-        state("b", due, host="all", run_at=now),
-        state("of-another-installation", due, host="all", run_at=now - 1800, at=now - 1800),
-        run_point("all", now, failed="a b", exit_status=1),
-        state("a", due, host="some", run_at=now),
-        state("b", due, host="some", run_at=now),
-        run_point("some", now, failed="b", exit_status=1),
+    store_metrics(
+        metrics,
+        certificate_state("a", due, host="all", run_at=now),
+        certificate_state("b", due, host="all", run_at=now),
+        reported_state("of-another-installation", due, now - 1800, host="all"),
+        certbot_run("all", now, failed="a b", exit_status=1),
+        certificate_state("a", due, host="some", run_at=now),
+        certificate_state("b", due, host="some", run_at=now),
+        certbot_run("some", now, failed="b", exit_status=1),
     )
     whole = board_json(metrics.settings(), *FROM_PROMETHEUS, status=0)
     assert {host["host"]: host["says"] for host in whole["hosts"]} == {
@@ -344,12 +359,13 @@ def test_what_failed_is_known_if_nothing_else_was_due(victoria: NewVictoria) -> 
 def test_a_report_that_is_of_no_run_does_not_hide_the_last_run(victoria: NewVictoria) -> None:
     metrics = victoria()
     now = int(time.time())
-    metrics.store(
-        run_point("by-hand", now - DAY, failed="b", exit_status=1),
+    store_metrics(
+        metrics,
+        certbot_run("by-hand", now - DAY, failed="b", exit_status=1),
         f"certbot_renewal,host=by-hand certificates=1i,unreadable_count=0i {now}",
-        state("old", now + DAY, host="odd", run_at=now),
-        run_point("odd", now - DAY, exit_status=1),
-        run_point("odd", now, failed="x"),  # its exit status is not known
+        certificate_state("old", now + DAY, host="odd", run_at=now),
+        certbot_run("odd", now - DAY, exit_status=1),
+        certbot_run("odd", now, failed="x"),  # its exit status is not known
     )
     whole = board_json(metrics.settings(), *FROM_PROMETHEUS, status=0)
     assert {host["host"]: host["says"] for host in whole["hosts"]} == {
@@ -370,8 +386,9 @@ def test_certificates_that_began_in_the_same_second_have_no_names(victoria: NewV
     for lineage, days in days_ago.items():
         begin = now - days * DAY
         fields = f"renewed_count=1,lifetime={90 * DAY}i,due_after={60 * DAY}i"
-        metrics.store(
-            state(lineage, begin + 60 * DAY, at=now - 60),
+        store_metrics(
+            metrics,
+            certificate_state(lineage, begin + 60 * DAY, at=now - 60),
             f"certbot_renewal,domain=all,host=web1,lineage={lineage} {fields} {begin}",
         )
         if lineage not in without_a_name:
@@ -383,11 +400,9 @@ def test_certificates_that_began_in_the_same_second_have_no_names(victoria: NewV
     assert len(whole["renewals"]) == 6
 
 
-def twice_a_day(lineage: str, due: int, first: int, last: int) -> list[str]:
+def twice_a_day(lineage: str, due: int, first: int, last: int) -> list[Point]:
     """Return the states of a certificate in two reports a day between two times."""
-    return [
-        state(lineage, due, host="cdn", run_at=at, at=at) for at in range(first, last, DAY // 2)
-    ]
+    return [reported_state(lineage, due, at, host="cdn") for at in range(first, last, DAY // 2)]
 
 
 @pytest.fixture(scope="module")
@@ -408,12 +423,13 @@ def metrics_with_history(
     report_fleet(FLEET, tmp_path_factory.mktemp("fleet"), metrics, "certbot", now)
     begin = now - 70 * DAY
     renewed = now - 9 * DAY
-    metrics.store(
+    store_metrics(
+        metrics,
         *other_reports(now),
         *twice_a_day("twice", begin + 60 * DAY, begin, renewed),
         *twice_a_day("twice", renewed + 60 * DAY, renewed, now),
         *twice_a_day("back", begin + 20 * DAY, begin, renewed),
-        state("back", begin, host="cdn", run_at=now, at=now),
+        reported_state("back", begin, now, host="cdn"),
     )
     return metrics
 

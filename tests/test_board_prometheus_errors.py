@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from support.board import board_json, run_board
-from support.points import state
+from certbot_renewal_report import Point
+from support.board import board_json, run_board, store_metrics
+from support.points import certificate_state
 from tools.servers.faulty import answer, serving
 from tools.servers.influxdb import InfluxDB
 from tools.servers.lineages import DAY
@@ -76,9 +77,9 @@ def test_a_measurement_may_have_any_name(victoria: NewVictoria) -> None:
     metrics = victoria()
     now = int(time.time())
     measurement = 'a "b" ü😀'
-    line = state("fine", now + DAY, at=now - 60)
-    metrics.store(line.replace("certbot_renewal", measurement.replace(" ", "\\ ")))
-    metrics.store(*(state(name, now + DAY, at=now - 60) for name in "abc"))
+    state = certificate_state("fine", now + DAY, at=now - 60)
+    store_metrics(metrics, state._replace(measurement=measurement))
+    store_metrics(metrics, *(certificate_state(name, now + DAY, at=now - 60) for name in "abc"))
     settings = {**metrics.settings(), "MEASUREMENT": measurement}
     whole = board_json(settings, "--source", "prometheus", status=0)
     assert [card["lineage"] for card in whole["certificates"]] == ["fine"]
@@ -128,15 +129,15 @@ def test_an_answer_that_is_no_whole_result_has_its_remedy(
 
 
 # ---- Limits ------------------------------------------------------------------------------------
-def three_states() -> list[str]:
+def three_states() -> list[Point]:
     """Return the states of three certificates."""
     now = int(time.time())
-    return [state(name, now + DAY, at=now - 60) for name in "abc"]
+    return [certificate_state(name, now + DAY, at=now - 60) for name in "abc"]
 
 
 def test_a_limit_of_prometheus_has_its_remedy(victoria: NewVictoria, tmp_path: Path) -> None:
     metrics = victoria()
-    metrics.store(*three_states())
+    store_metrics(metrics, *three_states())
     copy_database(metrics, tmp_path)
     with start_prometheus(tmp_path, "{}", None, "--query.max-samples=2") as prometheus:
         run = run_board({"INFLUXDB_URL": prometheus.url}, "--source", "prometheus")
@@ -146,7 +147,7 @@ def test_a_limit_of_prometheus_has_its_remedy(victoria: NewVictoria, tmp_path: P
 def test_a_limit_of_victoria_metrics_has_its_remedy(victoria: NewVictoria, tmp_path: Path) -> None:
     victoria()  # skips the test if there is none
     with start_victoria_metrics(tmp_path, None, "-search.maxUniqueTimeseries=2") as metrics:
-        metrics.store(*three_states())
+        store_metrics(metrics, *three_states())
         run = run_board(metrics.settings(), "--source", "prometheus")
     assert LIMIT_REMEDY in run.err
 

@@ -10,7 +10,7 @@ import time
 
 from support.board import STRANGE_HOST, FleetSettings, run_board, store
 from support.buckets import Bucket
-from support.points import run_point, state
+from support.points import certbot_run, certificate_state, reported_state
 from tools.servers.lineages import DAY
 
 
@@ -18,8 +18,8 @@ def test_with_all_certificates_renewed_the_status_is_0(one_bucket: Bucket) -> No
     now = int(time.time())
     store(
         one_bucket,
-        state("fine.example.com", now + DAY, run_at=now),
-        run_point("web1", now, exit_status=0),
+        certificate_state("fine.example.com", now + DAY, run_at=now),
+        certbot_run("web1", now, exit_status=0),
     )
     run = run_board(one_bucket.settings)
     assert (run.status, run.err) == (0, "")
@@ -30,8 +30,8 @@ def test_the_table_names_what_is_wrong_and_the_status_is_1(one_bucket: Bucket) -
     now = int(time.time())
     store(
         one_bucket,
-        state("late.example.com", now - 2 * DAY, run_at=now),
-        run_point("web2", now, unreadable="broken", exit_status=1),
+        certificate_state("late.example.com", now - 2 * DAY, run_at=now),
+        certbot_run("web2", now, unreadable="broken", exit_status=1),
     )
     run = run_board(one_bucket.settings)
     assert run.status == 1
@@ -46,7 +46,7 @@ def test_crit_is_the_number_of_days_after_which_a_certificate_is_overdue(
     one_bucket: Bucket,
 ) -> None:
     now = int(time.time())
-    store(one_bucket, state("late.example.com", now - 2 * DAY, run_at=now))
+    store(one_bucket, certificate_state("late.example.com", now - 2 * DAY, run_at=now))
     assert run_board(one_bucket.settings).status == 1
     assert run_board(one_bucket.settings, "--crit", "3").status == 0
 
@@ -56,7 +56,10 @@ def test_when_most_hosts_are_silent_the_board_says_that_it_may_be_the_server(
 ) -> None:
     then = int(time.time()) - 3 * DAY
     for number in range(3):
-        store(one_bucket, state("a", then + 9 * DAY, host=f"web{number}", run_at=then, at=then))
+        store(
+            one_bucket,
+            reported_state("a", then + 9 * DAY, then, host=f"web{number}"),
+        )
     run = run_board(one_bucket.settings)
     assert run.status == 1
     silent = "no report of certbot for 3.0 days, last of"
@@ -70,12 +73,12 @@ def test_a_certificate_that_nobody_has_reported_since_is_not_called_renewed(
     now = int(time.time())
     store(
         one_bucket,
-        state("a", now - 40 * DAY, host="gone", run_at=now - 60 * DAY, at=now - 60 * DAY),
-        state("a", now - 2 * DAY, host="away", run_at=now - 3 * DAY, at=now - 3 * DAY),
-        state("a", now - 3600, host="here", run_at=now - 7200, at=now - 7200),
+        reported_state("a", now - 40 * DAY, now - 60 * DAY, host="gone"),
+        reported_state("a", now - 2 * DAY, now - 3 * DAY, host="away"),
+        reported_state("a", now - 3600, now - 7200, host="here"),
     )
     for number in range(4):
-        store(one_bucket, state("a", now + DAY, host=f"web{number}", run_at=now, at=now))
+        store(one_bucket, reported_state("a", now + DAY, now, host=f"web{number}"))
     run = run_board(one_bucket.settings)
     assert run.status == 1
     rows = [row.split() for row in run.out.splitlines()]
@@ -95,7 +98,7 @@ def test_a_certificate_that_nobody_has_reported_since_is_not_called_renewed(
 
 def test_a_certificate_that_is_not_valid_yet_has_a_note(one_bucket: Bucket) -> None:
     now = int(time.time())
-    store(one_bucket, state("early", now + 90 * DAY, host="here", run_at=now, at=now))
+    store(one_bucket, reported_state("early", now + 90 * DAY, now, host="here"))
     run = run_board(one_bucket.settings)
     assert "early on here: it is not valid yet" in run.out
 
@@ -108,7 +111,7 @@ def test_a_note_says_when_the_certificate_of_a_target_expired(one_bucket: Bucket
     )
     store(
         one_bucket,
-        state("a", now + 55 * DAY, run_at=now, at=now),
+        certificate_state("a", now + 55 * DAY, run_at=now, at=now),
         f"certbot_renewal,host=web1,lineage=a,target=edge {fields} {now}",
     )
     assert re.search(
@@ -122,8 +125,8 @@ def test_of_many_names_that_failed_the_first_are_shown(one_bucket: Bucket) -> No
     failed = " ".join([*(f"c{number}" for number in range(9)), "..."])  # more than a field holds
     store(
         one_bucket,
-        state("c0", now - 3600, run_at=now),
-        run_point("web1", now, failed=failed, exit_status=1),
+        certificate_state("c0", now - 3600, run_at=now),
+        certbot_run("web1", now, failed=failed, exit_status=1),
     )
     run = run_board(one_bucket.settings)
     assert (
@@ -138,9 +141,9 @@ def test_the_suggested_commands_are_quoted_for_a_shell(one_bucket: Bucket) -> No
     then = now - 3 * DAY
     store(
         one_bucket,
-        state("two\\ words", now - 2 * DAY, host="web1", run_at=now),
-        run_point("web1", now, failed="$(id)", exit_status=1),
-        state("a;b", now + DAY, host="it's", run_at=then, at=then),
+        certificate_state("two\\ words", now - 2 * DAY, host="web1", run_at=now),
+        certbot_run("web1", now, failed="$(id)", exit_status=1),
+        reported_state("a;b", now + DAY, then, host="it's"),
     )
     whole = json.loads(run_board(one_bucket.settings, "--json").out)
     commands = {card["lineage"]: card["to_try"] for card in whole["certificates"]}

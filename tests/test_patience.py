@@ -50,15 +50,15 @@ def turn_file(certbot_folder: Path) -> Path:
     return certbot_folder / certbot_renewal_run.TURN_FILE
 
 
-@pytest.mark.parametrize("house", ["influxd-1.12"], indirect=True)
+@pytest.mark.parametrize("alerting", ["influxd-1.12"], indirect=True)
 def test_the_newest_of_two_waiting_run_reports_is_stored_with_what_is_on_disk_then(
-    house: Alerting, certbot_folder: Path, turn_file: Path
+    alerting: Alerting, certbot_folder: Path, turn_file: Path
 ) -> None:
-    influxdb = house.start_influxdb()
+    influxdb = alerting.start_influxdb()
     bucket = influxdb.new_bucket()
     settings = {"HOSTNAME": "web1", "INFLUXDB_TIMEOUT": "1", **influxdb.settings(bucket)}
     make_aged_lineage(certbot_folder, "early", 1)
-    house.stop("influxdb")
+    alerting.stop("influxdb")
 
     with waiting_report(certbot_folder, EXIT_STATUS="1", **settings) as first:
         wait_for(turn_file.exists, "the first report's turn")
@@ -67,14 +67,14 @@ def test_the_newest_of_two_waiting_run_reports_is_stored_with_what_is_on_disk_th
             assert first.communicate(timeout=60) == ("", "")
             assert turn_file.read_text() != first_id
             make_aged_lineage(certbot_folder, "late", 0)
-            wait_until_a_try_has_failed(house.port)  # it may have read the disk too early
-            house.start_influxdb()
+            wait_until_a_try_has_failed(alerting.port)  # it may have read the disk too early
+            alerting.start_influxdb()
             out, err = second.communicate(timeout=60)
 
     assert (first.returncode, second.returncode, err) == (0, 0, "")
     assert out.startswith("2 certificates: reported into ")
     assert out.count("\n") == 1
-    points = house.influxdb.points(bucket)
+    points = alerting.influxdb.points(bucket)
     assert [run["exit_status"] for run in run_points(points)] == ["0"]  # only the second
     assert state_of(points, "late")["not_before"] > 0
     assert known(certbot_folder) == ["early", "late"]

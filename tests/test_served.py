@@ -274,21 +274,21 @@ def test_what_is_no_certificate_has_no_expiry(der: bytes) -> None:
     assert certbot_renewal_run.expiry_of(der) == 0
 
 
-@pytest.mark.parametrize("house", ["influxd-1.12"], indirect=True)
+@pytest.mark.parametrize("alerting", ["influxd-1.12"], indirect=True)
 def test_the_alert_fires_until_the_server_is_reloaded(
-    house: Alerting, tmp_path: Path, certbot_folder: Path
+    alerting: Alerting, tmp_path: Path, certbot_folder: Path
 ) -> None:
-    bucket = Bucket(house.start_influxdb())
+    bucket = Bucket(alerting.start_influxdb())
     load = make_load_folder(
         tmp_path, bucket.influxdb, bucket.name, often=("certificate_not_served",)
     )
-    kapacitor = house.start_kapacitor(load)
+    kapacitor = alerting.start_kapacitor(load)
     renew(certbot_folder, "a", days_ago=85)
     with serving_lineages(tmp_path / "nginx", certbot_folder, "a") as nginx:
         renew(certbot_folder, "a", days_ago=2)
         environ = {**bucket.settings, "VERIFY": nginx.address("a")}
         assert start_run_report(certbot_folder, "--all", **environ).returncode == 0
-        subject = house.box.read()
+        subject = alerting.inbox.read()
         assert subject.startswith("a on web1: urgent, renewed 20")
         assert "but another one is served for a.example.com@127.0.0.1:" in subject
         events = kapacitor.api("GET", "/alerts/topics/certbot_renewal/events").json()["events"]
@@ -298,5 +298,5 @@ def test_the_alert_fires_until_the_server_is_reloaded(
         nginx.reload()
         next_second()
         assert start_run_report(certbot_folder, "--all", **environ).returncode == 0
-        assert house.box.read() == "a on web1: the renewed certificate is served"
+        assert alerting.inbox.read() == "a on web1: the renewed certificate is served"
     assert kapacitor.errors() == []

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import pytest
 
+from certbot_renewal_report import Point, line_protocol
 from support.alerts import make_load_folder, wait_for_evaluations
-from support.points import run_point, state, write
+from support.points import certbot_run, reported_state, retired_state, write
 from support.servers import Alerting, require_program, skip_or_fail
 from tools.servers.lineages import DAY
 from tools.servers.processes import MissingServer, installed_program, wait_for
@@ -139,48 +140,57 @@ class Modelled:
         return Mail(alert_id.alert, about, self.states.is_firing(alert_id))
 
 
-def random_report(host: str, chance: random.Random, now: int) -> list[str]:
+def state_or_end(lineage: str, due: int, host: str, made_at: int) -> Point:
+    """Return the state of a certificate in a run report; `due` 0: it is retired."""
+    if due == 0:
+        return retired_state(lineage, host=host, run_at=made_at, at=made_at)
+    return reported_state(lineage, due, made_at, host=host)
+
+
+def random_report(host: str, chance: random.Random, now: int) -> list[Point]:
     """Return a run report of a host with two lineages, which may have been made long ago."""
     made_at = now - chance.choice((0, 0, 30 * HOUR, 50 * HOUR))
-    lines = []
+    points = []
     for lineage in ("x", "y"):
         due = chance.choice((0, now - 3 * DAY, now + 30 * DAY, now + 30 * DAY))
-        lines.append(state(lineage, due, host=host, run_at=made_at, at=made_at))
-    lines.append(run_point(host, made_at, exit_status=chance.choice((0, 0, 1))))
-    return lines
+        points.append(state_or_end(lineage, due, host, made_at))
+    points.append(certbot_run(host, made_at, exit_status=chance.choice((0, 0, 1))))
+    return points
 
 
-def random_reports(chance: random.Random, now: int) -> list[str]:
+def random_reports(chance: random.Random, now: int) -> list[Point]:
     """Return the reports of some of five hosts."""
-    lines = [run_point("a", now, exit_status=0)]
+    points = [certbot_run("a", now, exit_status=0)]
     for host in [host for host in "abcde" if chance.random() < 0.6]:
-        lines += random_report(host, chance, now)
-    return lines
+        points += random_report(host, chance, now)
+    return points
 
 
-@pytest.mark.parametrize("house", ["influxd-1.12"], indirect=True)
-def test_kapacitor_sends_the_mails_that_the_model_expects(house: Alerting, tmp_path: Path) -> None:
-    influxdb = house.start_influxdb()
+@pytest.mark.parametrize("alerting", ["influxd-1.12"], indirect=True)
+def test_kapacitor_sends_the_mails_that_the_model_expects(
+    alerting: Alerting, tmp_path: Path
+) -> None:
+    influxdb = alerting.start_influxdb()
     bucket = influxdb.new_bucket()
     tasks = tuple(ALERT_NAMES.values())
     load = make_load_folder(tmp_path, influxdb, bucket, often=tasks)
-    kapacitor = house.start_kapacitor(load)
+    kapacitor = alerting.start_kapacitor(load)
     chance = random.Random(1)
     expected = Modelled()
     for step in range(8):
         now = int(time.time())
-        lines = random_reports(chance, now)
-        write(influxdb, bucket, *lines)
-        for line in lines:
-            expected.model.take(line)
+        points = random_reports(chance, now)
+        write(influxdb, bucket, *points)
+        for point in points:
+            expected.model.take(line_protocol(point))
         if step == 4:  # it keeps its alert states when it is started again
-            house.stop("kapacitor")
-            kapacitor = house.start_kapacitor(load)
+            alerting.stop("kapacitor")
+            kapacitor = alerting.start_kapacitor(load)
 
         expected.evaluate(now)
         wait_for_evaluations(kapacitor, tasks=tasks)
-        wait_for(lambda: len(house.box.mails) >= expected.mails.total(), "the mails")
-        assert expected.mails == Counter(mail_of(subject) for subject in house.box.subjects())
+        wait_for(lambda: len(alerting.inbox.mails) >= expected.mails.total(), "the mails")
+        assert expected.mails == Counter(mail_of(subject) for subject in alerting.inbox.subjects())
 
     assert_every_kind_of_mail(expected.mails)
     assert kapacitor.errors() == []

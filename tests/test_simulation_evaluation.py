@@ -9,7 +9,7 @@ import pytest
 
 import certbot_renewal_report as hook
 from certbot_renewal_report import DAY
-from support.points import run_point, state
+from support.points import as_lines, certbot_run, reported_state
 from tools.simulation.alerts import (
     CRITICAL,
     FAILING,
@@ -193,11 +193,11 @@ def evaluate(
 
 def report(moment: int, due: int, exit_status: int = 0) -> Arrival:
     """Return a run report of the host that arrives at once."""
-    lines = [
-        state(LINEAGE.lineage, due, host=HOST.host, run_at=moment, at=moment),
-        run_point(HOST.host, moment, exit_status=exit_status),
+    points = [
+        reported_state(LINEAGE.lineage, due, moment, host=HOST.host),
+        certbot_run(HOST.host, moment, exit_status=exit_status),
     ]
-    return Arrival(moment, lines)
+    return Arrival(moment, as_lines(points))
 
 
 def test_each_alert_fires_once_and_resolves_once() -> None:
@@ -272,8 +272,8 @@ def test_more_than_half_of_three_hosts_are_reported_as_most_hosts() -> None:
     arrivals = []
     for host in ("a", "b", "c"):
         last = day(3) if host == "a" else day(1)
-        line = state("x", day(90), host=host, run_at=last, at=last)
-        arrivals.append(Arrival(last, [line, run_point(host, last)]))
+        points = [reported_state("x", day(90), last, host=host), certbot_run(host, last)]
+        arrivals.append(Arrival(last, as_lines(points)))
     notifications, _ = evaluate(arrivals, Truth(seed=1, days=4))
     assert [(each.at, each.subject) for each in notifications] == [(day(3), MOST_HOSTS)]
 

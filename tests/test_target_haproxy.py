@@ -496,14 +496,14 @@ def test_a_haproxy_that_hangs_is_given_up_at_the_deadline(
     assert haproxy.served("example.com") == certificate
 
 
-@pytest.mark.parametrize("house", ["influxd-1.12"], indirect=True)
+@pytest.mark.parametrize("alerting", ["influxd-1.12"], indirect=True)
 def test_from_a_haproxy_that_is_down_to_the_mail_and_back(
-    house: Alerting, tmp_path: Path, certbot_folder: Path
+    alerting: Alerting, tmp_path: Path, certbot_folder: Path
 ) -> None:
-    influxdb = house.start_influxdb()
+    influxdb = alerting.start_influxdb()
     bucket = influxdb.new_bucket()
     load = make_load_folder(tmp_path, influxdb, bucket, often=("certificate_not_delivered",))
-    kapacitor = house.start_kapacitor(load)
+    kapacitor = alerting.start_kapacitor(load)
     settings = influxdb.settings(bucket)
     with available(start_haproxy(tmp_path / "haproxy")) as haproxy:
         hook = install_deliver_hook(certbot_folder, haproxy.table('name = "edge"'))
@@ -514,14 +514,14 @@ def test_from_a_haproxy_that_is_down_to_the_mail_and_back(
     assert run_deliver_hook(hook, "--all").returncode == 1
     assert start_run_report(certbot_folder, "--all", **settings).returncode == 0
     subject = r"example.com on web1: not delivered to edge, renewed .*, what it has expires "
-    assert re.match(subject, house.box.read())
-    assert "does HAProxy run" in house.box.mails[-1].get_content()
+    assert re.match(subject, alerting.inbox.read())
+    assert "does HAProxy run" in alerting.inbox.mails[-1].get_content()
 
     with start_haproxy(tmp_path / "haproxy"):
         assert_success(run_deliver_hook(hook, "--all"))
         next_second()
         assert start_run_report(certbot_folder, "--all", **settings).returncode == 0
-        assert house.box.read() == "example.com on web1: delivered to edge"
+        assert alerting.inbox.read() == "example.com on web1: delivered to edge"
     assert kapacitor.errors() == []
 
 

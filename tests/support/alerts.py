@@ -217,7 +217,3 @@ def mail_text(inbox: Inbox, subject_start: str) -> str:
     """Return the subject and the text of the one mail whose subject starts so."""
     (mail,) = [mail for mail in inbox.mails if str(mail["Subject"]).startswith(subject_start)]
     return f"{mail['Subject']}\n{mail.get_content()}"
-
-
-# ---- Old name ----------------------------------------------------------------------------------
-told = mail_text

@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from certbot_renewal_report import Point
 from support.buckets import Bucket
-from support.points import write
+from support.points import as_lines, write
 from support.servers import skip_or_fail
 from tools import ROOT
 from tools.demo_fleet import FLEET, Host, Lineage, report_fleet
 from tools.servers.influxdb import InfluxDB
 from tools.servers.processes import MissingServer, installed_program
+from tools.servers.prometheus import VictoriaMetrics
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Page, Request
@@ -83,9 +85,14 @@ def cards_by_name(whole: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {f"{card['lineage']} on {card['host']}": card for card in whole["certificates"]}
 
 
-def store(bucket: Bucket, *lines: str) -> None:
-    """Write points into a bucket, with times in seconds."""
-    write(bucket.influxdb, bucket.name, *lines)
+def store(bucket: Bucket, *points: Point | str) -> None:
+    """Write points into a bucket."""
+    write(bucket.influxdb, bucket.name, *points)
+
+
+def store_metrics(metrics: VictoriaMetrics, *points: Point | str) -> None:
+    """Write points into VictoriaMetrics, and wait until queries find them."""
+    metrics.store(*as_lines(points))
 
 
 def visible_cards(page: Page, state: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Certificates on disk, and the real servers: started once per session, skipped where missing, a failure with REQUIRE_SERVERS=1."""
+"""The programs of this project as processes, and what they leave behind."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def start_run_report(
 
 @dataclass
 class Ran:
-    """How the hook ended, and what it said."""
+    """How a program ended: its exit status, and what it printed to stdout and stderr."""
 
     status: int
     out: str
@@ -58,9 +58,10 @@ class Ran:
 RUN_REPORT = "/etc/letsencrypt/renewal-hooks/post/certbot_renewal_run.py --all"
 
 
-# Tags: everything but what line protocol cannot hold at all, a control character, and a backslash where it would be an escape.
+# Text that line protocol can hold as a tag: no control character, and no backslash where it would
+# escape something.
 TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1).filter(
-    lambda t: not re.search(r"\\[,= ]|\\$", t)
+    lambda text: not re.search(r"\\[,= ]|\\$", text)
 )
 
 

@@ -1,4 +1,4 @@
-"""nginx with certificates of a configuration folder, which it reads at its start and reload only."""
+"""nginx with certificates of a configuration folder, which it reads at its start and reload."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class Nginx:
     """A running nginx; `ports` are the ports of 127.0.0.1 at which it serves, by lineage."""
 
     def __init__(self, pid: int, ports: dict[str, int], folder: Path) -> None:
+        """`folder` is certbot's configuration folder."""
         self.pid = pid
         self.ports = ports
         self.folder = folder

@@ -26,17 +26,17 @@ Points = set[tuple[str, ...]]
 
 
 # ---- Points to write ---------------------------------------------------------------------------
-def write(influxdb: InfluxDB, bucket: str, *points: Point | str) -> None:
-    """Write points into a bucket, given as values or as lines of line protocol."""
-    lines = []
-    for point in points:
-        line = point if isinstance(point, str) else line_protocol(point)
-        lines.append(line)
+def as_lines(points: Iterable[Point | str]) -> list[str]:
+    """Return points, given as values or as lines of line protocol, as lines."""
+    return [point if isinstance(point, str) else line_protocol(point) for point in points]
 
+
+def write(influxdb: InfluxDB, bucket: str, *points: Point | str) -> None:
+    """Write points into a bucket."""
     response = requests.post(
         influxdb.url + "/api/v2/write",
         params={"bucket": bucket, "org": ORG, "precision": "s"},
-        data="\n".join(lines).encode(),
+        data="\n".join(as_lines(points)).encode(),
         headers=influxdb.headers,
         timeout=60,
     )
@@ -237,74 +237,3 @@ def renewals_of(points: Points, lineage: str) -> set[int]:
     """Return the times at which a lineage was renewed."""
     counts = [field for field in stored_fields(points) if field.name == "renewed_count"]
     return {field.time for field in counts if f"lineage={lineage}" in field.tags}
-
-
-# ---- Old names, with lines of line protocol ----------------------------------------------------
-LIVES = LIFETIMES
-
-
-def state(
-    lineage: str,
-    due: int,
-    host: str = "web1",
-    life: int = 90 * DAY,
-    run_at: int = 0,
-    at: int | None = None,
-) -> str:
-    """Return certificate_state(…) as a line; due 0: retired_state(…)."""
-    if due == 0:
-        return line_protocol(retired_state(lineage, host=host, run_at=run_at, at=at))
-    return line_protocol(
-        certificate_state(lineage, due, host=host, lifetime=life, run_at=run_at, at=at)
-    )
-
-
-def served(
-    lineage: str,
-    begin: int,
-    served: int | None,
-    not_served: str = "",
-    expiry: int = 0,
-    at: int | None = None,
-) -> str:
-    """Return served_state(…) as a line."""
-    point = served_state(
-        lineage, begin, served or 0, not_served=not_served, served_expiry=expiry, at=at
-    )
-    if served is None:
-        del point.fields["served"]
-    return line_protocol(point)
-
-
-def run_point(
-    host: str, at: int, failed: str = "", unreadable: str = "", exit_status: int | None = None
-) -> str:
-    """Return certbot_run(…) as a line."""
-    return line_protocol(
-        certbot_run(host, at, failed=failed, unreadable=unreadable, exit_status=exit_status)
-    )
-
-
-def delivery(
-    target: str,
-    deployed: int,
-    renewed: int,
-    lineage: str = "a",
-    run_at: int = 0,
-    error: str = "none",
-    at: int | None = None,
-    life: int = 90,
-) -> str:
-    """Return target_state(…) as a line; `life` in days."""
-    return line_protocol(
-        target_state(
-            target,
-            deployed=deployed,
-            renewed=renewed,
-            lineage=lineage,
-            lifetime=life * DAY,
-            run_at=run_at,
-            error=error,
-            at=at,
-        )
-    )

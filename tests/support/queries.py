@@ -62,4 +62,3 @@ def unix_seconds(text: str) -> int:
 
 
 # ---- Old name ----------------------------------------------------------------------------------
-seconds = unix_seconds

@@ -52,11 +52,6 @@ class Alerting:
     stacks: dict[str, contextlib.ExitStack] = field(default_factory=make_stacks)
     influxdb: InfluxDB = field(init=False)
 
-    @property
-    def box(self) -> Inbox:
-        """Return the inbox; the old name."""
-        return self.inbox
-
     def start_influxdb(self) -> InfluxDB:
         """Start InfluxDB, with the data that it had before."""
         data_folder = self.folder / self.influxdb_name
