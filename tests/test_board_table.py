@@ -141,7 +141,7 @@ def test_the_suggested_commands_are_quoted_for_a_shell(one_bucket: Bucket) -> No
     then = now - 3 * DAY
     store(
         one_bucket,
-        certificate_state("two\\ words", now - 2 * DAY, host="web1", run_at=now),
+        certificate_state("two words", now - 2 * DAY, host="web1", run_at=now),
         certbot_run("web1", now, failed="$(id)", exit_status=1),
         reported_state("a;b", now + DAY, then, host="it's"),
     )
