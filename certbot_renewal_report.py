@@ -68,7 +68,9 @@ VERIFY_WORD = r"""
         | none
     )
 """
-VERIFY_WORDS = rf"(?: (?: {re.sub(r'[?]P<[a-z]+>', '', VERIFY_WORD)} ) (?: \s+ | $ ) )*"
+# A name may stand once in a pattern: without their names, the groups can be repeated.
+VERIFY_WORD_UNNAMED = re.sub(r"[?]P<[a-z]+>", "", VERIFY_WORD)
+VERIFY_WORDS = rf"(?: (?: {VERIFY_WORD_UNNAMED} ) (?: \s+ | $ ) )*"
 
 
 class Setting(NamedTuple):
@@ -226,9 +228,14 @@ def read_text(path: str, problems: list[str], may_be_missing: bool = False) -> s
 
 
 def write_text(path: str, text: str) -> None:
-    """Write a file; raise OSError if that fails, or if it is a pipe or a device."""
+    """Write a file, and wait until it is on the disk.
+
+    Raise OSError if that fails, or if it is a pipe or a device.
+    """
     with open(path, "w", encoding="utf-8", opener=open_regular) as file:
         file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_env_file(path: str, problems: list[str]) -> dict[str, str]:
@@ -565,7 +572,7 @@ def subtract_interval(moment: int, interval: str) -> int | None:
 
 
 def subtract_months(moment: int, months: int) -> int:
-    """Return the same day and time so many months earlier, or the last day of a shorter month."""
+    """Return the same day and time some months earlier, or the last day of a shorter month."""
     date = time.gmtime(moment)
     year, month_index = divmod(date.tm_year * 12 + date.tm_mon - 1 - months, 12)
     year = max(year, 1970)
@@ -665,7 +672,7 @@ def renewal_points(settings: Settings, certificate: Certificate) -> list[Point]:
 
     Reporting it again changes nothing.
     """
-    return points_of_renewal(
+    return make_renewal_points(
         settings,
         certificate.lineage,
         certificate.names,
@@ -675,7 +682,7 @@ def renewal_points(settings: Settings, certificate: Certificate) -> list[Point]:
     )
 
 
-def points_of_renewal(
+def make_renewal_points(
     settings: Settings,
     lineage: str,
     names: Sequence[str],
@@ -942,13 +949,14 @@ def authorization(settings: Settings) -> Callable[[Any], Any]:
     return authorize
 
 
-def run_with_deadline(seconds: float, work: Callable[[], Any], late: Any = None) -> Any:
-    """Return what the work returns, or `late` if it has not ended after so many seconds.
+def run_with_deadline(seconds: float, work: Callable[[], Any], value_if_late: Any = None) -> Any:
+    """Return what the work returns, or `value_if_late` if it takes longer than these seconds.
 
     requests' timeouts count from byte to byte: a slow name server, or a server that drips, outlives
-    them. So the work runs in a thread of its own, which is left behind when the time is over.
+    them. So the work runs in a thread of its own, which is left behind when the time is over. It
+    does not hold the program: the thread is a daemon.
     """
-    results = [late]
+    results = [value_if_late]
     worker = threading.Thread(target=lambda: results.append(work()), daemon=True)
     worker.start()
     worker.join(seconds)
@@ -958,12 +966,12 @@ def run_with_deadline(seconds: float, work: Callable[[], Any], late: Any = None)
 class Sending:
     """The sending of some lines: one request, and its tries until the timeout has passed.
 
-    `result` is what is known so far. It is complete when `run` returns, and whenever the deadline
-    comes: then the last try's thread is still at work, and its result does not matter any more.
+    `result` is valid at any time, since the deadline may come while a try is in progress: it is
+    the result of the last try, or what is known of a try whose answer is not complete.
     """
 
     def __init__(self, settings: Settings, lines: Sequence[str], droppable: int) -> None:
-        """`droppable`: so many of the points may be older than the bucket keeps."""
+        """`droppable` is the number of points that may be older than the bucket's retention."""
         self.settings = settings
         self.body = "\n".join(lines).encode()
         self.droppable = droppable
@@ -1034,7 +1042,8 @@ class Sending:
 def send_lines(settings: Settings, lines: Sequence[str], droppable: int = 0) -> SendResult:
     """Send lines of line protocol in one request, and try again until the timeout.
 
-    `droppable`: so many of the points may be older than the bucket keeps, which is no error.
+    `droppable` is the number of points that may be older than the bucket's retention: if the
+    server drops no more than these, it is no error.
     """
     return Sending(settings, lines, droppable).run()
 
@@ -1178,7 +1187,8 @@ class KnownFile:
     means that run reports are installed. A deploy hook adds a lineage that is new.
 
     Whoever writes it replaces the file as a whole, and only after the server has stored the report:
-    whatever happens, it is the old one or the new one, and never says more than was reported.
+    whatever happens, a power loss included, it is the old one or the new one, and never says more
+    than was reported.
     """
 
     LINE = re.compile(r"(?m)^(?P<lineage>.+) (?P<not_before>\d{1,12})$")
@@ -1188,11 +1198,16 @@ class KnownFile:
         """`folder` is certbot's configuration folder."""
         self.path = os.path.join(folder, KNOWN_FILE)
 
-    def read(self, problems: list[str]) -> dict[str, int] | None:
-        """Return the lineages with notBefore of their certificates; None without run reports."""
+    def exists(self) -> bool:
+        """Return whether run reports are installed."""
+        return os.path.exists(self.path)
+
+    def read(self, problems: list[str]) -> dict[str, int]:
+        """Return the lineages with notBefore of their certificates, in Unix seconds.
+
+        Return {} without run reports. If the file cannot be read, also add to the problems.
+        """
         text = read_text(self.path, problems, may_be_missing=True)
-        if not os.path.exists(self.path):
-            return None
         return {line["lineage"]: int(line["not_before"]) for line in self.LINE.finditer(text)}
 
     def last_run_report(self) -> str:
@@ -1290,12 +1305,13 @@ def renewal_report(settings: Settings, environ: Environ, folder: str, now: int) 
     if not names:
         fault = not_set("RENEWED_DOMAINS")
         lineages.problems.append(f"{fault}. The names of the certificate were reported")
-    known = KnownFile(folder).read(lineages.problems)
-    report = certificates_report(settings, folder, lineages, now, known is not None)
+    known_file = KnownFile(folder)
+    known = known_file.read(lineages.problems)
+    report = certificates_report(settings, folder, lineages, now, known_file.exists())
 
     # A new lineage is added to the known file: if it is deleted before the next run report, that
     # one must report it as gone.
-    is_new = known is not None and lineage not in known
+    is_new = known_file.exists() and lineage not in known
     if is_new and lineage.isprintable() and not lineages.problems:
         return RenewalReport(report, lineage)
     return RenewalReport(report)
@@ -1305,7 +1321,7 @@ def report_of_names(
     settings: Settings, lineage: str, names: Sequence[str], fault: str, now: int
 ) -> Report:
     """Return the report of a renewal whose certificate cannot be read: its names, renewed now."""
-    points = points_of_renewal(settings, lineage, names, now)
+    points = make_renewal_points(settings, lineage, names, now)
     summary = f"{names[0]}, {len(names)} names"
     return Report([], points, [summary], [f"{fault}. Reported as renewed now, without state"])
 
@@ -1342,8 +1358,9 @@ def read_renewed_certificate(live_folder: str) -> Certificate:
 def report_of_folder(settings: Settings, folder: str, now: int) -> Report:
     """Return a report of all certificates of this host, for --check and --dry-run."""
     lineages = read_lineages(folder)
-    known = KnownFile(folder).read(lineages.problems)
-    report = certificates_report(settings, folder, lineages, now, known is not None)
+    known_file = KnownFile(folder)
+    known_file.read(lineages.problems)  # only to report that it cannot be read
+    report = certificates_report(settings, folder, lineages, now, known_file.exists())
     report.problems.extend(no_certificate_problems(folder, lineages))
     return report
 
@@ -1368,7 +1385,7 @@ def utc(moment: float) -> str:
 
 
 class Batch(NamedTuple):
-    """The lines of one request; `droppable`: so many may be older than the bucket keeps."""
+    """The lines of one request; `droppable` of them may be older than the bucket's retention."""
 
     lines: list[str]
     droppable: int
@@ -1386,7 +1403,7 @@ def batches_of(report: Report) -> Iterator[Batch]:
 
 
 def send_report(settings: Settings, report: Report) -> Outcome:
-    """Send a report, and say on stdout what was reported. Problems include the report's own."""
+    """Send a report, and print what was reported. Problems include the report's own."""
     problems = list(report.problems)
     remark = ""
     result = SendResult()
@@ -1396,13 +1413,18 @@ def send_report(settings: Settings, report: Report) -> Outcome:
             return Outcome(False, [*problems, result.error], result.retry)
         remark = result.remark or remark
 
-    subjects = report.summaries
-    only_endings = report.endings and not report.summaries
-    if len(subjects) != 1 and not only_endings:
-        subjects = [f"{len(report.summaries)} certificates"]
-    what = "; ".join([*subjects, *report.endings])
-    say(f"{what}: reported into {settings.bucket} at {settings.url}{remark}")
+    subjects = "; ".join(subjects_of(report))
+    say(f"{subjects}: reported into {settings.bucket} at {settings.url}{remark}")
     return Outcome(True, problems + clock_problems(result.date))
+
+
+def subjects_of(report: Report) -> list[str]:
+    """Return in words what a report is about: one certificate, or how many; and what is gone."""
+    if len(report.summaries) == 1:
+        return [*report.summaries, *report.endings]
+    if report.endings and not report.summaries:
+        return list(report.endings)
+    return [f"{len(report.summaries)} certificates", *report.endings]
 
 
 def clock_problems(date: str) -> list[str]:
@@ -1720,7 +1742,7 @@ def argument_parser(program: str, description: str, epilog: str) -> argparse.Arg
     return parser
 
 
-def says_help(
+def printed_help(
     arguments: argparse.Namespace,
     parser: argparse.ArgumentParser,
     program: str,
@@ -1760,7 +1782,9 @@ def read_options(arguments: Sequence[str]) -> Options | None:
         return Options()
     parser = command_line()
     parsed = parser.parse_args(arguments)
-    if says_help(parsed, parser, NAME):
+    if parsed.check and parsed.dry_run:
+        parser.error("--check writes, --dry-run writes nothing: they do not go together")
+    if printed_help(parsed, parser, NAME):
         return None
     return Options(parsed.check, parsed.dry_run, parsed.config_dir)
 

@@ -31,10 +31,13 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Union
 
+# The report hook is beside this file, or in ../deploy if this file is installed in
+# renewal-hooks/post. Python itself looks in the folder to which a symbolic link leads. All these
+# folders belong to whoever installed this file.
 HERE = os.path.dirname(os.path.abspath(__file__))
-# Installed in renewal-hooks/post, this file finds the report hook in ../deploy. Python itself looks
-# in the folder to which a symbolic link leads. All of them belong to whoever installed this file.
-sys.path += [HERE, os.path.join(os.path.dirname(HERE), "deploy")]
+sys.path.append(HERE)
+if os.path.basename(HERE) == "post":
+    sys.path.append(os.path.join(os.path.dirname(HERE), "deploy"))
 try:
     import certbot_renewal_report as hook
 except ModuleNotFoundError as error:
@@ -82,11 +85,13 @@ def failed_lineages(
     """
     if exit_status is None and "FAILED_DOMAINS" not in environ:
         return None
+    run_failed = bool(exit_status)
     failed_names = set(environ.get("FAILED_DOMAINS", "").split())
     failed = []
     for certificate in certificates:
-        has_failed = exit_status or failed_names.intersection(certificate.names)
-        if certificate.renewal_due <= now and has_failed:
+        is_due = certificate.renewal_due <= now
+        has_failed = run_failed or not failed_names.isdisjoint(certificate.names)
+        if is_due and has_failed:
             failed.append(certificate.lineage)
     return failed
 
@@ -304,10 +309,10 @@ def certificates_by_der(
 
 
 def is_served_correctly(on_disk: hook.Certificate | None, lineage: str, server_name: str) -> bool:
-    """Return whether what is served is the certificate of the lineage, or as good.
+    """Return whether what is served is the lineage's certificate, or another one for the name.
 
-    `on_disk` is the certificate that is served, None if it is not on disk. Another lineage's is
-    as good if it holds the name, perhaps by a wildcard: a name may have two certificates.
+    `on_disk` is the certificate that is served, None if it is not on disk. A name may have two
+    certificates: one of another lineage is correct if it holds the name, perhaps by a wildcard.
     """
     if on_disk is None:
         return False
@@ -323,7 +328,7 @@ def expiry_of(der: bytes) -> int:
         return 0
     text = match["not_after"].decode()
     if len(text) == 12:  # two digits of the year: 50 to 99 are 1950 to 1999 (RFC 5280)
-        century = "20" if text < "5" else "19"
+        century = "20" if int(text[:2]) < 50 else "19"
         text = century + text
     try:
         return calendar.timegm(time.strptime(text, "%Y%m%d%H%M%S"))
@@ -359,8 +364,8 @@ def served_certificates(
     by_der = certificates_by_der(folder, lineages.certificates, problems)
     served = {}
     for lineage, expected in endpoints.items():
-        found = {endpoint: looks[endpoint] for endpoint in expected}
-        served[lineage] = served_state(lineage, found, by_der, problems, now)
+        own_looks = {endpoint: looks[endpoint] for endpoint in expected}
+        served[lineage] = served_state(lineage, own_looks, by_der, problems, now)
     return served
 
 
@@ -377,20 +382,20 @@ def served_state(
     reason is added to the problems.
     """
     answers = 0
-    others = {}  # by label, the certificates that should not be served
+    wrong_by_label = {}  # the certificates that should not be served
     for endpoint, look in looks.items():
         if isinstance(look, str):
             continue
         answers += 1
         if not is_served_correctly(by_der.get(look), lineage, endpoint.server_name):
-            others[endpoint.label()] = look
+            wrong_by_label[endpoint.label()] = look
 
-    correct = answers - len(others)
+    correct = answers - len(wrong_by_label)
     fields: dict[str, hook.FieldValue] = {"looked_at": now, "served": correct}
     if answers:
         fields["seen_at"] = now
-        fields["served_expiry"] = min(map(expiry_of, others.values()), default=0)
-        fields["not_served"] = hook.joined_names(sorted(others))
+        fields["served_expiry"] = min(map(expiry_of, wrong_by_label.values()), default=0)
+        fields["not_served"] = hook.joined_names(sorted(wrong_by_label))
     else:
         endpoint, look = next(iter(looks.items()))
         problems.append(
@@ -399,14 +404,17 @@ def served_state(
         )
 
     summary = f", served at {correct} of {len(looks)}"
-    if others:
-        summary += f", another one for {' '.join(sorted(others))}"
+    if wrong_by_label:
+        summary += f", another one for {' '.join(sorted(wrong_by_label))}"
     return hook.Served(fields, summary)
 
 
 # ---- Retired certificates ----------------------------------------------------------------------
 def end_points(settings: hook.Settings, lineages: Iterable[str], now: int) -> list[hook.Point]:
-    """Return the last states of lineages that are no longer on this host: all times are 0."""
+    """Return the last states of lineages that are no longer on this host.
+
+    The times of their certificates are 0.
+    """
     gone = [hook.Certificate(lineage, [], 0, 0, 0) for lineage in lineages]
     return [hook.state_point(settings, certificate, now, now) for certificate in gone]
 
@@ -479,7 +487,7 @@ def dry_run_results(output: str) -> dict[str, str]:
 
 
 def dry_run_report(settings: hook.Settings, output: str, now: int) -> hook.Report:
-    """Return how each lineage fared in a dry run: fields of their own, neither renewal nor run.
+    """Return how the dry run of each lineage ended: fields of their own, neither renewal nor run.
 
     Raise a ReportError if the output is not certbot's of a dry run.
     """
@@ -534,21 +542,22 @@ def run_report(
     With `history`, it has the renewals of all older certificates that are still in archive/.
     """
     lineages = hook.read_lineages(folder)
-    known = hook.KnownFile(folder).read(lineages.problems)
+    known_file = hook.KnownFile(folder)
+    known = known_file.read(lineages.problems)
     served_problems: list[str] = []
     served = served_certificates(settings, folder, lineages, served_problems, now)
     report = hook.certificates_report(settings, folder, lineages, now, True, served)
     report.problems.extend(served_problems)
     report = with_run(settings, report, lineages, environ, now)
 
-    # The first run report starts with the certificates that there are.
-    since = {} if history else known
-    if since is not None:
-        report = with_missed_renewals(settings, report, folder, lineages, since)
+    if history:  # as if no renewal had ever been reported
+        report = with_missed_renewals(settings, report, folder, lineages, {})
+    elif known_file.exists():  # the first run report starts with the certificates that there are
+        report = with_missed_renewals(settings, report, folder, lineages, known)
     if lineages.problems:  # not all lineages are seen, so none can be missed
         return RunReport(report)
 
-    gone = sorted(set(known or {}) - lineages.names)
+    gone = sorted(set(known) - lineages.names)
     report.states.extend(end_points(settings, gone, now))
     report = report._replace(endings=[f"{lineage} ended" for lineage in gone])
     known_now = dict.fromkeys(lineages.unreadable, 0)
@@ -567,11 +576,11 @@ def post_hook_report(
     restart after the hooks.
     """
     lineages = hook.read_lineages(folder)
-    known = hook.KnownFile(folder).read(lineages.problems)
-    has_run_reports = known is not None
-    report = hook.certificates_report(settings, folder, lineages, now, has_run_reports)
+    known_file = hook.KnownFile(folder)
+    known = known_file.read(lineages.problems)
+    report = hook.certificates_report(settings, folder, lineages, now, known_file.exists())
     report = with_run(settings, report, lineages, environ, now)
-    if known is not None:
+    if known_file.exists():
         report = with_missed_renewals(settings, report, folder, lineages, known)
     return RunReport(report)
 
@@ -596,7 +605,10 @@ def with_missed_renewals(
     lineages: hook.Lineages,
     known: Mapping[str, int],
 ) -> hook.Report:
-    """Add the renewals since the known certificates to a report, before all others."""
+    """Add the renewals since the known certificates to a report, before all others.
+
+    `known` has notBefore of the certificate that was reported last, by lineage.
+    """
     renewals = []
     for older in renewals_since(folder, lineages.certificates, known, report.problems):
         renewals += hook.renewal_points(settings, older)
@@ -616,6 +628,7 @@ def print_report(report: hook.Report) -> None:
 # ---- Waiting for InfluxDB ----------------------------------------------------------------------
 FIRST_PAUSE_SECONDS = 1.0  # doubled after each try
 LONGEST_PAUSE_SECONDS = 300.0
+MOST_PATIENCE_HOURS = 24.0 * 365
 
 
 class TurnFile:
@@ -628,8 +641,8 @@ class TurnFile:
       Before each other try it reads the file. Another id is that of a newer run report, and the
       older one ends in silence.
     - A run report that does not wait, but is about a run of certbot, reads the file before its
-      try. If another report was waiting then, and none has come since, it writes its own id when
-      it is stored, and the older one ends.
+      try. The id in it is that of an older report, which may be waiting. If this report is stored,
+      and no other report has written its id since, it writes its own, and the older one ends.
 
     The file may be missing or empty: then nobody waits, or a disk is full. Then a report that
     waits goes on.
@@ -649,7 +662,7 @@ class TurnFile:
         with contextlib.suppress(OSError):  # a full disk, or a pipe: this report still waits
             hook.write_text(self.path, self.own_id)
 
-    def is_lost(self) -> bool:
+    def has_newer_report(self) -> bool:
         """Return whether a newer run report has come."""
         return self.read() not in (self.own_id, "")
 
@@ -687,15 +700,17 @@ class RunReporter:
 
     def report(self) -> hook.Outcome:
         """Send the report; while InfluxDB is away, try again for as long as --patience allows."""
+        is_sent = not (self.options.dry_run or self.options.stdout or self.options.check)
+        if not is_sent:
+            return self.try_once(is_first=True)
         turn = TurnFile(self.folder)
         if self.options.patience_hours:
             return self.report_patiently(turn)
 
-        is_sent = not (self.options.dry_run or self.options.stdout)
-        is_of_a_run = self.options.all and self.environ.get("EXIT_STATUS") and is_sent
-        waiting_id = turn.read() if is_of_a_run else ""
+        is_of_a_run = self.options.all and self.environ.get("EXIT_STATUS")
+        older_id = turn.read() if is_of_a_run else ""
         outcome = self.try_once(is_first=True)
-        if waiting_id and not outcome.retry and turn.read() == waiting_id:
+        if older_id and outcome.stored and turn.read() == older_id:
             turn.take()
         return outcome
 
@@ -710,14 +725,17 @@ class RunReporter:
         outcome = self.try_once(is_first=True)
         while outcome.retry and time.monotonic() + pause < until:
             time.sleep(pause)
-            if turn.is_lost():
+            if turn.has_newer_report():
                 return hook.Outcome(stored=False, problems=[])
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             outcome = self.try_once(is_first=False)
         return outcome
 
     def try_once(self, is_first: bool) -> hook.Outcome:
-        """Do once what the command line asks for. Only the first try prints warnings."""
+        """Do once what the command line asks for.
+
+        Only the first try prints warnings about the settings.
+        """
         now = int(time.time())
         try:
             if self.options.is_post_hook:
@@ -770,10 +788,12 @@ def check(settings: hook.Settings, folder: str, script: str, now: int) -> list[s
     It reports the certificates and what is served, but no run of certbot.
     """
     lineages = hook.read_lineages(folder)
-    known = hook.KnownFile(folder).read(lineages.problems)
+    known_file = hook.KnownFile(folder)
+    known_file.read(lineages.problems)  # only to report that it cannot be read
     problems = hook.version_problems(__version__, f"{NAME}.py")
     served = served_certificates(settings, folder, lineages, problems, now)
-    report = hook.certificates_report(settings, folder, lineages, now, known is not None, served)
+    has_run_reports = known_file.exists()
+    report = hook.certificates_report(settings, folder, lineages, now, has_run_reports, served)
     report.problems.extend(hook.no_certificate_problems(folder, lineages))
     if os.path.basename(os.path.dirname(script)) == "post":
         problems += hook.not_executable_problems(script)
@@ -789,6 +809,14 @@ def check(settings: hook.Settings, folder: str, script: str, now: int) -> list[s
             f"as host {settings.host}"
         )
     return problems
+
+
+def hours(text: str) -> float:
+    """Return a number of hours of the command line; raise ValueError if it is none."""
+    number = float(text)
+    if not 0 <= number <= MOST_PATIENCE_HOURS:
+        raise ValueError(text)
+    return number
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -807,7 +835,7 @@ def command_line() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--patience",
-        type=float,
+        type=hours,
         default=0.0,
         metavar="HOURS",
         help="with --all: while InfluxDB is away, try for so long",
@@ -850,15 +878,17 @@ def read_options(arguments: Sequence[str]) -> Options | None:
     """
     parser = command_line()
     parsed = parser.parse_args(arguments)
-    needs_all = parsed.history or parsed.stdout or parsed.patience
-    if needs_all and not parsed.all:
+    has_options_of_all = parsed.history or parsed.stdout or parsed.patience
+    if has_options_of_all and not parsed.all:
         parser.error("--history, --patience and --stdout go with --all")
     if parsed.host and not parsed.retire:
         parser.error("--host goes with --retire")
     commands = [parsed.all, bool(parsed.retire), parsed.after_dry_run, parsed.check]
     if sum(commands) > 1:
         parser.error("--all, --retire, --after-dry-run and --check do not go together")
-    if hook.says_help(parsed, parser, NAME):
+    if parsed.check and parsed.dry_run:
+        parser.error("--check writes, --dry-run writes nothing: they do not go together")
+    if hook.printed_help(parsed, parser, NAME):
         return None
     return Options(
         parsed.all,

@@ -674,7 +674,7 @@ def read_options(arguments: Sequence[str]) -> Options | None:
     parsed = parser.parse_args(arguments)
     if parsed.help:
         parser.epilog = options_help()  # of all kinds, which nothing else needs
-    if hook.says_help(parsed, parser, NAME, __version__):
+    if hook.printed_help(parsed, parser, NAME, __version__):
         return None
     return Options(
         parsed.all, parsed.check, parsed.dry_run, parsed.what == "restore", parsed.config_dir

@@ -105,7 +105,12 @@ def test_a_waiting_run_report_goes_on_when_nothing_newer_was_stored(
         waiting_id = wait_for(lambda: turn_file.exists() and turn_file.read_text(), "its turn")
         run_report("--all", EXIT_STATUS="0", **UNREACHABLE)
         assert turn_file.read_text() == waiting_id  # not stored
+        missing_bucket = {**small_bucket.settings, "INFLUXDB_BUCKET": "nowhere"}
+        run_report("--all", EXIT_STATUS="0", **missing_bucket)
+        assert turn_file.read_text() == waiting_id  # refused
         run_report("--all", "--dry-run", EXIT_STATUS="0", **small_bucket.settings)
+        run_report("--all", "--patience=1", "--dry-run", **small_bucket.settings)
+        run_report("--all", "--patience=1", "--stdout", **small_bucket.settings)
         assert turn_file.read_text() == waiting_id  # not sent
         run_report("--all", **small_bucket.settings)
         assert turn_file.read_text() == waiting_id  # not about a run of certbot

@@ -94,7 +94,7 @@ def test_another_parser_reads_back_whatever_text_is_written(
     measurement: str, host: str, name: str
 ) -> None:
     settings = settings_of(measurement, host)
-    points = hook.points_of_renewal(settings, name, [name], NOT_BEFORE)
+    points = hook.make_renewal_points(settings, name, [name], NOT_BEFORE)
     of_certificate, of_name = [parse_line(hook.line_protocol(point)) for point in points]
     assert of_certificate == {
         "measurement": measurement,
@@ -118,7 +118,7 @@ def test_another_parser_reads_back_whatever_text_is_written(
 )
 def test_what_line_protocol_cannot_hold_is_replaced(host: str, stored: str) -> None:
     settings = settings_of("certbot_renewal", host)
-    point = hook.points_of_renewal(settings, "example.com", [], NOT_BEFORE)[0]
+    point = hook.make_renewal_points(settings, "example.com", [], NOT_BEFORE)[0]
     assert parse_line(hook.line_protocol(point))["tags"]["host"] == stored
 
 

@@ -183,6 +183,7 @@ def test_a_folder_that_is_no_lineage_is_named_and_retires_nothing(
         (["--history"], "--history, --patience and --stdout go with --all"),
         (["--stdout", "--check"], "--history, --patience and --stdout go with --all"),
         (["--all", "--after-dry-run"], "--after-dry-run and --check do not go together"),
+        (["--check", "--dry-run"], "--check writes, --dry-run writes nothing"),
     ],
 )
 def test_options_that_do_not_go_together_are_a_usage_error(
@@ -195,3 +196,13 @@ def test_options_that_do_not_go_together_are_a_usage_error(
         run_report(*arguments)
     assert exit_info.value.code == 2
     assert message in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["-5", "nan", "inf", "soon"])
+def test_patience_must_be_a_number_of_hours(
+    run_report: Program, text: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        run_report("--all", f"--patience={text}")
+    assert exit_info.value.code == 2
+    assert f"--patience: invalid hours value: '{text}'" in capfd.readouterr().err

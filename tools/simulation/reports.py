@@ -172,7 +172,7 @@ class Reporting:
             host, lambda: hook.report_renewal(settings, environ, str(host.folder), clock)
         )
         if transmission.arrived_at is not None:
-            of_names = hook.points_of_renewal(settings, name, names, clock)[1:]
+            of_names = hook.make_renewal_points(settings, name, names, clock)[1:]
             lines = [hook.line_protocol(point) for point in of_names]
             self.published_arrivals.append(Arrival(transmission.arrived_at, lines))
 
