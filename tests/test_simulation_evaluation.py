@@ -234,8 +234,8 @@ def test_a_report_from_the_future_is_judged_when_its_time_has_come() -> None:
 
 @pytest.mark.parametrize("what_is_down", ["influxdb_down", "kapacitor_down"])
 def test_there_is_no_evaluation_while_influxdb_or_kapacitor_is_down(what_is_down: str) -> None:
-    truth = Truth(seed=1, days=3)
-    setattr(truth, what_is_down, Periods([Period(day(1), day(2) + 1)]))
+    down = {what_is_down: Periods([Period(day(1), day(2) + 1)])}
+    truth = Truth(1, 3, **down)
     notifications, _ = evaluate([report(day(1), due=day(20), exit_status=1)], truth)
     assert [each.at for each in notifications] == [day(2) + EVALUATION_INTERVAL]
 

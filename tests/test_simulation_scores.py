@@ -268,6 +268,26 @@ def test_the_time_in_which_influxdb_or_kapacitor_is_down_does_not_count(
     assert score_of(OVERDUE, truth).incidents == incidents
 
 
+def test_a_time_in_which_influxdb_and_kapacitor_are_both_down_is_subtracted_once() -> None:
+    """Three days, and both servers are down on the first two of them: one day is visible."""
+    both = [Period(day(10), day(12))]
+    truth = quiet_year(influxdb_down=both, kapacitor_down=both)
+    truth.overdue.append(Incident(LINEAGE, day(10), day(13)))
+    truth.overdue.append(Incident(LINEAGE, day(10), day(13) + 1))
+    score = score_of(OVERDUE, truth)
+    assert (score.incidents, score.missed) == (1, 1)  # only the second is visible for over a day
+
+
+def test_outages_that_overlap_in_part_are_subtracted_once() -> None:
+    """InfluxDB is down from day 10 to 12, and Kapacitor from day 11 to 13."""
+    truth = quiet_year(
+        influxdb_down=[Period(day(10), day(12))], kapacitor_down=[Period(day(11), day(13))]
+    )
+    truth.overdue.append(Incident(LINEAGE, day(10), day(14)))
+    truth.overdue.append(Incident(LINEAGE, day(10), day(14) + 1))
+    assert score_of(OVERDUE, truth).incidents == 1
+
+
 # ---- Late alerts -------------------------------------------------------------------------------
 def test_the_delay_counts_from_the_arrival_of_the_first_report_after_the_beginning() -> None:
     truth = year_with_overdue_renewal(day(10), day(15))
@@ -378,3 +398,48 @@ def test_an_alert_by_name_counts_for_the_lineage() -> None:
     notification = fires(PUBLISHED, day(11), name)
     score = score_of(PUBLISHED, truth, notification, tolerance=FIXED_THRESHOLD)
     assert (score.true_alerts, score.missed) == (1, 0)
+
+
+FIRST_NAME = Subject("web1", f"www.{LINEAGE.lineage}")
+SECOND_NAME = Subject("web1", f"api.{LINEAGE.lineage}")
+
+
+def test_the_alerts_of_two_names_of_a_lineage_each_have_their_own_recovery() -> None:
+    truth = year_with_overdue_renewal(day(10), day(15))
+    score = score_of(
+        PUBLISHED,
+        truth,
+        fires(PUBLISHED, day(11), FIRST_NAME),
+        fires(PUBLISHED, day(11), SECOND_NAME),
+        resolves(PUBLISHED, day(15), FIRST_NAME),
+        resolves(PUBLISHED, day(15), SECOND_NAME),
+        tolerance=FIXED_THRESHOLD,
+    )
+    assert (score.noticed, score.firings, score.resolutions) == (1, 2, 2)
+
+
+def test_the_alert_of_a_name_that_does_not_resolve_has_no_recovery() -> None:
+    truth = year_with_overdue_renewal(day(10), day(15))
+    score = score_of(
+        PUBLISHED,
+        truth,
+        fires(PUBLISHED, day(11), FIRST_NAME),
+        fires(PUBLISHED, day(12), SECOND_NAME),
+        resolves(PUBLISHED, day(15), FIRST_NAME),
+        tolerance=FIXED_THRESHOLD,
+    )
+    assert (score.firings, score.resolutions) == (2, 1)
+
+
+def test_the_alerts_of_two_names_that_resolved_do_not_report_a_later_incident() -> None:
+    truth = year_with_overdue_renewal(day(10), day(15))
+    truth.overdue.append(Incident(LINEAGE, day(40), day(45)))
+    score = score_of(
+        PUBLISHED,
+        truth,
+        fires(PUBLISHED, day(11), FIRST_NAME),
+        fires(PUBLISHED, day(11), SECOND_NAME),
+        resolves(PUBLISHED, day(15), FIRST_NAME),
+        resolves(PUBLISHED, day(15), SECOND_NAME),
+    )
+    assert (score.incidents, score.noticed, score.missed) == (2, 1, 1)

@@ -149,7 +149,7 @@ class Comparison:
                 self.count_alert(notification, own_incidents, score)
         for incident in self.truth.incidents(alert):
             self.count_expiry(alert, incident, score)
-            if self.seen_seconds(incident) > SHORTEST_COUNTED:
+            if self.visible_seconds(incident) > SHORTEST_COUNTED:
                 self.count_incident(alert, incident, score)
         return score
 
@@ -187,12 +187,10 @@ class Comparison:
         return down >= OUTAGE
 
     # ---- Incidents -----------------------------------------------------------------------------
-    def seen_seconds(self, incident: Incident) -> float:
-        """Return for how long an incident could be seen: while InfluxDB and Kapacitor run."""
-        down = 0.0
-        for periods in (self.truth.influxdb_down, self.truth.kapacitor_down):
-            down += periods.seconds_within(incident.begin, incident.end)
-        return incident.end - incident.begin - down
+    def visible_seconds(self, incident: Incident) -> float:
+        """Return for how long alerts could see an incident: while both servers run."""
+        seconds_down = self.truth.servers_down.seconds_within(incident.begin, incident.end)
+        return incident.end - incident.begin - seconds_down
 
     def count_incident(self, alert: str, incident: Incident, score: Score) -> None:
         """Count an incident: whether it was missed, and how late the alert was."""
@@ -275,18 +273,23 @@ class Comparison:
 def firings_by_alert(
     notifications: Sequence[Notification], year_end: float
 ) -> dict[AlertId, list[Firing]]:
-    """Return when each alert was firing, from its notifications in their order.
+    """Return when each alert was firing, from the notifications in their order.
 
-    What does not resolve fires until the end of the year. Alerts by name count for the lineage.
+    What does not resolve fires until the end of the year. The alerts about the names of a lineage
+    are paired name by name, and then count for the lineage.
     """
-    firings: dict[AlertId, list[Firing]] = defaultdict(list)
+    firings_by_subject: dict[AlertId, list[Firing]] = defaultdict(list)
     for notification in notifications:
-        of_alert = firings[AlertId(notification.alert, lineage_of(notification.subject))]
+        firings = firings_by_subject[AlertId(notification.alert, notification.subject)]
         if notification.fires:
-            of_alert.append(Firing(notification.at, year_end))
+            firings.append(Firing(notification.at, year_end))
         else:
-            of_alert[-1] = of_alert[-1]._replace(end=notification.at)
-    return firings
+            firings[-1] = firings[-1]._replace(end=notification.at)
+
+    firings_by_lineage: dict[AlertId, list[Firing]] = defaultdict(list)
+    for (alert, subject), firings in firings_by_subject.items():
+        firings_by_lineage[AlertId(alert, lineage_of(subject))] += firings
+    return firings_by_lineage
 
 
 def reporting_alerts(alert: str, subject: Subject) -> list[AlertId]:

@@ -62,7 +62,9 @@ class Truth:
         self.seed = seed
         self.end = BEGIN + days * DAY
         self.influxdb_down = influxdb_down or Periods([])
-        self.kapacitor_down = kapacitor_down or Periods([])
+        kapacitor_down = kapacitor_down or Periods([])
+        # While one of the two is down, or both are, nothing is evaluated.
+        self.servers_down = Periods([*self.influxdb_down.joined, *kapacitor_down.joined])
         self.overdue: list[Incident] = []
         self.silent: list[Incident] = []
         self.failing: list[Incident] = []
@@ -84,11 +86,7 @@ class Truth:
 
     def evaluation_resumes_at(self, moment: float) -> float:
         """Return the first moment, from this one on, at which InfluxDB and Kapacitor both run."""
-        while True:
-            again = self.influxdb_down.end_at(moment) or self.kapacitor_down.end_at(moment)
-            if not again:
-                return moment
-            moment = again
+        return self.servers_down.end_at(moment) or moment
 
     # ---- Certificates --------------------------------------------------------------------------
     def certificate_begins(
