@@ -326,6 +326,23 @@ def test_silent_hosts_are_the_same_as_from_influxdb(
     assert [host["host"] for host in hosts if host["kind"] == "silent"] == silent
 
 
+def test_of_many_silent_hosts_the_first_ten_are_named_and_all_are_counted(
+    victoria: NewVictoria,
+) -> None:
+    metrics = victoria()
+    then = int(time.time()) - 3 * DAY
+    hosts = [f"web{number:02}" for number in range(12)]
+    store_metrics(
+        metrics, *(reported_state("a", then + 9 * DAY, then, host=name) for name in hosts)
+    )
+    whole = board_json(metrics.settings(), *FROM_PROMETHEUS)
+    says = {host["host"]: host["says"] for host in whole["hosts"]}
+    first = " ".join(hosts[:10])
+    assert says["(most hosts)"] == (
+        f"no report of certbot for 3.0 days, last of {first} (12 of 12)"
+    )
+
+
 # ---- Which ones failed -------------------------------------------------------------------------
 def test_what_failed_is_known_if_nothing_else_was_due(victoria: NewVictoria) -> None:
     metrics = victoria()

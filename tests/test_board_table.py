@@ -8,7 +8,7 @@ import json
 import re
 import time
 
-from support.board import STRANGE_HOST, FleetSettings, run_board, store
+from support.board import STRANGE_HOST, FleetSettings, board_json, run_board, store
 from support.buckets import Bucket
 from support.points import certbot_run, certificate_state, reported_state
 from tools.servers.lineages import DAY
@@ -64,7 +64,20 @@ def test_when_most_hosts_are_silent_the_board_says_that_it_may_be_the_server(
     assert run.status == 1
     silent = "no report of certbot for 3.0 days, last of"
     assert f"(most hosts): {silent} web0 web1 web2 (3 of 3)" in run.out
-    assert f"web1: {silent} a. Most hosts were away until lately" in run.out
+    assert f"web1: {silent} a. Most hosts were away until recently" in run.out
+
+
+def test_of_many_silent_hosts_the_first_ten_are_named_and_all_are_counted(
+    one_bucket: Bucket,
+) -> None:
+    then = int(time.time()) - 3 * DAY
+    hosts = [f"web{number:02}" for number in range(12)]
+    store(one_bucket, *(reported_state("a", then + 9 * DAY, then, host=host) for host in hosts))
+    says = {host["host"]: host["says"] for host in board_json(one_bucket.settings)["hosts"]}
+    first = " ".join(hosts[:10])
+    assert says["(most hosts)"] == (
+        f"no report of certbot for 3.0 days, last of {first} (12 of 12)"
+    )
 
 
 def test_a_certificate_that_nobody_has_reported_since_is_not_called_renewed(

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from renewal_board import commands, reports
 from renewal_board.model import DAY, STATES, Card, Fleet, HostProblem, Renewal, Thresholds
 from renewal_board.report_hook import hook
-from renewal_board.reports import LONGEST_LIFE_DAYS, CertificateKey
+from renewal_board.reports import LONGEST_LIFE_DAYS, MOST_HOSTS, CertificateKey
 from renewal_board.texts import first_names, utc
 
 CLOCK_TOLERANCE = 300  # seconds by which clocks may differ
-MOST_HOSTS = "(most hosts)"
 MORE_NAMES = "..."  # in a field that cannot hold all names
 OWN_FIELDS = {"renewal_due", "certificates", "dry_run_failed"}  # one of them is in each report
 
@@ -176,14 +175,15 @@ def silent_hosts_of(
 
 def silent_host(row: reports.SilentHostRow) -> HostProblem:
     """Return what to say of a host that is silent."""
-    says = (
-        f"no report of certbot for {row.days_silent:.1f} days, last of {first_names(row.lineages)}"
-    )
-    if row.is_unheard:
+    reported_last = row.silent_hosts or first_names(row.lineages)
+    says = f"no report of certbot for {row.days_silent:.1f} days, last of {reported_last}"
+    kind = "silent"
+    if row.most_were_away:
+        kind = "unheard"
         says += (
-            ". Most hosts were away until lately, or the server was: no alert tells of it by itself"
+            ". Most hosts were away until recently, or the server was: "
+            "no alert is raised for it alone"
         )
-    kind = "unheard" if row.is_unheard else "silent"
     problem = HostProblem(row.host, kind, says, row.last)
     if row.host != MOST_HOSTS:
         problem.to_try = commands.for_silent_host(row.host, row.lineages)

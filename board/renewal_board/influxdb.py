@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 
 from renewal_board import reports
 from renewal_board.report_hook import ROOT, hook
-from renewal_board.reports import LONGEST_LIFE_DAYS, CertificateKey
+from renewal_board.reports import LONGEST_LIFE_DAYS, MOST_HOSTS, CertificateKey
 from renewal_board.server import Server
 from renewal_board.texts import plain
 
@@ -117,6 +117,23 @@ def key_of(row: CsvRow) -> CertificateKey:
     return CertificateKey(row["host"], row["lineage"])
 
 
+def silent_host_row(row: CsvRow) -> reports.SilentHostRow:
+    """Return a row of silent_hosts.flux; in that of most hosts, `lineages` is text about hosts."""
+    lineages = names_of(row["lineages"])
+    silent_hosts = ""
+    if row["host"] == MOST_HOSTS:
+        lineages = []
+        silent_hosts = row["lineages"]
+    return reports.SilentHostRow(
+        row["host"],
+        seconds_of(row["last"]),
+        float(row["days_silent"]),
+        lineages,
+        most_were_away=row["deaf"] == "true",
+        silent_hosts=silent_hosts,
+    )
+
+
 class InfluxDB:
     """A reports.Source."""
 
@@ -170,16 +187,8 @@ class InfluxDB:
 
     def silent_hosts(self, silence_days: float) -> list[reports.SilentHostRow]:
         """Return the rows of silent_hosts.flux."""
-        return [
-            reports.SilentHostRow(
-                row["host"],
-                seconds_of(row["last"]),
-                float(row["days_silent"]),
-                names_of(row["lineages"]),
-                row["deaf"] == "true",
-            )
-            for row in self.run("silent_hosts", silence=f"{silence_days:f}")
-        ]
+        rows = self.run("silent_hosts", silence=f"{silence_days:f}")
+        return [silent_host_row(row) for row in rows]
 
     def failing(self) -> list[reports.FailingRow]:
         """Return the rows of failing.flux."""

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 from renewal_board import reports
 from renewal_board.model import DAY
 from renewal_board.report_hook import hook
-from renewal_board.reports import LONGEST_LIFE_DAYS, CertificateKey
+from renewal_board.reports import LONGEST_LIFE_DAYS, MOST_HOSTS, CertificateKey
 from renewal_board.server import Server
 from renewal_board.texts import plain
 
@@ -59,7 +59,8 @@ DELIVERY_FIELDS = ("run_at", "renewed", "deployed", "deployed_expiry")
 
 MOST_SAMPLES = 10_000  # in an answer, of a series: Prometheus takes 11,000, VictoriaMetrics 30,000
 RUN_DAYS = 30  # how far back the last run of a host is looked for, as in failing.flux
-NOT_LOOKED_SECONDS = 2 * DAY  # reports without a look for so long: VERIFY was taken out
+HOSTS_NAMED = 10  # of the silent hosts, if most hosts are silent, as in silent_hosts.flux
+NOT_LOOKED_SECONDS = 2 * DAY  # reports without a look for this long: VERIFY was taken out
 RENEWAL_STEP = DAY // 4  # seconds; two renewals of a certificate within one are one
 
 Parsed = TypeVar("Parsed")
@@ -291,14 +292,15 @@ class Prometheus:
         """Return the rows of silent_hosts.flux."""
         last_reports = self.last_reports()
         judged = {host: report for host, report in last_reports.items() if report.time}
-        is_unheard = self.most_have_been_away(list(judged), silence_days)
+        most_were_away = self.most_were_away(list(judged), silence_days)
 
         rows = [self.most_hosts_row(judged, silence_days)]
         for host, report in last_reports.items():
             days_silent = self.days_since(report.time) if report.time else -1.0
-            rows.append(
-                reports.SilentHostRow(host, report.time, days_silent, report.lineages, is_unheard)
+            row = reports.SilentHostRow(
+                host, report.time, days_silent, report.lineages, most_were_away
             )
+            rows.append(row)
         return rows
 
     def last_reports(self) -> dict[str, LastReport]:
@@ -313,12 +315,13 @@ class Prometheus:
                 report.lineages.append(lineage)
         return last
 
-    def most_have_been_away(self, hosts: Sequence[str], silence_days: float) -> bool:
-        """Return whether most hosts have been away until half of the silence ago, or still are.
+    def most_were_away(self, hosts: Sequence[str], silence_days: float) -> bool:
+        """Return whether most hosts were away until recently.
 
-        Then it was rather the server. Such a host did not report in this half of the silence, or
-        its first report in it came more than 0.55 of the silence after the one before. Fewer than
-        three hosts are never most hosts.
+        They came back within the last half of the silence, or are still away. Then it was rather
+        the server that was away. Such a host did not report in the last half of the silence, or its
+        first report in that half came more than 0.55 of the silence after the one before. Fewer
+        than three hosts are never most hosts.
         """
         half = max(round(silence_days * DAY / 2), 1)
         run_at = self.series("run_at")
@@ -348,13 +351,17 @@ class Prometheus:
             if self.now - report.time >= silence_days * DAY:
                 silent.append(host)
         if len(last_reports) <= 2 or len(silent) * 2 <= len(last_reports):
-            return reports.SilentHostRow("(most hosts)", 0, -1.0, [], is_unheard=False)
+            return reports.SilentHostRow(MOST_HOSTS, 0, -1.0, [], most_were_away=False)
 
         newest = max(last_reports[host].time for host in silent)
-        names = f"{' '.join(silent[:10])} ({len(silent)} of {len(last_reports)})"
-        days_silent = self.days_since(newest)
+        first_hosts = " ".join(silent[:HOSTS_NAMED])
         return reports.SilentHostRow(
-            "(most hosts)", newest, days_silent, names.split(), is_unheard=False
+            MOST_HOSTS,
+            newest,
+            self.days_since(newest),
+            lineages=[],
+            most_were_away=False,
+            silent_hosts=f"{first_hosts} ({len(silent)} of {len(last_reports)})",
         )
 
     # ---- Runs of certbot ----

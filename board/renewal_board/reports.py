@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 LONGEST_LIFE_DAYS = 400  # a certificate lives for 398 days at most (CA/Browser Forum)
+MOST_HOSTS = "(most hosts)"  # the host of the row about most hosts at once
 
 
 class CertificateKey(NamedTuple):
@@ -39,15 +40,20 @@ class CertificateRow(NamedTuple):
 class SilentHostRow(NamedTuple):
     """A host, and for how many days its run reports have been missing; -1: it never sent any.
 
-    `lineages` are those of which the last report is the oldest. `is_unheard`: most hosts have been
-    away, so this one is not judged. The host "(most hosts)" stands for most hosts at once.
+    `lineages` are those of which the last report is the oldest. `most_were_away`: most hosts have
+    been away until recently, so this one is not judged; the column `deaf` of the query.
+
+    In the row of MOST_HOSTS, `silent_hosts` is text with the names of the first ten silent hosts,
+    and how many are silent: "web1 web2 (2 of 3)". It has no lineages. Its `days_silent` is -1 if
+    most hosts are not silent.
     """
 
     host: str
     last: int
     days_silent: float
     lineages: list[str]
-    is_unheard: bool
+    most_were_away: bool
+    silent_hosts: str = ""
 
 
 class FailingRow(NamedTuple):
