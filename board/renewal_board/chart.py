@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from renewal_board.model import DAY, Fleet
 from renewal_board.texts import utc
 
-COLOURS = 6  # so many hosts can be told apart; the last colour is that of all others
+COLOURS = 6  # the last colour is that of all other hosts
 DAYS = 90  # shown at most
 
 
@@ -53,7 +53,7 @@ def chart_of(fleet: Fleet) -> Chart:
     host_counts: Counter[str] = Counter()
     for renewal in fleet.renewals:
         day = renewal.time // DAY
-        if day >= first_day:
+        if first_day <= day <= last_day:  # not later: a clock may have been ahead
             counts[day][renewal.host] += 1
             host_counts[renewal.host] += 1
 
