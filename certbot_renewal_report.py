@@ -162,10 +162,14 @@ ENV_LINE = re.compile(
 
 
 class SettingSource(NamedTuple):
-    """The text of a setting, not yet checked, and where it comes from, in words."""
+    """The text of a setting, not yet checked, and where it comes from, in words.
+
+    `is_default`: neither the env file nor the environment sets it, so it is the script's default.
+    """
 
     value: str
     origin: str
+    is_default: bool = False
 
 
 class Settings(NamedTuple):
@@ -270,7 +274,10 @@ def setting_sources(
     environ: Mapping[str, str], env_file: Mapping[str, str], env_path: str, script: str
 ) -> dict[str, SettingSource]:
     """Return each setting with its origin: the env file, else the environment, else the script."""
-    sources = {name: SettingSource(setting.default, script) for name, setting in SETTINGS.items()}
+    sources = {
+        name: SettingSource(setting.default, script, is_default=True)
+        for name, setting in SETTINGS.items()
+    }
     if environ.get("INFLUXDB_USER") in ("1", "2"):
         origin = "INFLUXDB_USER, as the published hook has it"
         sources["INFLUXDB_VERSION"] = SettingSource(environ["INFLUXDB_USER"], origin)

@@ -65,7 +65,7 @@ class Options(NamedTuple):
     env: Path
 
 
-def span(text: str) -> int:
+def parse_span(text: str) -> int:
     """Return a span of time such as 400d, 12h or 90m in seconds."""
     match = SPAN.fullmatch(text)
     if match is None or not int(match["amount"]):
@@ -73,7 +73,7 @@ def span(text: str) -> int:
     return int(match["amount"]) * UNIT_SECONDS[match["unit"]]
 
 
-def days(text: str) -> float:
+def parse_days(text: str) -> float:
     """Return a number of days."""
     if not DAYS.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no number of days such as 1 or 0.5")
@@ -86,8 +86,8 @@ def command_line() -> argparse.ArgumentParser:
         f"{NAME}.py",
         description=(__doc__ or "").partition("\n")[0],
         epilog=f"The settings are the hook's, INFLUXDB_URL and so on: from {NAME}.env beside this "
-        "file, else the environment. Exit status: 0 well, 1 something is overdue or a host silent, "
-        "2 it could not be told, or wrong usage.",
+        "file, else the environment. Exit status: 0 nothing is wrong, 1 something is overdue or a "
+        "host silent, 2 the board could not be made, or wrong usage.",
     )
     parser.add_argument("--html", metavar="FILE", type=Path, help="write the board into a file")
     text = parser.add_mutually_exclusive_group()
@@ -96,14 +96,14 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument(
         "--since",
         metavar="SPAN",
-        type=span,
+        type=parse_span,
         default="400d",
         help="how far back renewals go: 400d, 12h (default 400d)",
     )
     parser.add_argument(
         "--max-age",
         metavar="SPAN",
-        type=span,
+        type=parse_span,
         default="1h",
         help="after which the page says that it is old (default 1h)",
     )
@@ -131,7 +131,9 @@ def add_thresholds(parser: argparse.ArgumentParser) -> None:
     }
     for name, meaning in meanings.items():
         default = getattr(Thresholds, name)
-        parser.add_argument(f"--{name}", metavar="DAYS", type=days, default=default, help=meaning)
+        parser.add_argument(
+            f"--{name}", metavar="DAYS", type=parse_days, default=default, help=meaning
+        )
 
 
 def read_options(arguments: Sequence[str]) -> Options:
@@ -158,7 +160,7 @@ def read_settings(environ: hook.Environ, env_file: Path) -> hook.Settings:
     for warning in hook.secret_warnings(settings):
         print(f"{NAME}: warning: {plain(warning)}", file=sys.stderr)
 
-    if settings.sources["INFLUXDB_TIMEOUT"].origin == hook.__file__:  # it is not set
+    if settings.sources["INFLUXDB_TIMEOUT"].is_default:
         return settings._replace(timeout=QUERY_SECONDS)
     return settings
 

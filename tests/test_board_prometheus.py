@@ -470,7 +470,7 @@ def from_prometheus(prometheus: Prometheus) -> Whole:
 
 def test_the_history_of_prometheus_is_what_the_states_say(from_prometheus: Whole, now: int) -> None:
     begin = now - 70 * DAY
-    history = "The history is what the reports of this time tell, without names."
+    history = "The history is what the reports of this time say, without names."
     assert from_prometheus["lacks"].endswith(history)
     rows = [row for row in from_prometheus["renewals"] if row["host"] == "cdn"]
     twice = [

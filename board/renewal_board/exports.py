@@ -50,7 +50,11 @@ def csv_text(renewals: Sequence[Renewal]) -> str:
 
 
 def json_text(fleet: Fleet) -> str:
-    """Return everything as JSON; times are Unix seconds."""
+    """Return the board as JSON; times are Unix seconds.
+
+    The cards are named "certificates", and have only the times of their renewals. The lines about
+    dry runs are left out: each certificate has its own last dry run.
+    """
     whole = {
         "made": fleet.made,
         "since": fleet.since,
@@ -64,5 +68,5 @@ def json_text(fleet: Fleet) -> str:
 
 
 def card_as_json(card: Card) -> dict[str, Any]:
-    """Return a certificate; of its renewals only the times, the rest is among all renewals."""
+    """Return a certificate, with the times of its renewals; all else of them is in "renewals"."""
     return {**asdict(card), "renewals": [renewal.time for renewal in card.renewals]}

@@ -22,6 +22,9 @@ Cards = dict[CertificateKey, Card]
 def read_fleet(source: reports.Source, since: int, thresholds: Thresholds) -> Fleet:
     """Return all that the board shows; `since`: seconds before now, for renewals and failures.
 
+    The order of the steps matters, since a card changes from step to step: a problem makes a card
+    that is "due" or "renewed" a "failing" one.
+
     Raise a ReportError if the source does not answer, or holds something else.
     """
     now = int(time.time())
@@ -37,18 +40,18 @@ def read_fleet(source: reports.Source, since: int, thresholds: Thresholds) -> Fl
     add_ages(cards, source.certificates(), now)
 
     silent_hosts = silent_hosts_of(source.silent_hosts(thresholds.silence), thresholds)
-    mark_unknown(cards, silent_hosts, thresholds)
+    mark_unknown(cards, silent_hosts, thresholds)  # first, since it needs the cards that are "due"
     failing_runs = [row for row in source.failing() if row.is_failing]
     failing_runs.sort(key=lambda row: row.host)
     failing_hosts = [failing_host(row) for row in failing_runs]
-    mark_failed(cards, failing_runs)
+    mark_failed(cards, failing_runs)  # adds cards, so what is added to all cards comes later
     add_last_failures(cards, source.failures(since))
 
     mark_not_delivered(cards, source.not_delivered(), thresholds)
     mark_not_served(cards, source.not_served(), thresholds)
     dry_runs = source.dry_runs()
     add_dry_runs(cards, dry_runs)
-    for card in cards.values():
+    for card in cards.values():  # last: these commands replace those of all problems
         if card.state == "overdue":
             card.to_try = commands.for_overdue(card.lineage)
 

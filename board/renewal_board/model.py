@@ -1,6 +1,7 @@
 """What the board shows. All times are Unix seconds.
 
---json prints these classes as they are: the names of their fields are the keys.
+--json prints most of these classes, with the names of their fields as keys. exports.json_text has
+what differs: the cards are named "certificates".
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ STATES = {
 class Thresholds:
     """In days, as in the alerts.
 
-    `crit`: so long after it was due, a certificate is overdue. `silence`: so long without a run
-    report, a host is silent. `grace`: so long a renewed certificate may take to be delivered and
-    served.
+    A certificate is overdue from `crit` days after its due date on. A host is silent from `silence`
+    days after its last run report on. A renewed certificate may take `grace` days to be delivered
+    and served.
     """
 
     crit: float = 1.0

@@ -27,7 +27,7 @@ LONGEST_PREFIX = 200  # a file's name has 255 characters at most
 def page_html(
     fleet: Fleet, source: Source, measurement: str, max_age: int, thresholds: Thresholds
 ) -> str:
-    """Return the page; `max_age`: after so many seconds it says that it is old.
+    """Return the page; `max_age`: from which age on, in seconds, it says that it is old.
 
     Its Content-Security-Policy allows the browser nothing but its own style and script. Raise
     ModuleNotFoundError if Jinja2 is missing, a ReportError if a file of the board is.

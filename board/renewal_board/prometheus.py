@@ -44,7 +44,7 @@ NO_TEXT = (
     "Text is not kept there: not which names failed, nor why, "
     "nor for which ones another certificate is served."
 )
-NO_HISTORY = " The history is what the reports of this time tell, without names."
+NO_HISTORY = " The history is what the reports of this time say, without names."
 NOT_RENEWED = "certbot could not renew it"  # of a dry run: why is text
 
 # Which series are those of certificates, of runs of certbot, of targets, of names.
@@ -212,6 +212,12 @@ class Prometheus:
 
         A point has all `fields`, and perhaps some of `more_fields`. A thing may have several
         series, as when Telegraf begins to add a label: the one whose fields are the newest counts.
+
+        The fields of a point are the last values of its series, so they may be of different times:
+        when a report arrives between two queries, or when reports no longer have `more_fields`.
+        This is accepted, since the time of a last value is known only if all samples are read,
+        which takes too long. In the first case the next board is right, since each report has all
+        `fields`. In the second case not_served looks whether `looked_at` is too old.
         """
         points: dict[frozenset[tuple[str, str]], dict[str, int]] = defaultdict(dict)
         for field in (*fields, *more_fields):
@@ -480,12 +486,14 @@ class Prometheus:
 
         VictoriaMetrics stores a point as often as it was reported: to read all would take minutes.
         """
-        began = self.values_in_slots("tlast_over_time", "renewed_count", since)
-        lifetimes = self.values_in_slots("last_over_time", "lifetime", since)
-        due_after = self.values_in_slots("last_over_time", "due_after", since)
-        name_counts = self.values_in_slots("last_over_time", "renewed_count", since)
-        names_at = self.names_by_moment(since)
-        renewals_at = Counter(HostMoment(slot.host, moment) for slot, moment in began.items())
+        began = self.renewal_values("tlast_over_time", "renewed_count", since)
+        lifetimes = self.renewal_values("last_over_time", "lifetime", since)
+        due_after = self.renewal_values("last_over_time", "due_after", since)
+        name_counts = self.renewal_values("last_over_time", "renewed_count", since)
+        names_by_moment = self.names_by_moment(since)
+        renewals_per_moment = Counter(
+            HostMoment(slot.host, moment) for slot, moment in began.items()
+        )
 
         rows = []
         for slot, moment in began.items():
@@ -493,8 +501,8 @@ class Prometheus:
                 continue
             # The names are those of the same second, unless that may be wrong.
             host_moment = HostMoment(slot.host, moment)
-            names = names_at.get(host_moment, set())
-            if renewals_at[host_moment] > 1 or len(names) != name_counts[slot]:
+            names = names_by_moment.get(host_moment, set())
+            if renewals_per_moment[host_moment] > 1 or len(names) != name_counts[slot]:
                 names = set()
             row = reports.HistoryRow(
                 moment,
@@ -506,7 +514,7 @@ class Prometheus:
             rows.append(row)
         return rows
 
-    def values_in_slots(
+    def renewal_values(
         self,
         function: str,
         field: str,
@@ -514,10 +522,16 @@ class Prometheus:
         match: str = CERTIFICATES,
         label: str = "lineage",
     ) -> dict[Slot, int]:
-        """Return what a function over each step makes of a field, by the host and another label."""
+        """Return what a function makes of a field in each RENEWAL_STEP."""
         promql = f"{function}({self.series(field, match)}[{RENEWAL_STEP}s])"
+        return self.values_by_slot(promql, since, RENEWAL_STEP, label)
+
+    def values_by_slot(
+        self, promql: str, since: int, step: int, label: str = "lineage"
+    ) -> dict[Slot, int]:
+        """Return what a query finds at each step, by the host and another label."""
         values = {}
-        for series in self.query_steps(promql, since, RENEWAL_STEP):
+        for series in self.query_steps(promql, since, step):
             for sample in series.samples:
                 slot = Slot(series.labels["host"], series.labels[label], sample.time)
                 values[slot] = int(sample.value)
@@ -525,7 +539,7 @@ class Prometheus:
 
     def names_by_moment(self, since: int) -> dict[HostMoment, set[str]]:
         """Return which names were renewed on a host in the same second."""
-        moments = self.values_in_slots("tlast_over_time", "renewed_count", since, NAMES, "domain")
+        moments = self.renewal_values("tlast_over_time", "renewed_count", since, NAMES, "domain")
         names = defaultdict(set)
         for slot, moment in moments.items():
             names[HostMoment(slot.host, moment)].add(slot.name)
@@ -542,21 +556,23 @@ class Prometheus:
         day_before = f"last_over_time({self.series('not_before')}[1d] offset 1d)"
         new = f"({begin} unless {begin} == {day_before})"
 
-        values: dict[Slot, list[float]] = defaultdict(list)
-        for promql in (new, f"{end} - {begin} and {new}", f"{due} - {begin} and {new}"):
-            for series in self.query_steps(promql, since, DAY):
-                for sample in series.samples:
-                    values[Slot(*series.key(), sample.time)].append(sample.value)
+        began = self.values_by_slot(new, since, DAY)
+        lifetimes = self.values_by_slot(f"{end} - {begin} and {new}", since, DAY)
+        due_after = self.values_by_slot(f"{due} - {begin} and {new}", since, DAY)
 
         rows = set()
-        for slot, numbers in values.items():
-            if len(numbers) != 3 or not numbers[0]:  # notBefore is 0: it has ended
+        for slot, moment in began.items():
+            has_ended = moment == 0
+            if has_ended or slot not in lifetimes or slot not in due_after:
                 continue
-            began, lifetime, due_after = numbers
-            certificate = CertificateKey(slot.host, slot.name)
-            rows.add(
-                reports.HistoryRow(int(began), certificate, (), lifetime / DAY, due_after / DAY)
+            row = reports.HistoryRow(
+                moment,
+                CertificateKey(slot.host, slot.name),
+                (),
+                lifetimes[slot] / DAY,
+                due_after[slot] / DAY,
             )
+            rows.add(row)
         return list(rows)
 
 

@@ -29,5 +29,6 @@ except ModuleNotFoundError as error:
         raise
     stop(f"no certbot_renewal_report.py in {ROOT}: copy it there")
 
-for version_problem in hook.version_problems(__version__, f"{NAME}.py"):
-    stop(version_problem)
+problems = hook.version_problems(__version__, f"{NAME}.py")
+if problems:
+    stop(problems[0])

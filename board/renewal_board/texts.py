@@ -14,8 +14,8 @@ UNSAFE = re.compile(
     "[\x00-\x1f\x7f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]",
 )
 
-MOST_NAMES = 8  # up to so many names are shown
-FIRST_NAMES = 6  # of more, so many
+MOST_NAMES = 8  # at most this many names are shown
+FIRST_NAMES = 6  # if there are more names, only this many are shown
 
 
 def plain(text: str) -> str:

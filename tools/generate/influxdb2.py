@@ -32,7 +32,7 @@ DAYS_COLUMNS = {
 ADDITIONS = {
     "host_silent": """\
     |> map(fn: (r) => ({r with silent: r.days_silent >= silence}))
-    // While InfluxDB hears nobody, a silent host is not judged, and what was told stays told.
+    // While r.deaf, a silent host is not judged, and an alert that fires goes on.
     |> filter(fn: (r) => not r.silent or not r.deaf)"""
 }
 
