@@ -209,7 +209,10 @@ def test_each_alert_fires_once_and_resolves_once() -> None:
         report(day(11), due=day(50)),
     ]
     notifications, _ = evaluate(arrivals, Truth(seed=1, days=12))
-    sent = [(each.at, each.alert, each.subject, each.fires) for each in notifications]
+    sent = [
+        (notification.at, notification.alert, notification.subject, notification.fires)
+        for notification in notifications
+    ]
     assert sent == [
         (day(2), FAILING, HOST, True),
         (day(3), FAILING, HOST, False),
@@ -223,13 +226,13 @@ def test_each_alert_fires_once_and_resolves_once() -> None:
 def test_a_report_is_judged_at_the_next_evaluation_after_it_has_arrived() -> None:
     late = report(day(1), due=day(20), exit_status=1)._replace(at=day(1) + 1)
     notifications, _ = evaluate([late], Truth(seed=1, days=2))
-    assert [each.at for each in notifications] == [day(1) + EVALUATION_INTERVAL]
+    assert [notification.at for notification in notifications] == [day(1) + EVALUATION_INTERVAL]
 
 
 def test_a_report_from_the_future_is_judged_when_its_time_has_come() -> None:
     ahead = report(day(1) + HOUR, due=day(20), exit_status=1)._replace(at=day(1))
     notifications, _ = evaluate([ahead], Truth(seed=1, days=2))
-    assert [each.at for each in notifications] == [day(1) + HOUR]
+    assert [notification.at for notification in notifications] == [day(1) + HOUR]
 
 
 @pytest.mark.parametrize("what_is_down", ["influxdb_down", "kapacitor_down"])
@@ -237,13 +240,13 @@ def test_there_is_no_evaluation_while_influxdb_or_kapacitor_is_down(what_is_down
     down = {what_is_down: Periods([Period(day(1), day(2) + 1)])}
     truth = Truth(1, 3, **down)
     notifications, _ = evaluate([report(day(1), due=day(20), exit_status=1)], truth)
-    assert [each.at for each in notifications] == [day(2) + EVALUATION_INTERVAL]
+    assert [notification.at for notification in notifications] == [day(2) + EVALUATION_INTERVAL]
 
 
-def test_an_overdue_alert_speaks_of_the_last_report_others_of_now() -> None:
+def test_an_overdue_alert_is_about_the_last_report_others_about_now() -> None:
     arrivals = [report(day(1), due=day(-1), exit_status=1)._replace(at=day(1) + HOUR)]
     notifications, _ = evaluate(arrivals, Truth(seed=1, days=2))
-    evidence = {each.alert: each.evidence for each in notifications}
+    evidence = {notification.alert: notification.evidence for notification in notifications}
     assert evidence == {OVERDUE: day(1), FAILING: day(1) + HOUR}
 
 
@@ -275,7 +278,9 @@ def test_more_than_half_of_three_hosts_are_reported_as_most_hosts() -> None:
         points = [reported_state("x", day(90), last, host=host), certbot_run(host, last)]
         arrivals.append(Arrival(last, as_lines(points)))
     notifications, _ = evaluate(arrivals, Truth(seed=1, days=4))
-    assert [(each.at, each.subject) for each in notifications] == [(day(3), MOST_HOSTS)]
+    assert [(notification.at, notification.subject) for notification in notifications] == [
+        (day(3), MOST_HOSTS)
+    ]
 
 
 # ---- Probes ------------------------------------------------------------------------------------
@@ -296,4 +301,4 @@ def test_a_probe_does_not_alert_while_the_host_is_off() -> None:
     truth.certificate_begins(LINEAGE, certificate(day(0)), day(0))
     hosts_off = {HOST.host: Periods([Period(day(60), day(72))])}
     notifications = probe_notifications(truth, hosts_off, days_before_expiry(21))
-    assert [each.at for each in notifications] == [day(72) + 900]
+    assert [notification.at for notification in notifications] == [day(72) + 900]

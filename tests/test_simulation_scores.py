@@ -64,7 +64,7 @@ def year_with_silent_host(begin: float, end: float, influxdb_down: Sequence[Peri
 def fires(
     alert: str, at: float, subject: Subject = LINEAGE, evidence: float | None = None
 ) -> Notification:
-    """Return the notification of an alert that fires; by default it speaks of that moment."""
+    """Return the notification of an alert that fires; by default it is about that moment."""
     return Notification(at, alert, subject, True, at if evidence is None else evidence)
 
 
@@ -143,12 +143,12 @@ def test_an_alert_may_fire_half_an_hour_before_or_after_the_incident(
     assert (score.true_alerts, score.false_alerts) == (true_alerts, 1 - true_alerts)
 
 
-def test_the_moment_of_which_an_alert_speaks_decides_whether_it_is_true() -> None:
+def test_the_moment_that_an_alert_is_about_decides_whether_it_is_true() -> None:
     truth = year_with_overdue_renewal(day(10), day(15))
-    speaks_of_incident = fires(OVERDUE, day(17), evidence=day(14))
-    speaks_of_later = fires(OVERDUE, day(14), evidence=day(17))
-    assert score_of(OVERDUE, truth, speaks_of_incident).true_alerts == 1
-    assert score_of(OVERDUE, truth, speaks_of_later).false_alerts == 1
+    about_incident = fires(OVERDUE, day(17), evidence=day(14))
+    about_later = fires(OVERDUE, day(14), evidence=day(17))
+    assert score_of(OVERDUE, truth, about_incident).true_alerts == 1
+    assert score_of(OVERDUE, truth, about_later).false_alerts == 1
 
 
 @pytest.mark.parametrize(
@@ -257,14 +257,14 @@ def test_an_alert_about_a_short_incident_is_true() -> None:
     assert (score.true_alerts, score.incidents, score.noticed) == (1, 0, 0)
 
 
-@pytest.mark.parametrize(("seconds_seen", "incidents"), [(DAY, 0), (DAY + 1, 1)])
+@pytest.mark.parametrize(("seconds_visible", "incidents"), [(DAY, 0), (DAY + 1, 1)])
 def test_the_time_in_which_influxdb_or_kapacitor_is_down_does_not_count(
-    seconds_seen: int, incidents: int
+    seconds_visible: int, incidents: int
 ) -> None:
     truth = quiet_year(
         influxdb_down=[Period(day(10), day(11))], kapacitor_down=[Period(day(11), day(12))]
     )
-    truth.overdue.append(Incident(LINEAGE, day(10), day(12) + seconds_seen))
+    truth.overdue.append(Incident(LINEAGE, day(10), day(12) + seconds_visible))
     assert score_of(OVERDUE, truth).incidents == incidents
 
 

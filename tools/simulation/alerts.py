@@ -51,7 +51,8 @@ class Row(NamedTuple):
     """A row of an alert's query.
 
     `value` is what the alert judges. `held_back` says that the alert must not fire now, though it
-    goes on if it fires already: the column `deaf` of host_silent, where the value is critical.
+    goes on if it fires already: so it is of host_silent where the value is critical and most hosts
+    were away, which is the column `deaf` of the query.
     """
 
     value: float
@@ -66,7 +67,7 @@ class Row(NamedTuple):
 class Notification(NamedTuple):
     """A mail: an alert fires (`fires`), or it resolves.
 
-    `evidence` is the moment of which it speaks: for an overdue renewal on a host with run reports
+    `evidence` is the moment that it is about: for an overdue renewal on a host with run reports
     that of the last report, else the moment of the evaluation.
     """
 

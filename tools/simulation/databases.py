@@ -132,7 +132,8 @@ def flux_row(alert: str, columns: dict[str, str]) -> Row:
         return Row(float(columns["stateDuration"]))
     if alert == SILENT:
         days = float(columns["days_silent"])
-        return Row(days, held_back=columns["deaf"] == "true" and days >= CRITICAL[SILENT])
+        most_were_away = columns["deaf"] == "true"
+        return Row(days, held_back=most_were_away and days >= CRITICAL[SILENT])
     return Row(float(columns["failing"] == "true"))
 
 

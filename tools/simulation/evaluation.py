@@ -49,7 +49,7 @@ class Evaluation:
     def __init__(
         self, truth: Truth, model: QueryModel, database: Database, compare_every: int = 1
     ) -> None:
-        """`compare_every`: the database is asked at one of so many notifications."""
+        """The database is asked at one of `compare_every` notifications."""
         self.truth = truth
         self.model = model
         self.database = database

@@ -28,7 +28,7 @@ class Fleet:
     def __init__(
         self, seed: int, certificates: int, days: int, run_reports: bool, folder: Path
     ) -> None:
-        """Create the hosts, with so many certificates in all.
+        """Create the hosts, which have `certificates` lineages in all.
 
         With `run_reports`, hosts report after each run of certbot, otherwise each renewal only.
         `folder` is where the hosts' folders are created.

@@ -97,11 +97,11 @@ class QueryModel(ABC):
         return changed
 
     def evidence(self, alert_id: AlertId, now: int) -> float:
-        """Return the moment of which a notification speaks, sent now."""
+        """Return the moment that a notification, sent now, is about."""
         return now
 
     def stored_while_firing(self, alert_id: AlertId, now: int) -> list[str]:
-        """Return the lines that whoever evaluates stores of an alert that fires."""
+        """Return the lines that vmalert or Prometheus store of an alert that fires."""
         return []
 
 
@@ -294,7 +294,7 @@ class AlertPack(QueryModel):
         return changed
 
     def evidence(self, alert_id: AlertId, now: int) -> float:
-        """Return the moment of which a notification speaks."""
+        """Return the moment that a notification is about."""
         if alert_id.alert != OVERDUE:
             return now
         host, lineage = alert_id.subject

@@ -76,7 +76,7 @@ def log_uniform(fraction: float, shortest: float, longest: float) -> float:
 
 
 def random_periods(source: random.Random, frequency: Frequency, days: float) -> list[Period]:
-    """Return the periods of so many days in which something happens."""
+    """Return the periods in which something happens, in the first `days` days of the year."""
     rate = frequency.per_year / YEAR
     periods = []
     begin = BEGIN + source.expovariate(rate)

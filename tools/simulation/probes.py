@@ -19,7 +19,7 @@ AlertFrom = Callable[[hook.Certificate], float]
 
 
 def days_before_expiry(days: int) -> AlertFrom:
-    """Return a probe that alerts so many days before a certificate expires."""
+    """Return a probe that alerts this many days before a certificate expires."""
     return lambda certificate: certificate.not_after - days * DAY
 
 

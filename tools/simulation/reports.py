@@ -4,6 +4,10 @@ The programs' functions run as on a host, with these differences. The certificat
 those of the simulation, instead of files in certbot's configuration folder. The lines of a report
 go into a list, with the moment at which the database would receive them, instead of to a server.
 The clock is that of the simulation. The known file is a real file.
+
+The program's own waiting does not run: it would take real hours, and the simulated clock does not
+pass meanwhile. `--patience`, and that a newer run report takes the turn, are modelled here, in
+try_run_report: the program is started with `--all` alone, once for each try.
 """
 
 from __future__ import annotations
@@ -177,13 +181,13 @@ class Reporting:
             self.published_arrivals.append(Arrival(transmission.arrived_at, lines))
 
     def send_run_report(self, host: Host, exit_status: int) -> None:
-        """Let the run report be sent after a run of certbot, with --patience."""
+        """Let the run report be sent after a run of certbot, as with --patience 24."""
         host.newest_run += 1
         give_up_at = self.calendar.now + RUN_REPORT_PATIENCE
         self.try_run_report(RunReportTask(host, host.newest_run, exit_status, give_up_at))
 
     def try_run_report(self, task: RunReportTask) -> None:
-        """Try to send a run report, unless there was another run meanwhile.
+        """Try to send a run report, unless there was another run meanwhile, which has the turn.
 
         If it fails, it is tried again when the network and InfluxDB are both back, at most five
         minutes later. The program does not survive that the host is switched off.

@@ -2,15 +2,15 @@
 
 Of each **alert that fires**:
 
-- It is *true* if there is an incident of the same kind, about the same subject, at the moment of
-  which the alert speaks (its evidence). It may be *early*: half an hour, or a day if it is about a
+- It is *true* if there is an incident of the same kind, about the same subject, at the moment that
+  the alert is about (its evidence). It may be *early*: half an hour, or a day if it is about a
   silent host, or of the published query, or of a probe. It may also come half an hour after the end
   of the incident, since clocks are wrong and a run takes a while.
 - It is *after an outage* if it is about a silent host, is not true, and InfluxDB was down for a day
-  in the four days before. Such alerts are counted apart and printed.
+  in all in the four days before. Such alerts are counted apart and printed.
 - Otherwise it is *false*.
 
-Of each **incident** that could be seen for more than a day (the time in which InfluxDB or Kapacitor
+Of each **incident** that was visible for more than a day (the time in which InfluxDB or Kapacitor
 was down does not count):
 
 - It is *missed* if no alert that reports it was firing at any time between its beginning and its
@@ -41,9 +41,10 @@ from tools.simulation.alerts import FAILING, OVERDUE, SILENT, AlertId, Notificat
 from tools.simulation.periods import EVALUATION_INTERVAL
 from tools.simulation.truth import Incident, Truth
 
-SHORTEST_COUNTED = DAY  # an incident that could be seen for longer counts
+SHORTEST_COUNTED = DAY  # an incident that was visible for longer counts
 SLACK = 2 * EVALUATION_INTERVAL  # clocks are wrong, and a run takes a while
-OUTAGE = DAY  # InfluxDB was down for so long in the days before: an outage
+# After an outage: InfluxDB was down for this long in the days before, the sum of all its periods.
+OUTAGE = DAY
 OUTAGE_LOOKBACK = 4 * DAY
 LABELS_OF_LINEAGE = 3  # a lineage is called c0.example.com, its names www.c0.example.com and so on
 
@@ -51,7 +52,7 @@ LABELS_OF_LINEAGE = 3  # a lineage is called c0.example.com, its names www.c0.ex
 class Tolerance(NamedTuple):
     """How early an alert may fire.
 
-    `early`: an alert so many seconds before the incident's beginning is still true. With
+    An alert at most `early` seconds before the incident's beginning is still true. With
     `only_new_firings`, an alert that has been firing since before that does not report the
     incident: an alert that always fires reports nothing.
     """
@@ -84,36 +85,33 @@ class Firing(NamedTuple):
 
 @dataclass
 class Score:
-    """The counts of an alert.
+    """The counts of an alert. The words are defined at the top of this file."""
 
-    Alerts that fired: `true_alerts`, `false_alerts`, `alerts_after_outage`. Incidents: `incidents`
-    that counted, of them `missed` and `noticed`; of those that were noticed, how often their own
-    alert fired (`firings`) and resolved (`resolutions`), and the `delays` in seconds, those after
-    an outage in `delays_after_outage`. Certificates: `expired`, of them `unannounced`. `errors`
-    has a text for each false alert and missed incident, `remarks` for what else a reader would
-    ask about.
-    """
-
+    # Alerts that fired, by verdict.
     true_alerts: int = 0
     false_alerts: int = 0
     alerts_after_outage: int = 0
-    incidents: int = 0
-    missed: int = 0
-    noticed: int = 0
-    firings: int = 0
-    resolutions: int = 0
-    expired: int = 0
-    unannounced: int = 0
+
+    incidents: int = 0  # that were visible for long enough to count
+    missed: int = 0  # incidents during which no alert that reports them was firing
+    noticed: int = 0  # incidents during which their own alert was firing
+    firings: int = 0  # how often the own alerts of the noticed incidents fired
+    resolutions: int = 0  # how many of these firings resolved before the end of the year
+    expired: int = 0  # certificates that expired while they were overdue
+    unannounced: int = 0  # expired certificates without an alert a day before the expiry
+
+    # Of each noticed incident, how many seconds late its alert was: one number in one of the lists.
     delays: list[float] = field(default_factory=list)
     delays_after_outage: list[float] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
+
+    errors: list[str] = field(default_factory=list)  # texts: false alerts, missed incidents
+    remarks: list[str] = field(default_factory=list)  # texts: what else a reader would ask about
 
     def add(self, other: Score) -> None:
         """Add the counts of another year."""
-        for each in fields(self):
-            total = getattr(self, each.name) + getattr(other, each.name)
-            setattr(self, each.name, total)
+        for count in fields(self):
+            total = getattr(self, count.name) + getattr(other, count.name)
+            setattr(self, count.name, total)
 
 
 def scores(
@@ -125,7 +123,12 @@ def scores(
 
 
 class Comparison:
-    """The comparison of a year's notifications with its incidents."""
+    """The comparison of a year's notifications with its incidents.
+
+    It has two views of the alerts. Each notification by itself, with its evidence, is a true or a
+    false alert. The firings, from a notification that an alert fires to the one that it resolves,
+    say which alerts were firing during an incident: whether it was reported, and when first.
+    """
 
     def __init__(
         self, truth: Truth, notifications: Sequence[Notification], tolerance: Tolerance
@@ -245,7 +248,7 @@ class Comparison:
             return
         score.unannounced += 1
         moments = [f"{begin:.0f}" for begin in begins]
-        history = f"overdue from {incident.begin:.0f} to {incident.end:.0f}, told of at {moments}"
+        history = f"overdue from {incident.begin:.0f} to {incident.end:.0f}, alerts at {moments}"
         score.remarks.append(
             f"seed {self.truth.seed}: {incident.subject.words()} expired at "
             f"{incident.expiry:.0f}, {history}"

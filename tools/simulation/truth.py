@@ -15,7 +15,7 @@ from tools.simulation.periods import BEGIN, Periods
 
 
 class Incident(NamedTuple):
-    """Something of which an alert should notify. What lasts longer than the year ends with it.
+    """Something that an alert should report. What lasts longer than the year ends with it.
 
     Renewal overdue: begins one day (`crit`) after the certificate was due, ends when it is
     renewed, when its lineage is deleted, or when its host is gone. `expiry`: its notAfter.
@@ -74,9 +74,9 @@ class Truth:
         self.failing_since: dict[str, float] = {}  # by host tag
 
     def incidents(self, alert: str) -> list[Incident]:
-        """Return the incidents of which an alert should notify.
+        """Return the incidents that an alert should report.
 
-        A probe, and the published query, should notify of overdue renewals.
+        A probe, and the published query, should report overdue renewals.
         """
         if alert == SILENT:
             return self.silent
