@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+
 from renewal_board.chart import Chart, chart_of
 from renewal_board.model import DAY, Fleet, Renewal
 
