@@ -292,14 +292,20 @@ def end_other_transaction(api: RuntimeApi, name: str) -> None:
     """Wait until nobody else is setting a certificate.
 
     HAProxy has one transaction for all certificates, and 2.6 would take ours for the other one.
-    After two seconds the other one is aborted: nobody needs so long. Whoever began it was killed,
-    and it would be in the way for ever.
+    After TRANSACTION_SECONDS the other one is aborted: nobody needs that long. Whoever began it was
+    killed, and it would block all deliveries forever. Raise a TargetDownError if the other one is
+    still open at the deadline.
     """
     abort_at = base.Deadline(TRANSACTION_SECONDS)
-    while not api.deadline.has_passed():
+    while True:
         transaction = TRANSACTION.search(api.ask("show ssl cert"))
         if transaction is None or transaction["name"] == name:
             return
+        if api.deadline.has_passed():
+            raise base.TargetDownError(
+                f"{api.address}: HAProxy has an unfinished transaction for {transaction['name']}: "
+                f"end it, or set timeout to more than {TRANSACTION_SECONDS} seconds"
+            )
         if abort_at.has_passed():
             api.ask(f"abort ssl cert {transaction['name']}")
         time.sleep(0.1)
