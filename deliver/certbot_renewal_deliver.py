@@ -210,10 +210,14 @@ class StateFile:
         except FileNotFoundError:
             return ""
         except OSError as error:
-            self.problems = [
-                f"{self.path}: {error.strerror}: make it readable; without it a command runs again"
-            ]
+            self.add_problem(error, "make it readable; without it a command runs again")
             return ""
+
+    def add_problem(self, error: OSError, remedy: str) -> None:
+        """Add to the problems that the file cannot be used; once, also if it fails again."""
+        problem = f"{self.path}: {error.strerror}: {remedy}"
+        if problem not in self.problems:
+            self.problems.append(problem)
 
     def delivery(self, lineage: str, target: str) -> hook.Delivery:
         """Return what a target has of a lineage."""
@@ -257,9 +261,7 @@ class StateFile:
         try:
             base.replace_file(self.path, "".join(lines))
         except OSError as error:
-            self.problems = [
-                f"{self.path}: {error.strerror}: make it writable, or alerts know nothing of this"
-            ]
+            self.add_problem(error, "make it writable, or alerts know nothing of this")
 
 
 def delivery_line(delivery: hook.Delivery) -> str:
@@ -378,8 +380,11 @@ class Looker:
                     result = self.attempt_in_time(target, lineage)
                 if result.is_down:
                     down_error = result.error
-                self.finish(lineage, result)
                 results.append(result)
+                try:
+                    self.finish(lineage, result)
+                except Exception as error:  # the target has its certificate, but that is not known
+                    results.append(result._replace(action="", error=fault_text(error)))
 
     def attempt_in_time(self, target: base.Target, lineage: base.Lineage) -> Result:
         """Attempt one lineage; leave the attempt alone half a second after its deadline."""
@@ -411,8 +416,7 @@ class Looker:
             is_down = isinstance(error, base.TargetDownError)
             return result._replace(error=str(error), is_down=is_down)
         except Exception as error:
-            text = f"{type(error).__name__}: {hook.shortened(str(error))}"
-            return result._replace(error=f"{text}: this is a fault of {NAME}.py, please report it")
+            return result._replace(error=fault_text(error))
 
     def act(self, target: base.Target, attempt: base.Attempt) -> str:
         """Do what this object is for; return it in words."""
@@ -439,6 +443,12 @@ class Deliverer(Looker):
                 not_after=lineage.not_after,
             )
         self.state.record(delivery._replace(error=hook.shortened(result.error)))
+
+
+def fault_text(error: Exception) -> str:
+    """Return the text of an error that nobody expected."""
+    reason = f"{type(error).__name__}: {hook.shortened(str(error))}"
+    return f"{reason}: this is a fault of {NAME}.py, please report it"
 
 
 def undelivered_problems(results: Sequence[Result]) -> list[str]:
@@ -676,6 +686,8 @@ def read_options(arguments: Sequence[str]) -> Options | None:
         parser.epilog = options_help()  # of all kinds, which nothing else needs
     if hook.printed_help(parsed, parser, NAME, __version__):
         return None
+    if parsed.what and (parsed.check or parsed.dry_run):
+        parser.error("restore changes files: use it without --check and --dry-run")
     return Options(
         parsed.all, parsed.check, parsed.dry_run, parsed.what == "restore", parsed.config_dir
     )

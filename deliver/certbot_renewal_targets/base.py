@@ -60,14 +60,14 @@ def is_list_of_texts(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a value is a number above 0. As seconds it is less than a day."""
+    """Return whether a value is a number above 0, and as seconds less than a day."""
     is_numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
     return is_numeric and 0 < value < hook.DAY
 
 
 TEXT = Rule(is_text, "one line of text")
 LIST_OF_TEXTS = Rule(is_list_of_texts, 'a list of texts, as in ["one", "two"]')
-NUMBER = Rule(is_number, "a number above 0")
+NUMBER = Rule(is_number, f"a number above 0 and below {hook.DAY}")
 
 
 class Option(NamedTuple):
