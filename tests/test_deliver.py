@@ -135,7 +135,7 @@ def test_equal_errors_of_several_certificates_are_one_message(certbot_folder: Pa
     for number in range(5):
         renew(certbot_folder, f"c{number}")
     completed = run_deliver_hook(hook, "--all")
-    error = "c0, c1, c2 and 2 more not delivered to command: false ended with status 1: no word"
+    error = "c0, c1, c2 and 2 more not delivered to command: false ended with status 1: no output"
     assert completed.stderr == f"certbot_renewal_deliver: {error}\n"
 
 
@@ -204,7 +204,7 @@ def test_no_argument_log_or_file_shows_a_key(
 
 
 def kill_a_run(hook: Path, seconds: float) -> None:
-    """Start a run, and kill it after so many seconds."""
+    """Start a run, and kill it after `seconds`."""
     child = subprocess.Popen(
         [sys.executable, str(hook), "--all"],
         stdout=subprocess.DEVNULL,
@@ -252,7 +252,7 @@ def test_a_target_that_is_wanted_again_begins_again(tmp_path: Path, certbot_fold
     delivery = delivery_to(certbot_folder, "log")
     assert delivery.fingerprint == "none"
     assert delivery.not_before == 0
-    assert delivery.error == "false ended with status 1: no word"
+    assert delivery.error == "false ended with status 1: no output"
 
 
 def test_a_delivery_that_has_ended_is_forgotten_after_30_days(certbot_folder: Path) -> None:
@@ -358,7 +358,7 @@ def test_a_run_waits_until_another_one_has_ended(tmp_path: Path, certbot_folder:
     assert len(lines_of(tmp_path / "log")) == 1
 
 
-def test_a_run_does_not_wait_for_ever_for_another_one_that_hangs(
+def test_a_run_does_not_wait_forever_for_another_one_that_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(certbot_renewal_deliver, "LOCK_SECONDS", 0.3)
@@ -408,7 +408,7 @@ def test_a_delivery_that_failed_the_last_time_is_not_ready(certbot_folder: Path)
     hook = install_deliver_hook(certbot_folder, "[[command]]\ncommand = ['false']\n")
     renew(certbot_folder)
     assert run_deliver_hook(hook, "--all").returncode == 1
-    error = "the last try: false ended with status 1: no word. --all tries again"
+    error = "the last try: false ended with status 1: no output. --all tries again"
     assert_failure(run_deliver_hook(hook, "--check"), error)
 
 

@@ -108,7 +108,7 @@ class Load:
         self.connections.append(Connection(began, time.time(), certificate))
 
     def wait_for_more(self, count: int) -> None:
-        """Wait until so many more connections have ended."""
+        """Wait until `count` more connections have ended."""
         enough = len(self.connections) + count
         wait_for(lambda: len(self.connections) > enough, "more connections")
 
