@@ -23,6 +23,8 @@ import signal
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,10 +33,11 @@ if TYPE_CHECKING:
 
 
 def module_folders() -> list[str]:
-    """Return where the report hook and the targets may lie; whoever installed this file owns them.
+    """Return the folders that may hold the report hook and the targets.
 
-    They lie beside this file. If this file is in renewal-hooks/post, they are in ../deploy. If it,
-    or a link to it, leads to deliver/ of a checkout, the report hook is in the folder above.
+    They belong to whoever installed this file, so they are trusted. Usually both are beside this
+    file. If this file is in renewal-hooks/post, they are in ../deploy. If it is in deliver/ of a
+    checkout, or a link that leads there, the report hook is in the folder above.
     """
     here = os.path.dirname(os.path.abspath(__file__))
     real = os.path.dirname(os.path.realpath(__file__))
@@ -74,13 +77,11 @@ def read_targets(folder: str) -> list[base.Target]:
     targets: list[base.Target] = []
     kind_names = kinds.kind_names()
     for kind_name, tables in read_toml(path).items():
-        if kind_name not in kind_names or not is_list_of_tables(tables):
+        if kind_name in kind_names and is_list_of_tables(tables):
+            targets += targets_of_kind(kind_name, tables, faults)
+        else:
             known = ", ".join(f"[[{name}]]" for name in kind_names)
             faults.append(f"{kind_name} is no kind of target: each begins with {known}")
-            continue
-        kind = kinds.load_kind(kind_name)
-        for table in tables:
-            targets += targets_of_table(kind_name, kind, table, faults)
 
     faults += equal_name_faults(targets)
     if not targets and not faults:
@@ -123,6 +124,17 @@ def is_list_of_tables(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(table, dict) for table in value)
 
 
+def targets_of_kind(
+    kind_name: str, tables: Sequence[Mapping[str, Any]], faults: list[str]
+) -> list[base.Target]:
+    """Return the targets of all tables of a kind; add what is wrong with others to the faults."""
+    kind = kinds.load_kind(kind_name)
+    targets: list[base.Target] = []
+    for table in tables:
+        targets += targets_of_table(kind_name, kind, table, faults)
+    return targets
+
+
 def targets_of_table(
     kind_name: str, kind: type[base.Target], table: Mapping[str, Any], faults: list[str]
 ) -> Sequence[base.Target]:
@@ -149,8 +161,8 @@ def targets_of_table(
 
 def equal_name_faults(targets: Sequence[base.Target]) -> list[str]:
     """Return a text for each name that more than one target has."""
-    names = [target.name for target in targets]
-    equal_names = sorted({name for name in names if names.count(name) > 1})
+    counts = Counter(target.name for target in targets)
+    equal_names = sorted(name for name, count in counts.items() if count > 1)
     return [f"two targets are called {name}: give each a name" for name in equal_names]
 
 
@@ -161,8 +173,7 @@ def read_all_lineages(folder: str, problems: list[str]) -> list[base.Lineage]:
     lineages = []
     for entry in sorted(hook.list_folder(live, problems)):
         live_folder = os.path.join(live, entry)
-        is_lineage = entry.isprintable() and not entry.startswith(".")
-        if not is_lineage or not os.path.isdir(live_folder):
+        if not base.is_lineage_name(entry) or not os.path.isdir(live_folder):
             continue
         try:
             lineages.append(base.read_lineage(live_folder))
@@ -172,11 +183,11 @@ def read_all_lineages(folder: str, problems: list[str]) -> list[base.Lineage]:
 
 
 # ---- State -------------------------------------------------------------------------------------
-ENDED_SECONDS = 30 * hook.DAY  # so long the state file says that a delivery has ended
+ENDED_SECONDS = 30 * hook.DAY  # the state file keeps an ended delivery for this long
 
 
 class StateFile:
-    """The file that says what each target has, as far as is known: certbot_renewal_deliver.state.
+    """The file that says what each target has: certbot_renewal_deliver.state.
 
     It has a line for each lineage and target, see hook.DELIVERY_LINE.
 
@@ -190,8 +201,8 @@ class StateFile:
       say so.
     - The report hook and the run report read the file, without a lock, and report it.
 
-    The file may be missing, or hold anything: then less is known. It is for root alone, since the
-    last words of a command may be in it. `problems` are what is wrong with it.
+    The file may be missing, or hold anything: then a delivery counts as never made. Only root may
+    read it, since it may hold the output of a command. `problems` says what is wrong with it.
     """
 
     def __init__(self, folder: str) -> None:
@@ -200,20 +211,24 @@ class StateFile:
         self.lock = threading.Lock()
         self.problems: list[str] = []
         self.deliveries: dict[tuple[str, str], hook.Delivery] = {}
-        for delivery in hook.parse_deliveries(self.read_text()):
+        for delivery in hook.parse_deliveries(self.read_saved_text()):
             self.deliveries[delivery.lineage, delivery.target] = delivery
 
-    def read_text(self) -> str:
+    def read_saved_text(self) -> str:
         """Return the text of the file, "" if there is none, or if it cannot be read."""
         try:
-            return base.read_text(self.path)
+            return base.read_bytes_as_text(self.path)
         except FileNotFoundError:
             return ""
         except OSError as error:
-            self.problems = [
-                f"{self.path}: {error.strerror}: make it readable; without it a command runs again"
-            ]
+            self.add_problem(error, "make it readable; without it a command runs again")
             return ""
+
+    def add_problem(self, error: OSError, remedy: str) -> None:
+        """Add to the problems that the file cannot be used; once, also if it fails again."""
+        problem = f"{self.path}: {error.strerror}: {remedy}"
+        if problem not in self.problems:
+            self.problems.append(problem)
 
     def delivery(self, lineage: str, target: str) -> hook.Delivery:
         """Return what a target has of a lineage."""
@@ -237,46 +252,61 @@ class StateFile:
             self.write()
 
     def end_others(self, wanted: set[tuple[str, str]]) -> None:
-        """Record that all deliveries but the wanted ones have ended; forget those of long ago."""
+        """Record that all deliveries but the wanted ones have ended.
+
+        Forget those that ended more than ENDED_SECONDS ago. `wanted`: lineage and target of each.
+        """
         now = int(time.time())
         with self.lock:  # a delivery that was left alone at its deadline may still be at work
-            old = dict(self.deliveries)
-            for (lineage, target), delivery in old.items():
+            remaining = {}
+            for key, delivery in self.deliveries.items():
+                if key not in wanted:
+                    delivery = ended_delivery(delivery, now)
                 has_ended = delivery.fingerprint == hook.DELIVERY_ENDED
-                if has_ended and delivery.changed_at < now - ENDED_SECONDS:
-                    del self.deliveries[lineage, target]
-                elif not has_ended and (lineage, target) not in wanted:
-                    ended = hook.Delivery(lineage, target, hook.DELIVERY_ENDED, changed_at=now)
-                    self.deliveries[lineage, target] = ended
-            if self.deliveries != old:
+                if not has_ended or delivery.changed_at >= now - ENDED_SECONDS:
+                    remaining[key] = delivery
+            if remaining != self.deliveries:
+                self.deliveries = remaining
                 self.write()
 
     def write(self) -> None:
-        """Replace the file. If that fails it is a problem, and the deliveries go on."""
+        """Replace the file. If that fails, add to the problems; the deliveries go on."""
         lines = [delivery_line(delivery) for _, delivery in sorted(self.deliveries.items())]
         try:
             base.replace_file(self.path, "".join(lines))
         except OSError as error:
-            self.problems = [
-                f"{self.path}: {error.strerror}: make it writable, or alerts know nothing of this"
-            ]
+            self.add_problem(error, "make it writable, or alerts know nothing of this")
+
+
+def ended_delivery(delivery: hook.Delivery, now: int) -> hook.Delivery:
+    """Return what is recorded of a delivery that is no longer wanted; `now`: Unix seconds."""
+    if delivery.fingerprint == hook.DELIVERY_ENDED:
+        return delivery
+    return hook.Delivery(delivery.lineage, delivery.target, hook.DELIVERY_ENDED, changed_at=now)
 
 
 def delivery_line(delivery: hook.Delivery) -> str:
     """Return a line of the state file; hook.parse_deliveries reads it."""
-    columns = [str(column) for column in delivery._replace(error="")]
-    columns[-1] = hook.CONTROL.sub(" ", delivery.error)
+    columns = [
+        delivery.lineage,
+        delivery.target,
+        delivery.fingerprint,
+        str(delivery.not_before),
+        str(delivery.not_after),
+        str(delivery.changed_at),
+        hook.CONTROL.sub(" ", delivery.error),
+    ]
     return "\t".join(columns) + "\n"
 
 
 # ---- Lock --------------------------------------------------------------------------------------
-LOCK_SECONDS = 300.0  # so long a run waits for another one; certbot waits as long
+LOCK_SECONDS = 300.0  # a run waits for others for this long at most, and certbot waits for the run
 LOCK_PAUSE_SECONDS = 0.1
 
 
 @contextlib.contextmanager
 def run_lock(folder: str) -> Iterator[None]:
-    """Wait until no other run delivers, and keep others waiting meanwhile.
+    """Wait until no other run delivers, then make others wait.
 
     Two runs would deliver the same to the same targets, and overwrite each other's state.
 
@@ -286,7 +316,8 @@ def run_lock(folder: str) -> Iterator[None]:
     - Each run takes the lock, --check and --dry-run too: what they see is never half delivered.
     - Without a lock, as in a folder that cannot be written to, a run goes on: at worst two deliver.
 
-    Raise a DeliverError if the other run does not end for LOCK_SECONDS.
+    Raise a DeliverError if the lock is not free within LOCK_SECONDS. In that time one run has held
+    it, or several one after the other.
     """
     path = os.path.join(folder, LOCK_FILE)
     with contextlib.ExitStack() as stack:
@@ -317,7 +348,7 @@ def wait_for_lock(descriptor: int, path: str) -> None:
 
 
 # ---- Deliveries --------------------------------------------------------------------------------
-LATE_SECONDS = 0.5  # after its deadline, a target has so long to say what did not answer
+LATE_SECONDS = 0.5  # after its deadline a target has this long to say what did not answer
 
 
 class Result(NamedTuple):
@@ -333,17 +364,19 @@ class Result(NamedTuple):
     error: str = ""
     is_down: bool = False
 
+    def is_unchanged(self) -> bool:
+        """Return whether the target had the certificate."""
+        return not self.action and not self.error
 
-class Looker:
-    """Looks what would be delivered; changes neither a target nor the state file."""
+
+class Visit(ABC):
+    """A visit of targets with lineages: either to deliver, or to look what would be delivered."""
 
     def __init__(self, state: StateFile) -> None:
         """`state` says what the targets have had so far."""
         self.state = state
 
-    def visit(
-        self, targets: Sequence[base.Target], lineages: Sequence[base.Lineage]
-    ) -> list[Result]:
+    def run(self, targets: Sequence[base.Target], lineages: Sequence[base.Lineage]) -> list[Result]:
         """Visit each target with each lineage that it wants; return the results, sorted.
 
         Each target has a thread of its own: no target waits for another one.
@@ -378,11 +411,14 @@ class Looker:
                     result = self.attempt_in_time(target, lineage)
                 if result.is_down:
                     down_error = result.error
-                self.finish(lineage, result)
                 results.append(result)
+                try:
+                    self.record(lineage, result)
+                except Exception as error:  # what happened to the target is reported all the same
+                    results.append(result._replace(action="", error=fault_text(error)))
 
     def attempt_in_time(self, target: base.Target, lineage: base.Lineage) -> Result:
-        """Attempt one lineage; leave the attempt alone half a second after its deadline."""
+        """Attempt one lineage; leave the attempt alone LATE_SECONDS after its deadline."""
         seconds = target.options["timeout"]
         recorded = self.state.wanted_delivery(lineage.name, target.name)
 
@@ -406,31 +442,42 @@ class Looker:
         """Return how an attempt ended; every error is a result, also one that nobody expected."""
         result = Result(attempt.lineage.name, target.name)
         try:
-            return result._replace(action=self.act(target, attempt))
+            return result._replace(action=self.look_or_deliver(target, attempt))
         except hook.ReportError as error:
             is_down = isinstance(error, base.TargetDownError)
             return result._replace(error=str(error), is_down=is_down)
         except Exception as error:
-            text = f"{type(error).__name__}: {hook.shortened(str(error))}"
-            return result._replace(error=f"{text}: this is a fault of {NAME}.py, please report it")
+            return result._replace(error=fault_text(error))
 
-    def act(self, target: base.Target, attempt: base.Attempt) -> str:
-        """Do what this object is for; return it in words."""
+    @abstractmethod
+    def look_or_deliver(self, target: base.Target, attempt: base.Attempt) -> str:
+        """Look at a target, or deliver to it; return in words what would be done, or was done."""
+
+    @abstractmethod
+    def record(self, lineage: base.Lineage, result: Result) -> None:
+        """Record a result in the state file, if it is a delivery."""
+
+
+class DryVisit(Visit):
+    """Looks what would be delivered; changes neither a target nor the state file."""
+
+    def look_or_deliver(self, target: base.Target, attempt: base.Attempt) -> str:
+        """Look."""
         return target.look(attempt)
 
-    def finish(self, lineage: base.Lineage, result: Result) -> None:
-        """Record a result: nothing, after a look."""
+    def record(self, lineage: base.Lineage, result: Result) -> None:
+        """Record nothing."""
 
 
-class Deliverer(Looker):
+class DeliveryVisit(Visit):
     """Delivers to each target what it lacks, and records in the state file what it has then."""
 
-    def act(self, target: base.Target, attempt: base.Attempt) -> str:
+    def look_or_deliver(self, target: base.Target, attempt: base.Attempt) -> str:
         """Deliver."""
         return target.deliver(attempt)
 
-    def finish(self, lineage: base.Lineage, result: Result) -> None:
-        """Record what the target has now, or why it has not the certificate."""
+    def record(self, lineage: base.Lineage, result: Result) -> None:
+        """Record what the target has now, and the error if the delivery failed."""
         delivery = self.state.wanted_delivery(lineage.name, result.target)
         if not result.error:
             delivery = delivery._replace(
@@ -439,6 +486,12 @@ class Deliverer(Looker):
                 not_after=lineage.not_after,
             )
         self.state.record(delivery._replace(error=hook.shortened(result.error)))
+
+
+def fault_text(error: Exception) -> str:
+    """Return the text of an error that nobody expected."""
+    reason = f"{type(error).__name__}: {hook.shortened(str(error))}"
+    return f"{reason}: this is a fault of {NAME}.py, please report it"
 
 
 def undelivered_problems(results: Sequence[Result]) -> list[str]:
@@ -462,7 +515,7 @@ def deliver_lineage(targets: Sequence[base.Target], folder: str, live_folder: st
     """Deliver the lineage that certbot has renewed; return what is wrong."""
     with run_lock(folder):
         state = StateFile(folder)
-        results = Deliverer(state).visit(targets, [base.read_lineage(live_folder)])
+        results = DeliveryVisit(state).run(targets, [base.read_lineage(live_folder)])
     problems = [*state.problems, *undelivered_problems(results)]
     say_deliveries(results, problems)
     return problems
@@ -474,8 +527,8 @@ def deliver_all(targets: Sequence[base.Target], folder: str) -> list[str]:
     with run_lock(folder):
         state = StateFile(folder)
         lineages = read_all_lineages(folder, problems)
-        results = Deliverer(state).visit(targets, lineages)
-        if not problems:  # all lineages were seen, so those that are missing are gone
+        results = DeliveryVisit(state).run(targets, lineages)
+        if not problems:  # all lineages could be read, so those that are missing are deleted
             state.end_others(wanted_pairs(targets, lineages))
     problems += [*state.problems, *undelivered_problems(results)]
     say_deliveries(results, problems)
@@ -494,19 +547,21 @@ def wanted_pairs(
 
 def say_deliveries(results: Sequence[Result], problems: Sequence[str]) -> None:
     """Print on one line what was delivered, and how many had it."""
-    actions = []
-    unchanged = 0
-    for result in results:
-        if result.action:
-            actions.append(f"{result.lineage} to {result.target}: {result.action}")
-        elif not result.error:
-            unchanged += 1
+    texts = [
+        f"{result.lineage} to {result.target}: {result.action}"
+        for result in results
+        if result.action
+    ]
+    unchanged_count = sum(result.is_unchanged() for result in results)
+    if unchanged_count:
+        texts.append(f"{unchanged_count} had it")
 
-    if unchanged and (actions or problems):
-        actions.append(f"{unchanged} had it")
-    elif unchanged:
-        actions.append(f"nothing to do: {unchanged} had it")
-    hook.say("; ".join(actions) or "nothing delivered")
+    if not texts:
+        hook.say("nothing delivered")
+    elif unchanged_count == len(results) and not problems:
+        hook.say(f"nothing to do: {unchanged_count} had it")
+    else:
+        hook.say("; ".join(texts))
 
 
 def look_at_all(targets: Sequence[base.Target], folder: str) -> list[str]:
@@ -515,7 +570,7 @@ def look_at_all(targets: Sequence[base.Target], folder: str) -> list[str]:
     with run_lock(folder):
         state = StateFile(folder)
         lineages = read_all_lineages(folder, problems)
-        results = Looker(state).visit(targets, lineages)
+        results = DryVisit(state).run(targets, lineages)
     problems += [*state.problems, *undelivered_problems(results)]
     say_looks(results)
     return problems + idle_problems(targets, lineages)
@@ -525,7 +580,7 @@ def check(targets: Sequence[base.Target], folder: str, script: str) -> list[str]
     """Prove the installation: print what would be delivered; return what is wrong.
 
     It changes nothing. A delivery that failed the last time, and is still to be done, is a problem
-    too: not everything can be found out by a look.
+    too: a look does not find every fault.
     """
     problems: list[str] = []
     with run_lock(folder):
@@ -533,7 +588,7 @@ def check(targets: Sequence[base.Target], folder: str, script: str) -> list[str]
         lineages = read_all_lineages(folder, problems)
         if not lineages and not problems:
             problems.append(hook.no_certificate_problem(folder))
-        results = Looker(state).visit(targets, lineages)
+        results = DryVisit(state).run(targets, lineages)
 
     problems += installation_problems(script, folder)
     results = [with_last_error(state, result) for result in results]
@@ -547,7 +602,7 @@ def check(targets: Sequence[base.Target], folder: str, script: str) -> list[str]
 
 
 def installation_problems(script: str, folder: str) -> list[str]:
-    """Return why certbot would not start this hook, and what is not of its version."""
+    """Return why certbot would not start this hook, and which files are of another version."""
     problems = hook.deploy_hook_problems(script, folder)
     problems += hook.version_problems(__version__, f"{NAME}.py")
     if kinds.__version__ != __version__:
@@ -583,7 +638,7 @@ def idle_problems(targets: Sequence[base.Target], lineages: Sequence[base.Lineag
 
 
 def restore(targets: Sequence[base.Target], folder: str) -> None:
-    """Restore from the first target that can give back what it has; print what was restored."""
+    """Restore from the first target that can be restored from; print what was restored."""
     sources = [target for target in targets if isinstance(target, base.RestorableTarget)]
     if not sources:
         raise base.DeliverError(f"{TOML_FILE} has no [[vault]] to restore from")
@@ -600,7 +655,7 @@ def restore(targets: Sequence[base.Target], folder: str) -> None:
 
 # ---- Command line ------------------------------------------------------------------------------
 class Options(NamedTuple):
-    """What the command line asks for; certbot gives nothing."""
+    """What the command line asks for; certbot starts the hook without arguments."""
 
     all: bool = False
     check: bool = False
@@ -631,7 +686,7 @@ def options_help() -> str:
 
 
 def default_in_words(option: base.Option) -> str:
-    """Return the default of an option for people."""
+    """Return the default of an option as --help and the manual show it."""
     if option.default is None:
         return "required"
     return str(option.default or "(empty)")
@@ -650,7 +705,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument(
         "--all",
         action="store_true",
-        help="deliver what any target lacks of any certificate: after each run of certbot",
+        help="deliver each certificate to each target that lacks it: after each run of certbot",
     )
     parser.add_argument(
         "--check",
@@ -658,7 +713,7 @@ def command_line() -> argparse.ArgumentParser:
         help="prove the installation: look at each target, change nothing",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="tell what would be delivered, change nothing"
+        "--dry-run", action="store_true", help="print what would be delivered, change nothing"
     )
     return parser
 
@@ -676,6 +731,8 @@ def read_options(arguments: Sequence[str]) -> Options | None:
         parser.epilog = options_help()  # of all kinds, which nothing else needs
     if hook.printed_help(parsed, parser, NAME, __version__):
         return None
+    if parsed.what and (parsed.check or parsed.dry_run):
+        parser.error("restore changes files: use it without --check and --dry-run")
     return Options(
         parsed.all, parsed.check, parsed.dry_run, parsed.what == "restore", parsed.config_dir
     )
@@ -709,7 +766,11 @@ def run(options: Options, environ: Mapping[str, str], script: str) -> list[str]:
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str], script: str = __file__) -> int:
-    """Run the hook; return 0: every target has what it should have, 1: not so, 2: wrong usage."""
+    """Run the hook; return its exit status.
+
+    0: every target has the certificates that it wants. 1: something is wrong. Wrong usage raises
+    SystemExit with status 2.
+    """
     options = read_options(arguments)
     if options is None:
         return 0

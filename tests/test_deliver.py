@@ -135,7 +135,7 @@ def test_equal_errors_of_several_certificates_are_one_message(certbot_folder: Pa
     for number in range(5):
         renew(certbot_folder, f"c{number}")
     completed = run_deliver_hook(hook, "--all")
-    error = "c0, c1, c2 and 2 more not delivered to command: false ended with status 1: no word"
+    error = "c0, c1, c2 and 2 more not delivered to command: false ended with status 1: no output"
     assert completed.stderr == f"certbot_renewal_deliver: {error}\n"
 
 
@@ -204,7 +204,7 @@ def test_no_argument_log_or_file_shows_a_key(
 
 
 def kill_a_run(hook: Path, seconds: float) -> None:
-    """Start a run, and kill it after so many seconds."""
+    """Start a run, and kill it after `seconds`."""
     child = subprocess.Popen(
         [sys.executable, str(hook), "--all"],
         stdout=subprocess.DEVNULL,
@@ -252,7 +252,7 @@ def test_a_target_that_is_wanted_again_begins_again(tmp_path: Path, certbot_fold
     delivery = delivery_to(certbot_folder, "log")
     assert delivery.fingerprint == "none"
     assert delivery.not_before == 0
-    assert delivery.error == "false ended with status 1: no word"
+    assert delivery.error == "false ended with status 1: no output"
 
 
 def test_a_delivery_that_has_ended_is_forgotten_after_30_days(certbot_folder: Path) -> None:
@@ -288,8 +288,45 @@ def test_a_state_file_that_cannot_be_read_or_written_is_an_error_and_deliveries_
     state = certbot_folder / STATE_FILE
     state.mkdir()
     completed = run_deliver_hook(hook, "--all")
-    assert_failure(completed, f"{state}: Is a directory: make it writable, or alerts")
+    assert_failure(
+        completed,
+        f"{state}: Is a directory: make it readable; without it a command runs again",
+        f"{state}: Is a directory: make it writable, or alerts",
+    )
     assert "example.com to log: ran" in completed.stdout
+
+
+def test_a_state_file_that_cannot_be_written_is_one_error_for_all_deliveries(
+    tmp_path: Path, certbot_folder: Path
+) -> None:
+    hook = install_deliver_hook(certbot_folder, command_table(tmp_path))
+    renew(certbot_folder, "one")
+    renew(certbot_folder, "two")
+    (certbot_folder / STATE_FILE).mkdir()
+    completed = run_deliver_hook(hook, "--all")
+    assert_failure(completed)
+    assert completed.stderr.count("make it writable") == 1
+    assert "one to log: ran; two to log: ran" in completed.stdout
+
+
+def test_a_delivery_that_cannot_be_recorded_is_reported_with_the_fault(
+    tmp_path: Path,
+    certbot_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def broken_record(*_: object) -> None:
+        raise TypeError("broken")
+
+    monkeypatch.setattr(certbot_renewal_deliver.StateFile, "record", broken_record)
+    hook = install_deliver_hook(certbot_folder, command_table(tmp_path))
+    renew(certbot_folder, "one")
+    renew(certbot_folder, "two")
+    status = certbot_renewal_deliver.main(["--all"], {}, str(hook))
+    assert status == 1
+    output = capsys.readouterr()
+    assert output.out == "one to log: ran; two to log: ran\n"
+    assert "one, two not delivered to log: TypeError: broken: this is a fault of" in output.err
 
 
 def test_a_state_file_that_holds_rubbish_is_replaced(tmp_path: Path, certbot_folder: Path) -> None:
@@ -321,7 +358,7 @@ def test_a_run_waits_until_another_one_has_ended(tmp_path: Path, certbot_folder:
     assert len(lines_of(tmp_path / "log")) == 1
 
 
-def test_a_run_does_not_wait_for_ever_for_another_one_that_hangs(
+def test_a_run_does_not_wait_forever_for_another_one_that_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(certbot_renewal_deliver, "LOCK_SECONDS", 0.3)
@@ -371,7 +408,7 @@ def test_a_delivery_that_failed_the_last_time_is_not_ready(certbot_folder: Path)
     hook = install_deliver_hook(certbot_folder, "[[command]]\ncommand = ['false']\n")
     renew(certbot_folder)
     assert run_deliver_hook(hook, "--all").returncode == 1
-    error = "the last try: false ended with status 1: no word. --all tries again"
+    error = "the last try: false ended with status 1: no output. --all tries again"
     assert_failure(run_deliver_hook(hook, "--check"), error)
 
 
@@ -388,6 +425,16 @@ def test_check_of_a_hook_that_certbot_would_not_start_is_not_ready(
     deploy = certbot_folder / "renewal-hooks" / "deploy"
     error = f"{DELIVER_HOOK} is not in {deploy}, where certbot would run it: copy it there"
     assert_failure(checked, f"not ready: {error}")
+
+
+@pytest.mark.parametrize("option", ["--dry-run", "--check"])
+def test_restore_is_refused_with_an_option_that_changes_nothing(
+    certbot_folder: Path, option: str
+) -> None:
+    hook = install_deliver_hook(certbot_folder, "[[command]]\ncommand = ['true']\n")
+    completed = run_deliver_hook(hook, "restore", option)
+    assert completed.returncode == 2
+    assert "restore changes files: use it without --check and --dry-run" in completed.stderr
 
 
 # ---- Settings file -----------------------------------------------------------------------------
@@ -426,7 +473,14 @@ COMMAND_TABLE = "[[command]]\ncommand = ['x']\n"
             SSH_TABLE + "hosts = ['-oProxyCommand=x']\n",
             "in hosts is wrong: it must be [user@]host",
         ),
-        (COMMAND_TABLE + "timeout = 0\n", "timeout is wrong: it must be a number above 0"),
+        (
+            COMMAND_TABLE + "timeout = 0\n",
+            "timeout is wrong: it must be a number above 0 and below 86400",
+        ),
+        (
+            COMMAND_TABLE + "timeout = 86400\n",
+            "timeout is wrong: it must be a number above 0 and below 86400",
+        ),
         (
             COMMAND_TABLE + "reload = 'x'\n",
             "reload is no option of command (known: name, lineages,",
@@ -443,6 +497,14 @@ def test_a_fault_in_the_settings_file_is_named(certbot_folder: Path, toml: str, 
     assert completed.stderr.startswith(f"certbot_renewal_deliver: {path}: ")
     assert_failure(completed, error)
     assert "Traceback" not in completed.stderr
+
+
+@pytest.mark.parametrize("seconds", ["0.1", "86399"])
+def test_a_timeout_above_0_and_below_a_day_is_accepted(tmp_path: Path, seconds: str) -> None:
+    toml = f"{COMMAND_TABLE}timeout = {seconds}\n"
+    (tmp_path / certbot_renewal_deliver.TOML_FILE).write_text(toml)
+    (target,) = certbot_renewal_deliver.read_targets(str(tmp_path))
+    assert target.options["timeout"] == float(seconds)
 
 
 def test_all_faults_in_the_settings_file_are_named_at_once(certbot_folder: Path) -> None:

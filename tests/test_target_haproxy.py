@@ -108,7 +108,7 @@ class Load:
         self.connections.append(Connection(began, time.time(), certificate))
 
     def wait_for_more(self, count: int) -> None:
-        """Wait until so many more connections have ended."""
+        """Wait until `count` more connections have ended."""
         enough = len(self.connections) + count
         wait_for(lambda: len(self.connections) > enough, "more connections")
 
@@ -392,6 +392,32 @@ def test_a_transaction_of_somebody_who_was_killed_is_aborted(
     assert_success(run_deliver_hook(hook, "--all"), "example.com to haproxy: serves it")
     assert haproxy.served("example.com") == certificate
     assert haproxy.served("placeholder.example.com") == placeholder
+
+
+def test_nothing_is_set_while_a_transaction_of_somebody_else_goes_on(
+    haproxy: HAProxy, certbot_folder: Path
+) -> None:
+    hook = install_deliver_hook(certbot_folder, haproxy.table())
+    renew(certbot_folder, days_ago=60)
+    assert_success(run_deliver_hook(hook, "--all"))
+    served = haproxy.served("example.com")
+    pem = (haproxy.certs / "example.com.pem").read_text()
+    other = haproxy.certs / "placeholder.pem"
+    assert "Transaction created" in haproxy.ask(f"set ssl cert {other} <<\n{pem}")
+
+    # The deadline comes before the two seconds after which the transaction would be aborted.
+    hook = install_deliver_hook(certbot_folder, haproxy.table("timeout = 1"))
+    certificate = renewed_certificate(certbot_folder)
+    assert_failure(
+        run_deliver_hook(hook, "--all"),
+        f"example.com not delivered to haproxy: {haproxy.socket}: "
+        f"HAProxy has an unfinished transaction for {other}: "
+        "end it, or set timeout to more than 2 seconds",
+        f"Its next start serves {haproxy.certs}/example.com.pem",
+    )
+    assert haproxy.served("example.com") == served
+    assert first_certificate(haproxy.certs / "example.com.pem") == certificate
+    assert f"*{other}" in haproxy.ask("show ssl cert")
 
 
 class RefusingHAProxy(socketserver.ThreadingUnixStreamServer):

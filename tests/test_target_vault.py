@@ -87,7 +87,7 @@ secret_id_file = "{folder}/secret_id"
 
 
 def make_example(folder: Path, seconds_ago: int = 1000) -> Path:
-    """Write a certificate of example.com that began so long ago; return its folder in live/."""
+    """Write a certificate of example.com that began `seconds_ago`; return its folder in live/."""
     begin = NOW - seconds_ago
     return make_lineage(folder, "example.com", ["example.com"], begin, 90 * DAY, key=KEY)
 

@@ -60,14 +60,14 @@ def is_list_of_texts(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a value is a number above 0. As seconds it is less than a day."""
+    """Return whether a value is a number above 0, and as seconds less than a day."""
     is_numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
     return is_numeric and 0 < value < hook.DAY
 
 
 TEXT = Rule(is_text, "one line of text")
 LIST_OF_TEXTS = Rule(is_list_of_texts, 'a list of texts, as in ["one", "two"]')
-NUMBER = Rule(is_number, "a number above 0")
+NUMBER = Rule(is_number, f"a number above 0 and below {hook.DAY}")
 
 
 class Option(NamedTuple):
@@ -94,7 +94,7 @@ COMMON_OPTIONS: Mapping[str, Option] = {
         "the certificates that it gets, * stands for anything; empty: all of them",
         LIST_OF_TEXTS,
     ),
-    "names": Option([], "likewise, by a name that the certificate holds", LIST_OF_TEXTS),
+    "names": Option([], "the certificates that it gets, by a name in them", LIST_OF_TEXTS),
     "timeout": Option(30, "seconds for one certificate", NUMBER),
 }
 
@@ -147,6 +147,11 @@ FIRST_CERTIFICATE = re.compile(
 )
 
 
+def is_lineage_name(name: str) -> bool:
+    """Return whether a name can be that of a lineage, and of its folder in live/."""
+    return name.isprintable() and "/" not in name and not name.startswith(".")
+
+
 class Lineage(NamedTuple):
     """The current certificate of a lineage, with its key.
 
@@ -177,7 +182,7 @@ def read_lineage(live_folder: str) -> Lineage:
     name = os.path.basename(live_folder)
     paths = {part: os.path.join(live_folder, f"{part}.pem") for part in PEM_PARTS}
     try:
-        pem = {part: read_text(path) for part, path in paths.items()}
+        pem = {part: read_bytes_as_text(path) for part, path in paths.items()}
         der = ssl.PEM_cert_to_DER_cert(first_certificate(pem["fullchain"]))
         decoded = hook.decode_certificate(paths["fullchain"])
         require_matching_key(paths["fullchain"], paths["privkey"])
@@ -222,15 +227,16 @@ def decode_pem(pem: str) -> hook.DecodedCertificate:
 
 # ---- Deadlines ---------------------------------------------------------------------------------
 class Deadline:
-    """The moment at which a delivery must have ended; no target may hold certbot up for longer.
+    """The moment at which the delivery of one lineage to one target must have ended.
 
-    It is enforced twice. Each step that waits (a connection, a program) waits for `seconds_left`
-    at most, so that it can say what did not answer. And the deliver hook leaves a delivery alone
-    half a second after the deadline, whatever it waits for.
+    A target that is slow, but not down, may hold certbot up for its timeout with each lineage. A
+    deadline is enforced twice. Each step that waits (a connection, a program) waits at most for
+    `seconds_left`, so that it can say what did not answer. And the deliver hook leaves a delivery
+    alone half a second after the deadline, whatever it waits for.
     """
 
     def __init__(self, seconds: float) -> None:
-        """Set the deadline so many seconds from now."""
+        """Set the deadline; `seconds` counts from now."""
         self.moment = time.monotonic() + seconds
 
     def seconds_left(self) -> float:
@@ -250,7 +256,7 @@ PATH_CHARACTERS = re.compile(r"[\w./@%+=:,~-]+")
 class Attempt(NamedTuple):
     """One attempt to deliver a lineage to a target, or to look what would be delivered.
 
-    `recorded` is what the state file says of the target and the lineage. `record_start` notes in
+    `recorded` is what the state file says of the target and the lineage. `record_start` records in
     the state file that a change begins: if the run is killed then, the next run knows it.
     """
 
@@ -288,16 +294,18 @@ class Target(ABC):
 
     @abstractmethod
     def look(self, attempt: Attempt) -> str:
-        """Return in words what would be delivered, "" if the target has it; change nothing.
+        """Return in words what would be delivered; change nothing.
 
+        "" means that the target has the certificate. If it keeps a newer one, the words say so.
         Raise a DeliverError if a delivery would fail.
         """
 
     @abstractmethod
     def deliver(self, attempt: Attempt) -> str:
-        """Deliver a certificate; return in words what was done, "" if the target had it.
+        """Deliver a certificate; return in words what was done.
 
-        Raise a DeliverError if that fails. Another attempt must be able to go on from there.
+        "" means that the target had the certificate. If it keeps a newer one, the words say so.
+        Raise a DeliverError if the delivery fails; another attempt must be able to go on then.
         """
 
     def wants(self, lineage: Lineage) -> bool:
@@ -306,9 +314,9 @@ class Target(ABC):
         name_patterns = self.options["names"]
         if not lineage_patterns and not name_patterns:
             return True
-        return matches_any(lineage.name, lineage_patterns) or any(
-            matches_any(name, name_patterns) for name in lineage.names
-        )
+        if matches_any(lineage.name, lineage_patterns):
+            return True
+        return any(matches_any(name, name_patterns) for name in lineage.names)
 
     def path(self, option: str, lineage: Lineage) -> str:
         """Return the path in an option, for a lineage; "" if it is not set."""
@@ -332,7 +340,7 @@ class RestorableTarget(Target):
 
     @abstractmethod
     def restore(self, folder: str) -> Restored:
-        """Rebuild certbot's configuration folder; keep what is as new there."""
+        """Rebuild certbot's configuration folder; keep lineages that are as new there, or newer."""
 
 
 def matches_any(text: str, patterns: Sequence[str]) -> bool:
@@ -341,15 +349,18 @@ def matches_any(text: str, patterns: Sequence[str]) -> bool:
 
 
 # ---- Programs ----------------------------------------------------------------------------------
-STATUS_UNREACHABLE = 255  # ssh and sftp: the host cannot be reached, or does not let us in
+STATUS_UNREACHABLE = 255  # ssh and sftp: the host cannot be reached, or refuses the login
 
-# What to do about an error message of ssh or sftp. The first that matches.
-REMEDIES = {
-    "HAS CHANGED": "find out why before you replace it in known_hosts",
-    "Host key verification": "put the host's key into known_hosts of certbot's user",
-    "Permission denied (": "put the key of certbot's user into authorized_keys there",
-    "connect to host": "does its sshd run, and is hosts right?",
-}
+# What to do about an error message of ssh or sftp. The first that matches; "": nothing is known.
+REMEDIES = (
+    hook.Remedy(r"HAS CHANGED", "find out why before you replace it in known_hosts"),
+    hook.Remedy(r"Host key verification", "put the host's key into known_hosts of certbot's user"),
+    hook.Remedy(
+        r"Permission denied \(", "put the key of certbot's user into authorized_keys there"
+    ),
+    hook.Remedy(r"connect to host", "does its sshd run, and is hosts right?"),
+    hook.Remedy(r"", ""),
+)
 
 
 def run_program(
@@ -363,7 +374,7 @@ def run_program(
     Raise a DeliverError if it fails. Raise a TargetDownError if it cannot be started, if it cannot
     reach its host, or if it does not end in time: then it is killed with its children.
     """
-    # Files, not pipes: a child that stays behind would keep a pipe open.
+    # Files, not pipes: a child that goes on running would keep a pipe open.
     with TemporaryFile() as stdin, TemporaryFile() as stdout, TemporaryFile() as stderr:
         stdin.write(input_text.encode())
         stdin.seek(0)
@@ -404,25 +415,30 @@ def wait_or_kill(process: subprocess.Popen[bytes], name: str, deadline: Deadline
         ) from None
 
 
+def last_lines(output: str) -> str:
+    """Return the last three lines of an output that are not empty, as one line."""
+    lines = [line for line in output.splitlines() if line.strip()]
+    return hook.shortened(" ".join(lines[-3:]))
+
+
 def program_error(name: str, status: int, output: str, errors: str) -> DeliverError:
-    """Return the error of a program that failed: its last three lines, and a remedy if any."""
-    lines = (errors.strip() or output.strip()).splitlines()
-    last_lines = [line for line in lines if line.strip()][-3:]
-    text = f"{name} ended with status {status}: {hook.shortened(' '.join(last_lines)) or 'no word'}"
-    for message, remedy in REMEDIES.items():
-        if message in errors:
-            text += f": {remedy}"
-            break
+    """Return the error of a program that failed: its last lines, and a remedy if one is known."""
+    reason = last_lines(errors) or last_lines(output) or "no output"
+    text = f"{name} ended with status {status}: {reason}"
+    remedy = hook.remedy_for(errors, REMEDIES)
+    if remedy:
+        text += f": {remedy}"
     if status == STATUS_UNREACHABLE:
         return TargetDownError(text)
     return DeliverError(text)
 
 
 # ---- Files -------------------------------------------------------------------------------------
-def read_text(path: str) -> str:
-    """Return the text of a file; raise OSError if it cannot be read, or is a pipe or a device.
+def read_bytes_as_text(path: str) -> str:
+    """Return any file as text; raise OSError if it cannot be read, or is a pipe or a device.
 
-    Bytes that are not UTF-8 become surrogates; `replace_file` makes the same bytes of them.
+    Bytes that are not UTF-8 become surrogates, which `replace_file` writes as the same bytes. Only
+    line ends change: all become \\n.
     """
     with open(path, encoding="utf-8", errors="surrogateescape", opener=hook.open_regular) as file:
         return file.read()

@@ -20,7 +20,7 @@ import certbot_renewal_report as hook
 from certbot_renewal_targets import base
 
 BUFFER_BYTES = 15_000  # a little less than tune.bufsize, 16 KiB: HAProxy takes no longer command
-TRANSACTION_SECONDS = 2  # after so long, a transaction of somebody else is aborted
+TRANSACTION_SECONDS = 2  # a transaction of somebody else that is open for longer is aborted
 
 # Matches the line of a transaction that has not ended, in the answer to `show ssl cert`:
 # */etc/haproxy/certs/example.com.pem
@@ -64,13 +64,16 @@ class RuntimeApi:
     def order(self, command: str, *successes: str) -> str:
         """Return the answer to a command; raise a DeliverError if it is not a success.
 
-        `successes` are texts: the answer holds one of them if HAProxy did what it was to do.
+        The answer holds one of the texts in `successes` if HAProxy did what the command says.
         """
         answer = self.ask(command)
         if any(success in answer for success in successes):
             return answer
         reason = answer
-        if "Committing" in answer:  # then the reason is the last line
+        # If a commit fails, the reason is the last line:
+        # Committing /etc/haproxy/certs/example.com.pem.
+        # unable to load.
+        if "Committing" in answer:
             reason = answer.rpartition("\n")[2]
         raise base.DeliverError(
             f"HAProxy refused: {hook.shortened(reason) or 'nothing'}: look at its log"
@@ -89,7 +92,7 @@ class RuntimeApi:
                 answer += part
 
     def connect(self) -> socket.socket:
-        """Return a connection to the stats socket, with what is left of the time as its timeout."""
+        """Return a connection to the stats socket; its timeout is the time until the deadline."""
         seconds = self.deadline.seconds_left()
         host, _, port = self.address.rpartition(":")
         if "/" not in self.address and port.isdecimal():
@@ -150,7 +153,7 @@ class Target(base.Target):
 
     It gets a certificate in two steps. First the running process, by its Runtime API:
 
-    1. `show ssl cert NAME`: has it the certificate? does it know the name?
+    1. `show ssl cert NAME`: does the process have the certificate, and know the name?
     2. `new ssl cert NAME`: an empty entry, if the name is new.
     3. `set ssl cert NAME`: a transaction with certificate, chain and key.
     4. `commit ssl cert NAME`: from now on new connections get the certificate.
@@ -179,7 +182,7 @@ class Target(base.Target):
     }
 
     def look(self, attempt: base.Attempt) -> str:
-        """Return what the process lacks, else which file the next start would miss."""
+        """Return what the process lacks, else which file would be written for the next start."""
         wanted = self.wanted(attempt.lineage)
         api = RuntimeApi(self.options["socket"], attempt.deadline)
         return look_at_process(api, wanted) or look_at_files(wanted)
@@ -189,15 +192,15 @@ class Target(base.Target):
         wanted = self.wanted(attempt.lineage)
         api = RuntimeApi(self.options["socket"], attempt.deadline)
         steps = []
-        unreached = ""
+        down_error = ""
         try:
             steps += update_process(api, wanted)
         except base.TargetDownError as error:
-            unreached = str(error)  # its next start shall serve the certificate all the same
+            down_error = str(error)  # its next start must serve the certificate all the same
 
-        steps += write_files(wanted, unreached or "HAProxy serves it")
-        if unreached:
-            raise base.TargetDownError(f"{unreached} Its next start serves {wanted.file}")
+        steps += write_files(wanted, down_error or "HAProxy serves it")
+        if down_error:
+            raise base.TargetDownError(f"{down_error} Its next start serves {wanted.file}")
         return ", ".join(steps)
 
     def wanted(self, lineage: base.Lineage) -> Wanted:
@@ -292,28 +295,34 @@ def end_other_transaction(api: RuntimeApi, name: str) -> None:
     """Wait until nobody else is setting a certificate.
 
     HAProxy has one transaction for all certificates, and 2.6 would take ours for the other one.
-    After two seconds the other one is aborted: nobody needs so long. Whoever began it was killed,
-    and it would be in the way for ever.
+    After TRANSACTION_SECONDS the other one is aborted: nobody needs that long. Whoever began it was
+    killed, and it would block all deliveries forever. Raise a TargetDownError if the other one is
+    still open at the deadline.
     """
     abort_at = base.Deadline(TRANSACTION_SECONDS)
-    while not api.deadline.has_passed():
+    while True:
         transaction = TRANSACTION.search(api.ask("show ssl cert"))
         if transaction is None or transaction["name"] == name:
             return
+        if api.deadline.has_passed():
+            raise base.TargetDownError(
+                f"{api.address}: HAProxy has an unfinished transaction for {transaction['name']}: "
+                f"end it, or set timeout to more than {TRANSACTION_SECONDS} seconds"
+            )
         if abort_at.has_passed():
             api.ask(f"abort ssl cert {transaction['name']}")
         time.sleep(0.1)
 
 
 # ---- The files for the next start --------------------------------------------------------------
-def files_to_write(wanted: Wanted) -> dict[str, str]:
-    """Return the files that the next start would miss, by path: their new text.
+def outdated_files(wanted: Wanted) -> dict[str, str]:
+    """Return the files that must change for the next start, by path: their new text.
 
     Raise OSError if a file cannot be read.
     """
     texts = {wanted.file: wanted.pem}
     if wanted.has_crt_list_file():
-        crt_list = base.read_text(wanted.crt_list)
+        crt_list = base.read_bytes_as_text(wanted.crt_list)
         if not re.search(rf"(?m)^\s*{re.escape(wanted.name)}(\s|$)", crt_list):
             texts[wanted.crt_list] = f"{crt_list.rstrip()}\n{wanted.name}\n".lstrip("\n")
 
@@ -322,37 +331,37 @@ def files_to_write(wanted: Wanted) -> dict[str, str]:
 
 def has_text(path: str, text: str) -> bool:
     """Return whether a file exists and has this text."""
-    return os.path.exists(path) and base.read_text(path) == text
+    return os.path.exists(path) and base.read_bytes_as_text(path) == text
 
 
 def look_at_files(wanted: Wanted) -> str:
-    """Return which file would be written, "" if all are as they should be."""
+    """Return which file would be written first, "" if none would be."""
     try:
-        missing = files_to_write(wanted)
+        outdated = outdated_files(wanted)
     except OSError as error:
         raise file_error(error, wanted, "HAProxy serves it") from None
-    for path in missing:
-        return f"would write {path}"
-    return ""
+    if not outdated:
+        return ""
+    return f"would write {next(iter(outdated))}"
 
 
-def write_files(wanted: Wanted, process_state: str) -> list[str]:
-    """Write the files that the next start would miss; return what was done.
+def write_files(wanted: Wanted, error_prefix: str) -> list[str]:
+    """Write the files that must change for the next start; return what was done.
 
-    `process_state` says in words what is the matter with the running process.
+    If that fails, the error begins with `error_prefix`: the state of the running process in words.
     """
     try:
-        missing = files_to_write(wanted)
-        for path, text in missing.items():
+        outdated = outdated_files(wanted)
+        for path, text in outdated.items():
             base.replace_file(path, text)
     except OSError as error:
-        raise file_error(error, wanted, process_state) from None
-    return [f"{path} written" for path in missing]
+        raise file_error(error, wanted, error_prefix) from None
+    return [f"{path} written" for path in outdated]
 
 
-def file_error(error: OSError, wanted: Wanted, process_state: str) -> base.DeliverError:
-    """Return what to say if a file cannot be read or written."""
+def file_error(error: OSError, wanted: Wanted, error_prefix: str) -> base.DeliverError:
+    """Return the error of a file that cannot be read or written."""
     path = error.filename or wanted.file
     return base.DeliverError(
-        f"{process_state}, but {path}: {error.strerror}: the next start would serve the old one"
+        f"{error_prefix}, but {path}: {error.strerror}: the next start would serve the old one"
     )

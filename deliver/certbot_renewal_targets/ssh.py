@@ -43,27 +43,29 @@ done
 cat {fullchain} 2>/dev/null || :
 """
 
-# Moves the copied files into place. An old file hands down its owner and mode. `stat` is GNU's,
-# else that of BSD.
+# Functions that move a copied file into place: first `prepare FILE MODE`, then `replace FILE`.
+# If there is an old file, the new one gets its owner and mode, else MODE.
 MOVE_SCRIPT = """
-real() { readlink -f "$1" 2>/dev/null || echo "$1"; }  # where a link leads to
-stat_of() { stat -c '%u:%g %a' "$1" 2>/dev/null || stat -f '%u:%g %Lp' "$1"; }
-ready() {
-    to=$(real "$1")
-    [ "$to" = "$1" ] || mv -f "$1.new" "$to.new"
-    if [ -e "$to" ]; then
-        was=$(stat_of "$to")
-        is=$(stat_of "$to.new")
-        [ "${is% *}" = "${was% *}" ] || chown "${was% *}" "$to.new"
-        chmod "${was#* }" "$to.new"
+link_target() { readlink -f "$1" 2>/dev/null || echo "$1"; }  # a file that is no link: itself
+owner_of() { stat -c '%u:%g' "$1" 2>/dev/null || stat -f '%u:%g' "$1"; }  # GNU's stat, else BSD's
+mode_of() { stat -c '%a' "$1" 2>/dev/null || stat -f '%Lp' "$1"; }
+prepare() {
+    file=$(link_target "$1")
+    [ "$file" = "$1" ] || mv -f "$1.new" "$file.new"
+    if [ -e "$file" ]; then
+        old_owner=$(owner_of "$file")
+        old_mode=$(mode_of "$file")
+        new_owner=$(owner_of "$file.new")
+        [ "$new_owner" = "$old_owner" ] || chown "$old_owner" "$file.new"
+        chmod "$old_mode" "$file.new"
     else
-        chmod "$2" "$to.new"
+        chmod "$2" "$file.new"
     fi
 }
-move() { to=$(real "$1"); mv -f "$to.new" "$to"; }
+replace() { file=$(link_target "$1"); mv -f "$file.new" "$file"; }
 """
 
-# Runs the reload command in a shell of its own; if it fails, says so after its own words.
+# Runs the reload command in a shell of its own; if it fails, adds a line to what it has printed.
 RELOAD_SCRIPT = """
 ( {reload}
 ) </dev/null || {{
@@ -98,7 +100,7 @@ class Target(base.Target):
 
     The steps of a delivery:
 
-    1. `ssh`: can both files be written, and has the host the certificate already?
+    1. `ssh`: can both files be written, and does the host have the certificate already?
     2. `sftp`: copy certificate and key beside the old ones.
     3. Record in the state file that a change begins.
     4. `ssh`: move the files into place, then run the reload command.
@@ -127,7 +129,7 @@ class Target(base.Target):
             "a file with OpenSSH's client configuration (ssh -F), for the key, the user, "
             "known hosts",
         ),
-        "parallel": base.Option(20, "so many hosts at the same time", base.NUMBER),
+        "parallel": base.Option(20, "at most this many hosts at the same time", base.NUMBER),
     }
 
     def __init__(
@@ -153,7 +155,7 @@ class Target(base.Target):
         targets = []
         for host in options["hosts"]:
             match = HOST.fullmatch(host)
-            if match:  # table_faults has reported each other one
+            if match:  # table_faults has reported the hosts that do not match
                 address = HostAddress(*match.groups(""))
                 targets.append(cls(f"{name}/{host}", options, slots, address))
         return targets
@@ -179,7 +181,10 @@ class Target(base.Target):
         return "reload ran"
 
     def has_certificate(self, attempt: base.Attempt) -> bool:
-        """Return whether the host has the certificate; raise a DeliverError if it could not."""
+        """Return whether the host has the certificate, with its chain.
+
+        The key is not compared. Raise a DeliverError if the host could not get both.
+        """
         script = LOOK_SCRIPT.format(
             fullchain=self.path("fullchain", attempt.lineage),
             key=self.path("key", attempt.lineage),
@@ -206,7 +211,7 @@ class Target(base.Target):
     def copy(self, files: Sequence[CopiedFile], deadline: base.Deadline) -> None:
         """Copy files to the host, each as `.new` beside the old one.
 
-        A new file has the mode of its source first: nobody there may read a key meanwhile.
+        At first a new file has the mode of its source, so that nobody there may read a key.
         """
         address = self.address
         command = ["sftp", "-q", *self.ssh_options(), "-b", "-", address.user + address.host]
@@ -222,7 +227,7 @@ class Target(base.Target):
             raise
 
     def reload_script(self, state: str) -> str:
-        """Return the script that runs the reload command; `state` is how the files are then."""
+        """Return the script that runs the reload command; `state` says how the files are then."""
         return RELOAD_SCRIPT.format(reload=self.options["reload"] or ":", state=state)
 
     def run_there(self, script: str, deadline: base.Deadline) -> str:
@@ -248,7 +253,7 @@ class Target(base.Target):
 
 
 def move_script(files: Sequence[CopiedFile]) -> str:
-    """Return the script that moves copied files into place, once all of them are ready."""
-    ready = [f"ready {file.destination} {file.mode}" for file in files]
-    moves = [f"move {file.destination}" for file in files]
-    return "\n".join([MOVE_SCRIPT, *ready, *moves])
+    """Return the script that moves copied files into place, once all of them are prepared."""
+    preparations = [f"prepare {file.destination} {file.mode}" for file in files]
+    replacements = [f"replace {file.destination}" for file in files]
+    return "\n".join([MOVE_SCRIPT, *preparations, *replacements])

@@ -25,12 +25,15 @@ from certbot_renewal_targets import base
 CERTBOT_FOLDER = "/etc/letsencrypt"  # in a renewal configuration in Vault, wherever it was
 TRIES = 10  # of a check-and-set, while others write the same secret
 
-# What to do about an error of Vault, by the class of the exception.
-REMEDIES = {
-    "Forbidden": "is the token still valid, and does its policy give the right to it?",
-    "VaultDown": "unseal it",
-    "InvalidPath": "is mount a KV engine?",
-}
+# What to do about an error of Vault: the name of hvac's exception. The first that matches.
+REMEDIES = (
+    hook.Remedy(
+        r"^Forbidden$", "is the token still valid, and does its policy give the right to it?"
+    ),
+    hook.Remedy(r"^VaultDown$", "unseal it"),
+    hook.Remedy(r"^InvalidPath$", "is mount a KV engine?"),
+    hook.Remedy(r"", "look at Vault's log"),
+)
 
 # Matches: /etc/letsencrypt/archive/example.com/cert7.pem
 ARCHIVE_NUMBER = re.compile(r"(?P<number>\d+)\.pem$")
@@ -81,7 +84,7 @@ class Target(base.RestorableTarget):
         lineage = LineageOnDisk(attempt.lineage)
         with open_store(self.options, attempt.deadline) as store:
             accounts = store.preview("accounts", lineage.merged_accounts)
-            certificate = store.preview(lineage.secret_path, lineage.newest_certificate)
+            certificate = store.preview(lineage.secret_path, lineage.certificate_to_hold)
         return lineage.describe(accounts, certificate, "would get it")
 
     def deliver(self, attempt: base.Attempt) -> str:
@@ -89,7 +92,7 @@ class Target(base.RestorableTarget):
         lineage = LineageOnDisk(attempt.lineage)
         with open_store(self.options, attempt.deadline) as store:
             accounts = store.update("accounts", lineage.merged_accounts)
-            certificate = store.update(lineage.secret_path, lineage.newest_certificate)
+            certificate = store.update(lineage.secret_path, lineage.certificate_to_hold)
         return lineage.describe(accounts, certificate, "holds it")
 
     def restore(self, folder: str) -> base.Restored:
@@ -155,7 +158,7 @@ def read_secret_files(options: Mapping[str, Any]) -> Values:
     for option in ("token_file", "role_id_file", "secret_id_file"):
         path = options[option]
         try:
-            secrets[option] = base.read_text(path).strip() if path else ""
+            secrets[option] = base.read_bytes_as_text(path).strip() if path else ""
         except OSError as error:
             raise base.TargetDownError(f"{option}: {path}: {error.strerror}") from None
     return secrets
@@ -200,10 +203,10 @@ def vault_errors(hvac: Any, url: str) -> Iterator[None]:
     try:
         yield
     except hvac.exceptions.VaultError as error:
-        kind = type(error).__name__
-        remedy = REMEDIES.get(kind, "look at Vault's log")
+        error_name = type(error).__name__
+        remedy = hook.remedy_for(error_name, REMEDIES)
         text = f"{url}: {hook.shortened(str(error))}: {remedy}"
-        if kind == "VaultDown":
+        if error_name == "VaultDown":
             raise base.TargetDownError(text) from None
         raise base.DeliverError(text) from None
     except (OSError, ValueError) as error:  # requests' errors are OSErrors
@@ -214,9 +217,10 @@ def vault_errors(hvac: Any, url: str) -> Iterator[None]:
 
 # ---- Secrets -----------------------------------------------------------------------------------
 class Secret(NamedTuple):
-    """A secret: its values, and its version to check against.
+    """A secret: its values, and the version to name when the secret is written.
 
-    If it is missing, it has no values, and its version is 0; if it was deleted, no values.
+    A secret that is missing has no values, and version 0. One that was deleted has no values
+    either, but a version above 0.
     """
 
     values: Values
@@ -224,7 +228,7 @@ class Secret(NamedTuple):
 
 
 class Update(NamedTuple):
-    """What a secret holds after an update, and whether that changed, or would change, it."""
+    """The values of a secret after an update; `is_change`: before, it had other values."""
 
     values: Values
     is_change: bool
@@ -315,7 +319,7 @@ class LineageOnDisk:
         certificate_path = os.path.realpath(os.path.join(lineage.live_folder, "cert.pem"))
         number = ARCHIVE_NUMBER.search(certificate_path)
         try:
-            conf = base.read_text(hook.renewal_conf_path(folder, lineage.name))
+            conf = base.read_bytes_as_text(hook.renewal_conf_path(folder, lineage.name))
             self.accounts = read_accounts(folder)
         except OSError as error:
             raise base.DeliverError(
@@ -333,10 +337,11 @@ class LineageOnDisk:
         """Return the accounts that Vault should hold: those of other hosts too."""
         return {**held, **self.accounts}
 
-    def newest_certificate(self, held: Values) -> Values:
-        """Return what Vault should hold of the lineage: the newer certificate.
+    def certificate_to_hold(self, held: Values) -> Values:
+        """Return what Vault should hold of the lineage, out of what it holds.
 
-        What differs only in what each run of certbot writes is left as it is.
+        That is the certificate on disk. But `held` stays if it is newer, or if only such parts of
+        it differ as each run of certbot writes.
         """
         if self.is_newer(held) or self.is_same(held):
             return held
@@ -356,10 +361,15 @@ class LineageOnDisk:
         return stable_part(held["conf"]) == stable_part(self.certificate["conf"])
 
     def describe(self, accounts: Update, certificate: Update, change: str) -> str:
-        """Return the result in words: `change` if anything changed, "" if nothing did."""
+        """Return the result in words: `change` if anything changed, "" if nothing did.
+
+        A newer certificate in Vault is named instead, also if accounts changed.
+        """
         if self.is_newer(certificate.values):
             return "has a newer one"
-        return change if accounts.is_change or certificate.is_change else ""
+        if accounts.is_change or certificate.is_change:
+            return change
+        return ""
 
 
 def read_accounts(folder: str) -> Values:
@@ -369,7 +379,7 @@ def read_accounts(folder: str) -> Values:
     for place, _, names in os.walk(os.path.join(folder, "accounts"), followlinks=True):
         for name in names:
             path = os.path.join(place, name)
-            accounts[os.path.relpath(path, folder)] = base.read_text(path)
+            accounts[os.path.relpath(path, folder)] = base.read_bytes_as_text(path)
     return accounts
 
 
@@ -410,12 +420,13 @@ def restore_accounts(store: SecretStore, folder: str, restored: base.Restored) -
     for path, text in sorted(store.read("accounts").values.items()):
         place = os.path.join(folder, path)
         is_account = path.startswith("accounts/") and ".." not in path
-        if is_account and not os.path.exists(place):
-            mode = 0o400 if path.endswith("private_key.json") else 0o644  # as certbot has them
-            with file_errors(folder):
-                os.makedirs(os.path.dirname(place), exist_ok=True)
-                base.replace_file(place, text, mode)
-            restored.names.append(path)
+        if not is_account or os.path.exists(place):
+            continue
+        mode = 0o400 if path.endswith("private_key.json") else 0o644  # as certbot has them
+        with file_errors(folder):
+            os.makedirs(os.path.dirname(place), exist_ok=True)
+            base.replace_file(place, text, mode)
+        restored.names.append(path)
 
 
 def restore_lineages(store: SecretStore, folder: str, restored: base.Restored) -> None:
@@ -439,10 +450,10 @@ def restore_lineages(store: SecretStore, folder: str, restored: base.Restored) -
 
 def stored_lineage(name: str, values: Values) -> StoredLineage:
     """Return the lineage in a secret; raise KeyError or ValueError if there is none."""
-    is_file_name = name.isprintable() and "/" not in name and not name.startswith(".")
     texts = [values[key] for key in (*base.PEM_PARTS, "conf")]
-    if not is_file_name or not base.is_list_of_texts(texts):
+    if not base.is_lineage_name(name) or not base.is_list_of_texts(texts):
         raise ValueError(name)
+
     pem = {part: values[part] for part in base.PEM_PARTS}
     not_before = base.decode_pem(pem["fullchain"]).not_before
     return StoredLineage(name, pem, values["conf"], int(values["number"]), not_before)
@@ -460,7 +471,8 @@ def is_as_new_on_disk(folder: str, lineage: StoredLineage) -> bool:
 def write_lineage(folder: str, lineage: StoredLineage) -> None:
     """Write a lineage as certbot lays it out: archive/, renewal/, and last the links in live/.
 
-    The links in live/ mean that all is there, so a restore that was killed is done again.
+    The links in live/ mean that the lineage is complete: without them, the next restore writes it
+    again.
     """
     live = os.path.join(folder, "live", lineage.name)
     archive = os.path.join(folder, "archive", lineage.name)

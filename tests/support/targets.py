@@ -117,7 +117,7 @@ def new_certbot(folder: Path, authority: Authority) -> Certbot:
 
 # ---- What came of it ---------------------------------------------------------------------------
 def assert_success(completed: Completed, output: str = "") -> None:
-    """Assert that the hook succeeded, without a word on stderr."""
+    """Assert that the hook succeeded, with nothing on stderr."""
     assert (completed.returncode, completed.stderr) == (0, ""), completed.stderr
     assert output in completed.stdout
 
