@@ -1730,8 +1730,13 @@ def settings_table() -> str:
     return "\n".join(lines)
 
 
-def argument_parser(program: str, description: str, epilog: str) -> argparse.ArgumentParser:
-    """Return a parser with the options that all programs have."""
+def argument_parser(
+    program: str, description: str, epilog: str, check_help: str, dry_run_help: str
+) -> argparse.ArgumentParser:
+    """Return a parser with the options that all programs have.
+
+    `check_help` and `dry_run_help` are what --help says about --check and --dry-run.
+    """
     import argparse
 
     parser = argparse.ArgumentParser(
@@ -1746,6 +1751,9 @@ def argument_parser(program: str, description: str, epilog: str) -> argparse.Arg
     parser.add_argument(
         "--config-dir", metavar="DIR", default="", help="certbot's configuration folder"
     )
+    proofs = parser.add_mutually_exclusive_group()
+    proofs.add_argument("--check", action="store_true", help=check_help)
+    proofs.add_argument("--dry-run", action="store_true", help=dry_run_help)
     return parser
 
 
@@ -1765,19 +1773,13 @@ def printed_help(
 
 def command_line() -> argparse.ArgumentParser:
     """Return the parser of this program's command line."""
-    description = (__doc__ or "").partition("\n")[0]
-    parser = argument_parser(NAME, description, settings_table())
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="prove the installation, with a real write of the certificates present",
+    return argument_parser(
+        NAME,
+        (__doc__ or "").partition("\n")[0],
+        settings_table(),
+        check_help="prove the installation, with a real write of the certificates present",
+        dry_run_help="print the lines and where they would go, send nothing",
     )
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="print the lines and where they would go, send nothing",
-    )
-    return parser
 
 
 def read_options(arguments: Sequence[str]) -> Options | None:
@@ -1789,8 +1791,6 @@ def read_options(arguments: Sequence[str]) -> Options | None:
         return Options()
     parser = command_line()
     parsed = parser.parse_args(arguments)
-    if parsed.check and parsed.dry_run:
-        parser.error("--check writes, --dry-run writes nothing: they do not go together")
     if printed_help(parsed, parser, NAME):
         return None
     return Options(parsed.check, parsed.dry_run, parsed.config_dir)

@@ -821,8 +821,13 @@ def hours(text: str) -> float:
 
 def command_line() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    description = (__doc__ or "").partition("\n")[0]
-    parser = hook.argument_parser(NAME, description, hook.settings_table())
+    parser = hook.argument_parser(
+        NAME,
+        (__doc__ or "").partition("\n")[0],
+        hook.settings_table(),
+        check_help="prove that reports arrive, with a real write, and that certificates are served",
+        dry_run_help="print the lines and where they would go, send nothing",
+    )
     parser.add_argument(
         "--all",
         action="store_true",
@@ -858,16 +863,6 @@ def command_line() -> argparse.ArgumentParser:
         action="store_true",
         help="tell how certbot renew --dry-run went, from what it printed: stdin",
     )
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="prove that reports arrive, with a real write, and that certificates are served",
-    )
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="print the lines and where they would go, send nothing",
-    )
     return parser
 
 
@@ -886,8 +881,6 @@ def read_options(arguments: Sequence[str]) -> Options | None:
     commands = [parsed.all, bool(parsed.retire), parsed.after_dry_run, parsed.check]
     if sum(commands) > 1:
         parser.error("--all, --retire, --after-dry-run and --check do not go together")
-    if parsed.check and parsed.dry_run:
-        parser.error("--check writes, --dry-run writes nothing: they do not go together")
     if hook.printed_help(parsed, parser, NAME):
         return None
     return Options(

@@ -694,8 +694,13 @@ def default_in_words(option: base.Option) -> str:
 
 def command_line() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    description = (__doc__ or "").partition("\n")[0]
-    parser = hook.argument_parser(NAME, description, "")
+    parser = hook.argument_parser(
+        NAME,
+        (__doc__ or "").partition("\n")[0],
+        epilog="",
+        check_help="prove the installation: look at each target, change nothing",
+        dry_run_help="print what would be delivered, change nothing",
+    )
     parser.add_argument(
         "what",
         nargs="?",
@@ -706,14 +711,6 @@ def command_line() -> argparse.ArgumentParser:
         "--all",
         action="store_true",
         help="deliver each certificate to each target that lacks it: after each run of certbot",
-    )
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="prove the installation: look at each target, change nothing",
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print what would be delivered, change nothing"
     )
     return parser
 

@@ -183,7 +183,7 @@ def test_a_folder_that_is_no_lineage_is_named_and_retires_nothing(
         (["--history"], "--history, --patience and --stdout go with --all"),
         (["--stdout", "--check"], "--history, --patience and --stdout go with --all"),
         (["--all", "--after-dry-run"], "--after-dry-run and --check do not go together"),
-        (["--check", "--dry-run"], "--check writes, --dry-run writes nothing"),
+        (["--check", "--dry-run"], "argument --dry-run: not allowed with argument --check"),
     ],
 )
 def test_options_that_do_not_go_together_are_a_usage_error(
