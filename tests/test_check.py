@@ -13,6 +13,7 @@ import responses
 
 import certbot_renewal_report as hook
 from support.hooks import Ran, start_report_hook
+from support.lineages import UNREACHABLE
 from support.renewals import Renewal, renew, stored_renewals
 from support.servers import require_program, skip_or_fail
 from tools.servers import faulty
@@ -110,7 +111,8 @@ def test_check_names_everything_that_is_wrong_and_reports_what_it_can(
     assert ran.status == 1
     assert ran.err.startswith("certbot_renewal_report: not ready: ")
     assert f"{script} is not executable, so certbot ignores it: chmod 755 {script}" in ran.err
-    assert f"the host tag {host} is a container's id, which changes: set HOSTNAME in" in ran.err
+    container_id = f"the host tag {host} is a container's id, which changes"
+    assert f"{container_id}: set HOSTNAME in {env_file}" in ran.err
     open_file = f"{env_file} holds the token and everybody may read it: chmod o= {env_file}"
     assert open_file in ran.err
     assert "live/broken/cert.pem: No such file or directory" in ran.err
@@ -135,6 +137,41 @@ def test_check_ends_though_the_server_never_finishes_its_answer(
     assert done.returncode == 1
     assert row("server", "none: no answer\n") in done.stdout
     assert "not ready: no answer from" in done.stderr
+
+
+def test_check_of_a_server_whose_answers_drip(report_hook: Hook, renewal: Renewal) -> None:
+    with faulty.EVERY["dripping headers"]() as url:
+        ran = report_hook("--check", INFLUXDB_URL=url, INFLUXDB_TIMEOUT="0.6")
+    assert row("server", "none: no answer\n") in ran.out
+    assert re.search(
+        r"no answer from .* \(tried [1-9]\d* times; INFLUXDB_TIMEOUT is 0\.6 s\)", ran.err
+    )
+
+
+def test_check_of_a_server_that_is_something_else(report_hook: Hook, renewal: Renewal) -> None:
+    with faulty.serving(
+        faulty.answer(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+    ) as url:
+        ran = report_hook("--check", INFLUXDB_URL=url)
+    assert row("server", "InfluxDB unknown\n") in ran.out
+
+
+@pytest.mark.parametrize(
+    ("version", "kind"),
+    [
+        ("1.0", "Telegraf listener 1.0"),
+        ("Telegraf-1.39.3", "Telegraf-1.39.3"),
+        ("1.8.10", "InfluxDB 1.8.10"),
+        ("v2.9.1", "InfluxDB v2.9.1"),
+    ],
+)
+def test_a_server_is_known_by_the_version_in_its_answer(version: str, kind: str) -> None:
+    assert hook.influxdb_kind(version) == kind
+
+
+def test_check_without_run_reports_says_so(report_hook: Hook, renewal: Renewal) -> None:
+    ran = report_hook("--check", **UNREACHABLE)
+    assert row("run reports", "none yet, started by ") in ran.out
 
 
 def test_check_before_there_is_a_certificate(report_hook: Hook, certbot_folder: Path) -> None:

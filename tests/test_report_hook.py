@@ -49,6 +49,14 @@ def test_help_prints_the_table_of_settings(report_hook: Hook) -> None:
         assert re.search(row, ran.out, re.MULTILINE)
 
 
+def test_help_prints_the_options(report_hook: Hook) -> None:
+    help_text = report_hook("-h").out
+    assert help_text.startswith("usage: certbot_renewal_report.py ")
+    assert re.search(r"(?m)^  -h, --help +print this$", help_text)
+    assert re.search(r"(?m)^  --check +prove the installation, ", help_text)
+    assert re.search(r"(?m)^  --dry-run +print the lines and where they would go, ", help_text)
+
+
 def test_version_is_printed(report_hook: Hook) -> None:
     assert report_hook("--version").out == f"certbot_renewal_report {hook.__version__}\n"
 
@@ -95,6 +103,28 @@ def test_started_as_a_post_hook_it_reports_nothing_and_says_where_it_belongs(
         f"certbot_renewal_report: {script} is in the wrong folder: "
         f"move certbot_renewal_report.py to {hooks}/deploy\n"
     )
+
+
+def test_a_hook_in_the_wrong_folder_is_named_with_the_right_one(
+    certbot_folder: Path, renewal: Renewal, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hooks = certbot_folder / "renewal-hooks"
+    script = str(hooks / "pre" / "certbot_renewal_report.py")
+    assert hook.main([], {**renewal.environ, "HOSTNAME": "web1"}, script) == 1
+    problem = f"{script} is in the wrong folder: move certbot_renewal_report.py to {hooks}/deploy"
+    assert problem in capfd.readouterr().err
+
+
+def test_a_hook_outside_of_the_hooks_folders_finds_the_settings_by_the_lineage(
+    tmp_path: Path,
+    certbot_folder: Path,
+    renewal: Renewal,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    (certbot_folder / "certbot_renewal_report.env").write_text("HOSTNAME=by-the-lineage\n")
+    script = str(tmp_path / "certbot_renewal_report.py")
+    assert hook.main(["--dry-run"], {**renewal.environ}, script) == 0
+    assert "host=by-the-lineage" in capfd.readouterr().out
 
 
 def test_after_a_renewal_only_the_modules_that_it_needs_are_imported(

@@ -171,6 +171,8 @@ def test_a_folder_that_is_no_lineage_is_named_and_retires_nothing(
         shutil.copytree(live, certbot_folder / "live" / os.fsdecode(name))
     ran = run_report("--all", "--dry-run")
     assert ran.status == 1
+    live_folder = certbot_folder / "live"
+    assert f"{live_folder}: 'a\\nb' is no name of a lineage: remove it" in ran.err
     assert ran.err.count("is no name of a lineage: remove it") == 2
     assert re.findall(r"renewal_due=(\d)", ran.out) == ["1"]  # of example.com; 0 would be retired
 

@@ -71,6 +71,7 @@ def requests_until_failure(report_hook: Hook, environ: dict[str, str], answer: A
     assert (ran.status, ran.out) == (1, "")
     assert answer.message in ran.err
     assert len(ran.err) < 900
+    assert "(tried " not in ran.err or f"(tried {count} times" in ran.err
     assert SECRET not in ran.err
     return count
 
