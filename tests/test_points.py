@@ -133,3 +133,10 @@ def test_the_error_of_a_delivery_is_cut_to_what_a_field_can_hold(
     error = delivery["fields"]["deploy_error"]
     assert error.endswith("refused ...")
     assert len(error.encode()) < 64 * 1024  # InfluxDB refuses a longer one
+
+
+@pytest.mark.parametrize(("length", "is_cut"), [(15_000, False), (15_001, True)])
+def test_names_are_cut_where_a_field_would_be_too_long(length: int, is_cut: bool) -> None:
+    names = ["a", "b" * (length - 2)]
+    expected = "a ..." if is_cut else " ".join(names)
+    assert hook.joined_names(names) == expected

@@ -70,6 +70,12 @@ def test_the_defaults_may_be_edited_in_the_script(certbot_folder: Path) -> None:
     assert "http://influx.example.com:8086/api/v2/write" in done.stdout
 
 
+def test_it_is_known_which_settings_are_defaults() -> None:
+    sources = hook.setting_sources({"HOSTNAME": "web1"}, {}, "the env file", "the script")
+    assert sources["MEASUREMENT"] == ("certbot_renewal", "the script", True)
+    assert sources["HOSTNAME"] == ("web1", "the environment", False)
+
+
 def test_an_empty_hostname_means_the_name_of_the_host(report_hook: Hook) -> None:
     assert host_tag(report_hook("--dry-run", HOSTNAME="")) == os.uname().nodename
 
