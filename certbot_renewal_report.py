@@ -1761,7 +1761,7 @@ def printed_help(
     arguments: argparse.Namespace,
     parser: argparse.ArgumentParser,
     program: str,
-    version: str = __version__,
+    version: str,
 ) -> bool:
     """Print the help or the version if one is asked for; return whether it was."""
     if arguments.help:
@@ -1791,22 +1791,29 @@ def read_options(arguments: Sequence[str]) -> Options | None:
         return Options()
     parser = command_line()
     parsed = parser.parse_args(arguments)
-    if printed_help(parsed, parser, NAME):
+    if printed_help(parsed, parser, NAME, __version__):
         return None
     return Options(parsed.check, parsed.dry_run, parsed.config_dir)
 
 
-def refuse_wrong_folder(script: str, folder: str, program: str) -> None:
-    """Raise a ReportError if certbot starts the program as another kind of hook than it is.
+def wrong_folder_problems(script: str, folder: str, program: str) -> list[str]:
+    """Return what to say if certbot starts the program as another kind of hook than it is.
 
     `folder` is the folder of renewal-hooks in which it belongs: deploy or post. On some mounts
     every file is executable, so certbot starts every file that it finds.
     """
     parent = os.path.dirname(script)
-    is_hook = os.path.basename(os.path.dirname(parent)) == "renewal-hooks"
-    if is_hook and os.path.basename(parent) != folder:
-        right = os.path.join(os.path.dirname(parent), folder)
-        raise ReportError(f"{script} is in the wrong folder: move {program}.py to {right}")
+    hooks = os.path.dirname(parent)
+    if os.path.basename(hooks) != "renewal-hooks" or os.path.basename(parent) == folder:
+        return []
+    right = os.path.join(hooks, folder)
+    return [f"{script} is in the wrong folder: move {program}.py to {right}"]
+
+
+def refuse_wrong_folder(script: str, folder: str, program: str) -> None:
+    """Raise a ReportError if certbot starts the program as another kind of hook than it is."""
+    for problem in wrong_folder_problems(script, folder, program):
+        raise ReportError(problem)
 
 
 def run(options: Options, environ: Environ, script: str, folder: str) -> list[str]:

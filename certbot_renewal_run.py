@@ -38,19 +38,29 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.append(HERE)
 if os.path.basename(HERE) == "post":
     sys.path.append(os.path.join(os.path.dirname(HERE), "deploy"))
+
+__version__ = "0.1.0"
+
+NAME = "certbot_renewal_run"
+
 try:
     import certbot_renewal_report as hook
 except ModuleNotFoundError as error:
     if error.name != "certbot_renewal_report":
         raise
+    hooks = os.path.dirname(HERE)
+    right_folder = HERE
+    if os.path.basename(hooks) == "renewal-hooks":
+        right_folder = os.path.join(hooks, "deploy")  # in another one it would be the wrong hook
+    sys.exit(f"{NAME}: certbot_renewal_report.py is missing: copy it to {right_folder}")
+except SyntaxError as error:
+    sys.exit(f"{NAME}: {error.filename} is damaged: copy it again, from the release of this file")
+if getattr(hook, "__version__", "") != __version__:
     sys.exit(
-        f"certbot_renewal_run: certbot_renewal_report.py is missing: copy it to {HERE}, "
-        "or to renewal-hooks/deploy"
+        f"{NAME}: {hook.__file__} is version {getattr(hook, '__version__', 'unknown')}, "
+        f"{NAME}.py is version {__version__}: copy both from the same release"
     )
 
-__version__ = "0.1.0"
-
-NAME = "certbot_renewal_run"
 TURN_FILE = "certbot_renewal_report.turn"
 
 
@@ -740,7 +750,8 @@ class RunReporter:
         try:
             if self.options.is_post_hook:
                 hook.refuse_wrong_folder(self.script, "post", NAME)
-            settings = hook.read_settings(self.environ, self.folder, self.script)
+            defaults = os.path.abspath(hook.__file__)  # the table of defaults is in that file
+            settings = hook.read_settings(self.environ, self.folder, defaults)
             if self.options.check:
                 return hook.Outcome(True, check(settings, self.folder, self.script, now))
             report = self.make_report(settings, now)
@@ -790,13 +801,14 @@ def check(settings: hook.Settings, folder: str, script: str, now: int) -> list[s
     lineages = hook.read_lineages(folder)
     known_file = hook.KnownFile(folder)
     known_file.read(lineages.problems)  # only to report that it cannot be read
-    problems = hook.version_problems(__version__, f"{NAME}.py")
+    problems = hook.wrong_folder_problems(script, "post", NAME)
     served = served_certificates(settings, folder, lineages, problems, now)
     has_run_reports = known_file.exists()
     report = hook.certificates_report(settings, folder, lineages, now, has_run_reports, served)
     report.problems.extend(hook.no_certificate_problems(folder, lineages))
     if os.path.basename(os.path.dirname(script)) == "post":
         problems += hook.not_executable_problems(script)
+        problems += report_hook_problems(folder)
 
     hook.say_settings(settings)
     hook.say_program(script)
@@ -811,6 +823,17 @@ def check(settings: hook.Settings, folder: str, script: str, now: int) -> list[s
     return problems
 
 
+def report_hook_problems(folder: str) -> list[str]:
+    """Return why certbot would not start the report hook after a renewal."""
+    deploy_folder = os.path.join(folder, "renewal-hooks", "deploy")
+    path = os.path.join(deploy_folder, f"{hook.NAME}.py")
+    if not os.path.exists(path):
+        return [
+            f"{hook.NAME}.py is not in {deploy_folder}: certbot does not start it: copy it there"
+        ]
+    return hook.not_executable_problems(path)
+
+
 def hours(text: str) -> float:
     """Return a number of hours of the command line; raise ValueError if it is none."""
     number = float(text)
@@ -823,7 +846,7 @@ def command_line() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = hook.argument_parser(
         NAME,
-        (__doc__ or "").partition("\n")[0],
+        f"{(__doc__ or '').partition(chr(10))[0]} Without an option it is certbot's post hook.",
         hook.settings_table(),
         check_help="prove that reports arrive, with a real write, and that certificates are served",
         dry_run_help="print the lines and where they would go, send nothing",
@@ -881,7 +904,7 @@ def read_options(arguments: Sequence[str]) -> Options | None:
     commands = [parsed.all, bool(parsed.retire), parsed.after_dry_run, parsed.check]
     if sum(commands) > 1:
         parser.error("--all, --retire, --after-dry-run and --check do not go together")
-    if hook.printed_help(parsed, parser, NAME):
+    if hook.printed_help(parsed, parser, NAME, __version__):
         return None
     return Options(
         parsed.all,

@@ -18,7 +18,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from renewal_board import NAME, __version__
+try:
+    from renewal_board import NAME, __version__
+except ModuleNotFoundError:
+    remedy = "copy the folder board/ as a whole"
+    print(f"certbot_renewal_board: the folder renewal_board is missing: {remedy}", file=sys.stderr)
+    sys.exit(2)
 from renewal_board.commands import CHECK_REPORT
 from renewal_board.exports import csv_text, json_text
 from renewal_board.fleet import read_fleet

@@ -603,7 +603,10 @@ def check(targets: Sequence[base.Target], folder: str, script: str) -> list[str]
 
 def installation_problems(script: str, folder: str) -> list[str]:
     """Return why certbot would not start this hook, and which files are of another version."""
-    problems = hook.deploy_hook_problems(script, folder)
+    if os.path.basename(os.path.dirname(script)) == "post":  # a post hook delivers everything
+        problems = hook.not_executable_problems(script)
+    else:
+        problems = hook.deploy_hook_problems(script, folder)
     problems += hook.version_problems(__version__, f"{NAME}.py")
     if kinds.__version__ != __version__:
         problems += hook.version_problems(kinds.__version__, "certbot_renewal_targets/")

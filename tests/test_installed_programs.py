@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -59,10 +60,49 @@ def test_without_the_report_hook_the_run_report_says_where_to_copy_it(
     post = certbot_folder / "renewal-hooks" / "post"
     done = start(install(RUN_REPORT, post), *arguments)
     assert (done.returncode, done.stdout) == (1, "")
+    deploy = certbot_folder / "renewal-hooks" / "deploy"
     assert done.stderr == (
-        f"certbot_renewal_run: certbot_renewal_report.py is missing: copy it to {post}, "
-        "or to renewal-hooks/deploy\n"
+        f"certbot_renewal_run: certbot_renewal_report.py is missing: copy it to {deploy}\n"
     )
+
+
+def test_a_damaged_report_hook_is_named(certbot_folder: Path) -> None:
+    run_report = install_run_report(certbot_folder)
+    hook = certbot_folder / "renewal-hooks" / "deploy" / REPORT_HOOK.name
+    hook.write_text(hook.read_text() + "(")
+    done = start(run_report, "--all")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"certbot_renewal_run: {hook} is damaged: ")
+    hook.write_text("")
+    assert f"{hook} is version unknown" in start(run_report, "--all").stderr
+
+
+def test_check_of_a_run_report_in_the_wrong_folder_is_not_ready(certbot_folder: Path) -> None:
+    deploy = certbot_folder / "renewal-hooks" / "deploy"
+    install_report_hook(certbot_folder)
+    script = install(RUN_REPORT, deploy)
+    done = start(script, "--check", **UNREACHABLE)
+    assert done.returncode == 1
+    assert f"{script} is in the wrong folder: move certbot_renewal_run.py to " in done.stderr
+
+
+def test_check_of_a_run_report_says_if_certbot_would_not_start_the_report_hook(
+    certbot_folder: Path, tmp_path: Path
+) -> None:
+    run_report = install_run_report(certbot_folder)
+    hook = certbot_folder / "renewal-hooks" / "deploy" / REPORT_HOOK.name
+    hook.chmod(0o644)
+    done = start(run_report, "--check", **UNREACHABLE)
+    assert f"{hook} is not executable, so certbot ignores it: chmod 755 {hook}" in done.stderr
+    hook.rename(run_report.with_name(hook.name))
+    done = start(run_report, "--check", **UNREACHABLE)
+    assert f"certbot_renewal_report.py is not in {hook.parent}: " in done.stderr
+
+
+def test_check_says_in_which_file_the_defaults_are(certbot_folder: Path) -> None:
+    done = start(install_run_report(certbot_folder), "--check", **UNREACHABLE)
+    hook = certbot_folder / "renewal-hooks" / "deploy" / REPORT_HOOK.name
+    assert re.search(rf"(?m)^MEASUREMENT +certbot_renewal +from {hook}$", done.stdout)
 
 
 def test_check_names_a_report_hook_of_another_version(certbot_folder: Path) -> None:
