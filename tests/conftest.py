@@ -55,6 +55,28 @@ def pytest_runtest_call() -> Generator[None]:
         skip_or_fail(error)
 
 
+# What takes seconds to start, and is only read. pytest-xdist runs all tests that use one of these
+# in one process (--dist loadgroup); else each process would start it.
+SHARED_FIXTURES = (
+    "applied_template",
+    "both_servers",
+    "closed_influxdb",
+    "fleet_settings",
+    "metrics_with_history",
+    "running_vault",
+    "stores",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests that share a fixture into a group of pytest-xdist."""
+    for item in items:
+        for name in SHARED_FIXTURES:
+            if name in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.xdist_group(name))
+
+
 class InProcess:
     """Runs a program of the project in this process, and asserts what it promises for any input."""
 
@@ -191,9 +213,15 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
 
 
 @pytest.fixture
-def alerting(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Alerting]:
-    """The alerting of one test; the test's parameter names the InfluxDB."""
-    with start_alerting(request.param, tmp_path) as running:
+def alerting(
+    request: pytest.FixtureRequest, tmp_path: Path, server: Callable[[str], InfluxDB]
+) -> Iterator[Alerting]:
+    """The alerting of one test; the test's parameter names the InfluxDB.
+
+    InfluxDB 1.8 needs seconds to start, so tests share it, and cannot stop it.
+    """
+    shared = server(request.param) if request.param == "influxd-1.8" else None
+    with start_alerting(request.param, tmp_path, shared) as running:
         yield running
 
 

@@ -47,6 +47,6 @@ def start_webhook(port: int | None = None) -> Iterator[Webhook]:
             """Write nothing to the output of the tests."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", webhook.port), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=[0.05], daemon=True).start()
         yield webhook
         server.shutdown()
