@@ -55,28 +55,6 @@ def pytest_runtest_call() -> Generator[None]:
         skip_or_fail(error)
 
 
-# What takes seconds to start, and is only read. pytest-xdist runs all tests that use one of these
-# in one process (--dist loadgroup); else each process would start it.
-SHARED_FIXTURES = (
-    "applied_template",
-    "both_servers",
-    "closed_influxdb",
-    "fleet_settings",
-    "metrics_with_history",
-    "running_vault",
-    "stores",
-)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests that share a fixture into a group of pytest-xdist."""
-    for item in items:
-        for name in SHARED_FIXTURES:
-            if name in getattr(item, "fixturenames", ()):
-                item.add_marker(pytest.mark.xdist_group(name))
-
-
 class InProcess:
     """Runs a program of the project in this process, and asserts what it promises for any input."""
 
