@@ -3,7 +3,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/certbot-renewal-report
 PYTHON ?= python3
 VENV := $(CACHE)/venv
 MUTATION := $(CACHE)/venv-mutation
-PYTEST := $(VENV)/bin/python -m pytest -q -n 6 --dist load --maxschedchunk 1
+PYTEST := $(VENV)/bin/python -m pytest -q -n 6 --dist loadfile --no-loadscope-reorder
 
 .PHONY: check lint test demo pictures bench scale simulation faults mutants servers pythons
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.front import replace_once
+from support.lineages import UNREACHABLE
 from support.servers import require_program
 from tools import ROOT
 from tools.servers.certbot import Authority, Certbot
@@ -31,6 +32,7 @@ def test_certbot_gets_its_first_certificate_then_renews_and_reports_each_run(
     authority: Authority, tmp_path: Path
 ) -> None:
     certbot = Certbot(tmp_path / "letsencrypt", authority)
+    certbot.settings(UNREACHABLE)
     calls = tmp_path / "calls"
     hooks = certbot.folder / "renewal-hooks"
     # Each records how it was started, unless certbot started it as a hook, without any argument.

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.buckets import Bucket
+from support.lineages import UNREACHABLE
 from support.servers import skip_or_fail
 from tools.servers.certbot import Authority, Certbot
 from tools.servers.influxdb import InfluxDB
@@ -15,13 +16,19 @@ from tools.servers.lineages import REPORT_HOOK, RUN_REPORT, install
 from tools.servers.processes import MissingServer
 
 
-@pytest.fixture(params=["", "/usr/bin/certbot"], ids=["newest", "distribution"])
-def certbot(request: pytest.FixtureRequest, authority: Authority, tmp_path: Path) -> Certbot:
-    """A certbot with a lineage that it can renew, one that the CA refuses, and a broken one."""
-    certbot = Certbot(tmp_path / "letsencrypt", authority)
+@pytest.fixture(scope="module", params=["", "/usr/bin/certbot"], ids=["newest", "distribution"])
+def issued_certbot(
+    request: pytest.FixtureRequest, authority: Authority, tmp_path_factory: pytest.TempPathFactory
+) -> Certbot:
+    """A certbot with a lineage that it can renew, one that the CA refuses, and a broken one.
+
+    No test renews anything, so they share it.
+    """
+    certbot = Certbot(tmp_path_factory.mktemp("dry-run") / "letsencrypt", authority)
     if request.param and not Path(request.param).exists():
         skip_or_fail(MissingServer("certbot is missing: apt-get install certbot"))
     certbot.program = request.param or certbot.program
+    certbot.settings(UNREACHABLE)  # the hook fails at once
     for lineage in ("example.com", "refused", "torn"):
         certbot.issue(lineage, f"{lineage}.example.com")
     refused = certbot.folder / "renewal" / "refused.conf"
@@ -32,11 +39,16 @@ def certbot(request: pytest.FixtureRequest, authority: Authority, tmp_path: Path
 
 
 @pytest.fixture
-def bucket(server: Callable[[str], InfluxDB], certbot: Certbot) -> Bucket:
-    """The bucket into which this certbot's hooks report."""
-    bucket = Bucket(server("influxd-1.12"))
-    certbot.settings({**bucket.settings, "HOSTNAME": "web1"})
-    return bucket
+def bucket(server: Callable[[str], InfluxDB]) -> Bucket:
+    """An empty bucket."""
+    return Bucket(server("influxd-1.12"))
+
+
+@pytest.fixture
+def certbot(issued_certbot: Certbot, bucket: Bucket) -> Certbot:
+    """A certbot with three lineages, whose hooks report into the bucket."""
+    issued_certbot.settings({**bucket.settings, "HOSTNAME": "web1"})
+    return issued_certbot
 
 
 @pytest.fixture

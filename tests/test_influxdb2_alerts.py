@@ -11,7 +11,7 @@ import pytest
 
 from certbot_renewal_report import Point
 from support.dashboards import INFLUXDB2_TEMPLATE
-from support.influxdb2 import MINUTE, QUARTER, TaskAlerting, start_task_alerting
+from support.influxdb2 import MINUTE, QUARTER, TaskAlerting, apply_template, start_task_alerting
 from support.points import (
     certbot_run,
     certificate_state,
@@ -23,10 +23,16 @@ from support.points import (
 from tools.servers.lineages import DAY
 
 
+@pytest.fixture(scope="module")
+def applied_template(tmp_path_factory: pytest.TempPathFactory) -> TaskAlerting:
+    """A stopped InfluxDB 2 with the template."""
+    return apply_template(tmp_path_factory.mktemp("applied"))
+
+
 @pytest.fixture
-def task_alerting(tmp_path: Path) -> Iterator[TaskAlerting]:
+def task_alerting(applied_template: TaskAlerting, tmp_path: Path) -> Iterator[TaskAlerting]:
     """InfluxDB 2 with the template, and a webhook, of a test's own."""
-    with start_task_alerting(tmp_path) as alerting:
+    with start_task_alerting(applied_template, tmp_path / "influxdb") as alerting:
         yield alerting
 
 

@@ -71,7 +71,7 @@ def test_a_failed_run_is_one_notification_and_a_good_run_resolves_it(alerting: A
 def test_a_host_is_silent_two_days_after_its_last_run_report(alerting: Alerting) -> None:
     watched = WatchedBucket(alerting, HOST_TASKS)
     now = int(time.time())
-    fires_at = now + 8
+    fires_at = now + 4
     last_report = fires_at - 2 * DAY
     watched.write(
         *two_days_of_run_reports(["fine1", "fine2", "fine3"], now),

@@ -77,6 +77,7 @@ def bucket(server: Callable[[str], InfluxDB]) -> Bucket:
 def certbot(bucket: Bucket, authority: Authority, tmp_path: Path) -> Certbot:
     """A certbot with a certificate that was not reported, and a broken renewal configuration."""
     certbot = Certbot(tmp_path / "letsencrypt", authority)
+    certbot.settings(UNREACHABLE)
     issued = certbot.issue("example.com", "example.com")
     assert issued.returncode == 0, issued.stdout
     (certbot.folder / "renewal" / "broken.conf").write_text("version = 5.8.0\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -74,29 +75,38 @@ def switch_on_examples(tasks: Path, names: Sequence[str]) -> None:
 
 
 # ---- Evaluations -------------------------------------------------------------------------------
+class EvaluationCounter:
+    """Counts how often one task has evaluated all rows of its query since this was made."""
+
+    def __init__(self, kapacitor: Kapacitor, task: str) -> None:
+        """Start to count as soon as Kapacitor executes the task."""
+        self.kapacitor = kapacitor
+        self.task = task
+        statistics = wait_for(lambda: kapacitor.alert(task), f"the task {task}")
+        self.rows_at_start: int = statistics["collected"]
+
+    def has_evaluated(self, times: int) -> bool:
+        """Return whether it has evaluated them so often, each time from the beginning."""
+        alert = self.kapacitor.alert(self.task)
+        rows = alert["collected"]
+        if rows < self.rows_at_start:  # Kapacitor has loaded the task again
+            self.rows_at_start = rows
+        rows_per_evaluation = max(alert["working_cardinality"], 1)
+        # One evaluation more: the first may have begun before this was made.
+        return rows >= self.rows_at_start + (times + 1) * rows_per_evaluation
+
+
 def wait_for_evaluations(
     kapacitor: Kapacitor, times: int = 2, tasks: Sequence[str] = OVERDUE_TASKS
 ) -> None:
     """Wait until each task has evaluated all rows of its query so many times more."""
-    for task in tasks:
-        wait_for_evaluations_of(kapacitor, task, times)
-
-
-def wait_for_evaluations_of(kapacitor: Kapacitor, task: str, times: int) -> None:
-    """Wait until one task has evaluated all rows of its query so many times more."""
-    rows_at_start: int | None = None
-
-    def has_evaluated() -> bool:
-        nonlocal rows_at_start
-        alert = kapacitor.alert(task)
-        rows = alert["collected"]
-        if rows_at_start is None or rows < rows_at_start:  # Kapacitor has loaded the task again
-            rows_at_start = rows
-        rows_per_evaluation = max(alert["working_cardinality"], 1)
-        # One evaluation more: the first may have begun before this call.
-        return rows >= rows_at_start + (times + 1) * rows_per_evaluation
-
-    wait_for(has_evaluated, f"{times} evaluations of {task}")
+    counters = [EvaluationCounter(kapacitor, task) for task in tasks]
+    for counter in counters:
+        wait_for(
+            functools.partial(counter.has_evaluated, times),
+            f"{times} evaluations of {counter.task}",
+            poll_seconds=0.2,
+        )
 
 
 def handlers_of(kapacitor: Kapacitor) -> set[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,17 +39,33 @@ class TaskAlerting:
 
     def __init__(self, folder: Path, webhook: Webhook) -> None:
         """Start InfluxDB, and apply the template."""
-        self.folder = folder
-        self.webhook = webhook
-        self.port = free_port()
-        self.running = contextlib.ExitStack()
+        self.prepare(folder, webhook)
         self.start_influxdb()
         self.bucket = self.influxdb.new_bucket()
         self.org_id = self.get("orgs")["orgs"][0]["id"]
         template = for_bucket(self.bucket, INFLUXDB2_TEMPLATE)
         self.template = template.replace("http://127.0.0.1:9999/certificates", webhook.url)
         self.stack_id = self.apply(self.template)
+
+    def prepare(self, folder: Path, webhook: Webhook) -> None:
+        """Set what differs between copies of the same data."""
+        self.folder = folder
+        self.webhook = webhook
+        self.port = free_port()
+        self.running = contextlib.ExitStack()
         self.start = int(time.time()) // QUARTER * QUARTER - 8 * QUARTER
+
+    def started_copy(self, folder: Path, webhook: Webhook) -> TaskAlerting:
+        """Return one that runs on a copy of the data; this one must be stopped.
+
+        InfluxDB needs seconds to apply the template, but not to start with data that have it. The
+        webhook must have the same address.
+        """
+        copied = copy.copy(self)
+        copied.prepare(folder, webhook)
+        shutil.copytree(self.folder, folder)
+        copied.start_influxdb()
+        return copied
 
     def start_influxdb(self) -> None:
         """Start InfluxDB, with the data that it had before."""
@@ -147,11 +165,22 @@ class TaskAlerting:
         return rows[0]["status"] if rows else ""
 
 
-@contextlib.contextmanager
-def start_task_alerting(folder: Path) -> Iterator[TaskAlerting]:
-    """Start InfluxDB 2 with the template; skip or fail the test if it is not built."""
+def apply_template(folder: Path) -> TaskAlerting:
+    """Return a stopped InfluxDB 2 with the template, for copies of it.
+
+    Its data are in a folder. Skip or fail the test if it is not built.
+    """
     require_program("influxd-2")
     with start_webhook() as webhook:
         alerting = TaskAlerting(folder, webhook)
+        alerting.running.close()
+    return alerting
+
+
+@contextlib.contextmanager
+def start_task_alerting(applied: TaskAlerting, folder: Path) -> Iterator[TaskAlerting]:
+    """Start a copy of what apply_template() returned; its data are in a folder, which is new."""
+    with start_webhook(applied.webhook.port) as webhook:
+        alerting = applied.started_copy(folder, webhook)
         with alerting.running:
             yield alerting

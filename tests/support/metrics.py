@@ -162,7 +162,11 @@ class MetricsAlerting:
         metric = ("vmalert_iteration_total", 'group="certbot_renewal"')
         at_start = self.vmalert.number(*metric)
         # One more: the first evaluation may have begun before the call.
-        wait_for(lambda: self.vmalert.number(*metric) > at_start + times, f"{times} evaluations")
+        wait_for(
+            lambda: self.vmalert.number(*metric) > at_start + times,
+            f"{times} evaluations",
+            poll_seconds=0.1,
+        )
 
     def wait_for_notifications(self, times: int = 2) -> None:
         """Wait until Alertmanager has decided so many times about each group whether to notify."""
@@ -172,6 +176,7 @@ class MetricsAlerting:
         wait_for(
             lambda: self.alertmanager.number(decisions) >= at_start + times * groups,
             "Alertmanager's decisions",
+            poll_seconds=0.1,
         )
 
     def wait_until_notified(self) -> None:
@@ -217,7 +222,8 @@ def start_metrics_alerting(folder: Path) -> Iterator[MetricsAlerting]:
     except MissingServer as error:
         skip_or_fail(error)
     finally:
-        alerting.stop(*alerting.stacks)
+        # The last one first: without VictoriaMetrics, vmalert takes five seconds to stop.
+        alerting.stop("pebble", *reversed(alerting.START_ORDER))
 
 
 # ---- Points ------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ def start_proxy(
             scheme = "https"
         address = f"[{host}]" if ":" in host else host
         proxy.url = f"{scheme}://{address}:{proxy.server_port}{prefix}"
-        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        threading.Thread(target=proxy.serve_forever, args=[0.05], daemon=True).start()
         try:
             yield proxy
         finally:

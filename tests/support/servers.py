@@ -42,18 +42,23 @@ class Alerting:
     """The alerting of one test: an InfluxDB, a Kapacitor and the inbox in which its mails arrive.
 
     A test starts them in this order, may stop each of them, and start it again with its data.
-    `port` is InfluxDB's. `influxdb` is set by start_influxdb().
+    `port` is InfluxDB's. `influxdb` is set by start_influxdb(). `shared` is an InfluxDB that runs
+    already, and that the test must not stop; None: the test has its own.
     """
 
     influxdb_name: str
     folder: Path
     inbox: Inbox
+    shared: InfluxDB | None = None
     port: int = field(default_factory=free_port)
     stacks: dict[str, contextlib.ExitStack] = field(default_factory=make_stacks)
     influxdb: InfluxDB = field(init=False)
 
     def start_influxdb(self) -> InfluxDB:
         """Start InfluxDB, with the data that it had before."""
+        if self.shared is not None:
+            self.influxdb = self.shared
+            return self.influxdb
         data_folder = self.folder / self.influxdb_name
         starting = start_influxdb(self.influxdb_name, data_folder, self.port)
         self.influxdb = self.stacks["influxdb"].enter_context(starting)
@@ -75,18 +80,22 @@ class Alerting:
 
     def stop(self, *names: str) -> None:
         """Stop some of: kapacitor, influxdb, pebble."""
+        assert self.shared is None or "influxdb" not in names, "other tests use it too"
         for name in names:
             self.stacks[name].close()
 
 
 @contextlib.contextmanager
-def start_alerting(influxdb_name: str, folder: Path) -> Iterator[Alerting]:
-    """Start an inbox, and give the test the alerting around it; stop everything at the end."""
+def start_alerting(
+    influxdb_name: str, folder: Path, shared: InfluxDB | None = None
+) -> Iterator[Alerting]:
+    """Start an inbox, and give the test the alerting around it; stop what the test has started."""
     require_program(influxdb_name)
     require_program("kapacitord")
     with start_inbox() as inbox:
-        alerting = Alerting(influxdb_name, folder, inbox)
+        alerting = Alerting(influxdb_name, folder, inbox, shared)
         try:
             yield alerting
         finally:
-            alerting.stop(*alerting.stacks)
+            for stack in alerting.stacks.values():
+                stack.close()

@@ -9,13 +9,16 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from tools.servers.processes import free_port
+
 
 class Webhook:
     """A running webhook: `received` has the requests, decoded, and it answers with `status`."""
 
-    def __init__(self) -> None:
-        """Receive nothing yet; start_webhook() sets the address."""
-        self.url = ""
+    def __init__(self, port: int) -> None:
+        """Receive nothing yet; start_webhook() listens on the port."""
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}/certificates"
         self.received: list[dict[str, Any]] = []
         self.status = 200
 
@@ -27,9 +30,9 @@ class Webhook:
 
 
 @contextlib.contextmanager
-def start_webhook() -> Iterator[Webhook]:
-    """Start a webhook on loopback."""
-    webhook = Webhook()
+def start_webhook(port: int | None = None) -> Iterator[Webhook]:
+    """Start a webhook on loopback; None: on any free port."""
+    webhook = Webhook(port or free_port())
 
     class Handler(http.server.BaseHTTPRequestHandler):
         """Takes a notification, and answers."""
@@ -43,8 +46,7 @@ def start_webhook() -> Iterator[Webhook]:
         def log_message(self, *_: Any) -> None:
             """Write nothing to the output of the tests."""
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        webhook.url = f"http://127.0.0.1:{server.server_port}/certificates"
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", webhook.port), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=[0.05], daemon=True).start()
         yield webhook
         server.shutdown()

@@ -68,11 +68,13 @@ def wait_for(
     description: str,
     seconds: float = READY_SECONDS,
     child: subprocess.Popen[bytes] | None = None,
+    poll_seconds: float = POLL_SECONDS,
 ) -> Any:
     """Wait until a condition returns something true, and return that.
 
     OSError, ValueError and KeyError of the condition mean: not yet. Raise TimeoutError after so
     many seconds, and RuntimeError as soon as the child, the process that is waited for, has ended.
+    Between two looks are `poll_seconds`: more of them where a look is work for a server.
     """
     deadline = time.monotonic() + seconds
     reason: object = "not true"
@@ -85,7 +87,7 @@ def wait_for(
                 return value
         except (OSError, ValueError, KeyError) as error:
             reason = error
-        time.sleep(POLL_SECONDS)
+        time.sleep(poll_seconds)
     raise TimeoutError(f"{description}: not within {seconds:g} s ({reason})")
 
 
