@@ -73,13 +73,20 @@ def bucket(server: Callable[[str], InfluxDB]) -> Bucket:
     return Bucket(server("influxd-1.12"))
 
 
-@pytest.fixture
-def certbot(bucket: Bucket, authority: Authority, tmp_path: Path) -> Certbot:
-    """A certbot with a certificate that was not reported, and a broken renewal configuration."""
-    certbot = Certbot(tmp_path / "letsencrypt", authority)
+@pytest.fixture(scope="module")
+def issued(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Certbot:
+    """A certbot with a certificate that was not reported, for copies of it."""
+    certbot = Certbot(tmp_path_factory.mktemp("issued") / "letsencrypt", authority)
     certbot.settings(UNREACHABLE)
-    issued = certbot.issue("example.com", "example.com")
-    assert issued.returncode == 0, issued.stdout
+    process = certbot.issue("example.com", "example.com")
+    assert process.returncode == 0, process.stdout
+    return certbot
+
+
+@pytest.fixture
+def certbot(bucket: Bucket, issued: Certbot, tmp_path: Path) -> Certbot:
+    """A certbot with a certificate that was not reported, and a broken renewal configuration."""
+    certbot = issued.copied(tmp_path / "letsencrypt")
     (certbot.folder / "renewal" / "broken.conf").write_text("version = 5.8.0\n")
     install_run_report(certbot.folder)
     certbot.settings({**bucket.settings, "HOSTNAME": "web1"})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -103,6 +104,13 @@ class Certbot:
         """Install the report hook."""
         self.hook = install_report_hook(self.folder)
         self.log = self.folder.parent / "logs" / "letsencrypt.log"
+
+    def copied(self, folder: Path) -> Certbot:
+        """Return a certbot with a copy of the configuration folder at another path."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        for conf in (folder / "renewal").iterdir():
+            conf.write_text(conf.read_text().replace(str(self.folder), str(folder)))
+        return Certbot(folder, self.authority, self.program)
 
     def settings(self, values: dict[str, str]) -> None:
         """Write the hook's settings into its env file."""
