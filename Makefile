@@ -3,12 +3,12 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/certbot-renewal-report
 PYTHON ?= python3
 VENV := $(CACHE)/venv
 MUTATION := $(CACHE)/venv-mutation
-PYTEST := $(VENV)/bin/python -m pytest -q -n 6 --dist loadfile --no-loadscope-reorder
+PYTEST := $(VENV)/bin/python -m pytest -q
 
 .PHONY: check lint test demo pictures bench scale simulation faults mutants servers pythons
 
 check: lint  # under a minute: lint, and the tests that need no server
-	WITHOUT_SERVERS=1 $(PYTEST)
+	WITHOUT_SERVERS=1 $(PYTEST) -n 4 --dist load --maxschedchunk 1
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check .
@@ -16,7 +16,7 @@ lint: $(VENV)/ready
 	$(VENV)/bin/mypy
 
 test: $(VENV)/ready servers pythons lint  # everything, on the real servers
-	$(PYTEST) -rs
+	$(PYTEST) -rs -n 6 --dist loadfile --no-loadscope-reorder  # a module shares its servers
 
 demo: $(VENV)/ready
 	$(PYTHON) -m tools.servers.build influxd-1.8 kapacitor pebble

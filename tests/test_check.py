@@ -122,7 +122,7 @@ def test_check_names_everything_that_is_wrong_and_reports_what_it_can(
 
 
 def test_check_of_a_server_that_is_not_there(report_hook: Hook, renewal: Renewal) -> None:
-    ran = report_hook("--check", INFLUXDB_URL="http://127.0.0.1:1")
+    ran = report_hook("--check", **UNREACHABLE)
     assert ran.status == 1
     assert row("server", "none: Connection refused") in ran.out
     assert "not ready: cannot reach http://127.0.0.1:1: Connection refused" in ran.err
