@@ -73,7 +73,7 @@ def test_a_host_is_silent_two_days_after_its_last_run_report(alerting: Alerting)
     now = int(time.time())
     fires_at = now + 4
     last_report = fires_at - 2 * DAY
-    watched.write(
+    watched.write_paused(
         *two_days_of_run_reports(["fine1", "fine2", "fine3"], now),
         reported_state("a", now + DAY, last_report, host="silent"),
         reported_state("a", now + DAY, last_report + 120, host="in-two-minutes"),
@@ -95,7 +95,7 @@ def test_a_silent_host_is_one_notification_and_its_next_report_resolves_it(
     watched = WatchedBucket(alerting, HOST_TASKS)
     now = int(time.time())
     long_ago = now - 49 * HOUR
-    watched.write(
+    watched.write_paused(
         *two_days_of_run_reports(["fine1", "fine2", "fine3", "pair"], now),
         reported_state("a", now + DAY, long_ago, host="silent"),
         reported_state("a", now + DAY, long_ago, host="to-be-retired"),
@@ -132,11 +132,9 @@ def test_hosts_that_are_silent_together_are_one_notification(alerting: Alerting)
     """web0 stopped six days ago; three days ago InfluxDB was no longer reached by any host."""
     watched = WatchedBucket(alerting, HOST_TASKS)
     now = int(time.time())
-    watched.pause()  # InfluxDB stores each shard's points at a time of its own
-    watched.write(
+    watched.write_paused(
         *run_reports(["web0"], now - 6 * DAY), *run_reports(FIVE_HOSTS[1:], now - 3 * DAY)
     )
-    watched.resume()
 
     (subject,) = watched.next_subjects(1)
 
@@ -173,7 +171,7 @@ def test_after_most_hosts_came_back_the_others_have_a_day_to_report(alerting: Al
 def test_a_silent_host_stays_silent_while_most_hosts_are(alerting: Alerting) -> None:
     watched = WatchedBucket(alerting, HOST_TASKS)
     now = int(time.time())
-    watched.write(
+    watched.write_paused(
         *run_reports(["web0", "web4"], now - 3 * DAY),
         *two_days_of_run_reports(["web1", "web2", "web3"], now),
     )

@@ -177,6 +177,15 @@ class WatchedBucket:
         """Write points into the bucket."""
         write(self.alerting.influxdb, self.bucket, *points)
 
+    def write_paused(self, *points: Point) -> None:
+        """Write points of different weeks; an evaluation sees all of them or none.
+
+        InfluxDB stores those of a week (a shard) at a time of their own.
+        """
+        self.pause()
+        self.write(*points)
+        self.resume()
+
     def wait_for_evaluations(self) -> None:
         """Wait until each alert has evaluated all rows of its query twice more."""
         wait_for_evaluations(self.kapacitor, tasks=self.tasks)
