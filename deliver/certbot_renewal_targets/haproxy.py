@@ -43,10 +43,7 @@ class RuntimeApi:
             answer = self.exchange(command.encode() + b"\n")
         except (OSError, OverflowError) as error:  # OverflowError: there is no such port
             if isinstance(error, ConnectionError) and len(command) > BUFFER_BYTES:
-                raise base.DeliverError(
-                    f"{self.address}: HAProxy hung up on {len(command)} bytes: "
-                    "raise tune.bufsize in haproxy.cfg"
-                ) from None
+                raise self.too_long(command) from None
             reason = getattr(error, "strerror", None) or str(error)
             if isinstance(error, socket.timeout):
                 reason = "no answer in time"
@@ -54,12 +51,22 @@ class RuntimeApi:
                 f"{self.address}: {reason}: does HAProxy run, and is socket its stats socket?"
             ) from None
 
+        # HAProxy may also hang up without an error: that depends on what the system has buffered.
+        if not answer and len(command) > BUFFER_BYTES:
+            raise self.too_long(command)
         if b"ermission denied" in answer[:100]:
             raise base.TargetDownError(
                 f"{self.address}: HAProxy answered: permission denied: "
                 "write level admin behind stats socket in haproxy.cfg"
             )
         return answer.decode("utf-8", "replace").strip()
+
+    def too_long(self, command: str) -> base.DeliverError:
+        """Return what to say of a command that HAProxy's buffer cannot hold."""
+        return base.DeliverError(
+            f"{self.address}: HAProxy hung up on {len(command)} bytes: "
+            "raise tune.bufsize in haproxy.cfg"
+        )
 
     def order(self, command: str, *successes: str) -> str:
         """Return the answer to a command; raise a DeliverError if it is not a success.
