@@ -1,4 +1,4 @@
-"""docs/data.md: the fields are those of the programs, the queries those of flux/, its commands work."""
+"""docs/data.md: its fields are those of the programs, its queries those of flux/."""
 
 from __future__ import annotations
 
