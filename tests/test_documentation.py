@@ -18,7 +18,7 @@ from support.documents import (
 )
 from support.hooks import Ran
 from tools import ROOT
-from tools.servers.lineages import DAY, REPORT_HOOK, RUN_REPORT
+from tools.servers.lineages import REPORT_HOOK, RUN_REPORT
 
 README = (ROOT / "README.md").read_text()
 DELIVER = (ROOT / "docs" / "deliver.md").read_text()
@@ -50,18 +50,6 @@ def test_the_readme_lists_the_settings_as_the_code_has_them() -> None:
 def test_the_readme_names_the_variables_that_requests_reads() -> None:
     for name in hook.FORWARDED_VARIABLES:
         assert f"`{name}`" in README
-
-
-def test_the_line_protocol_in_the_readme_is_what_the_hook_writes() -> None:
-    begin = 1_790_000_000
-    end = begin + 90 * DAY
-    due_date = hook.due_date(begin, end)
-    certificate = hook.Certificate("example.com", ["example.com"], begin, end, due_date)
-    settings = hook.Settings("", 2, "", "", "", 10, "certbot_renewal", "web1", {})
-    points = hook.renewal_points(settings, certificate)
-    points.append(hook.state_point(settings, certificate, 0, begin + 100))
-    lines = "\n".join(hook.line_protocol(point) for point in points)
-    assert f"```\n{lines}\n```" in README.partition("\n## ")[0]
 
 
 # ---- Messages ----------------------------------------------------------------------------------
@@ -166,11 +154,6 @@ def test_the_readme_lists_the_variables_of_the_scripts() -> None:
     for variable, default, _ in rows_of(README, "Alerts", "| var | default | meaning |"):
         documented[variable] = default.replace("empty", "")
     assert documented == defaults
-
-
-def test_the_readme_lists_the_queries() -> None:
-    queries = {row[0] for row in rows_of(README, "Queries", "| query | shows |")}
-    assert queries == {path.name for path in (ROOT / "flux").iterdir()}
 
 
 def test_every_file_that_the_manual_names_is_there() -> None:
