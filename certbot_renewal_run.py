@@ -439,13 +439,13 @@ def retirement_report(
     else:
         present = hook.read_lineages(folder).names.intersection(lineages)
         if present:
-            raise hook.ReportError(still_present(sorted(present)))
+            raise hook.ReportError(still_present_problem(sorted(present)))
 
     retired = [f"{lineage} on {settings.host} retired" for lineage in lineages]
     return hook.Report([], retired_states(settings, lineages, now), [], [], retired)
 
 
-def still_present(lineages: Sequence[str]) -> str:
+def still_present_problem(lineages: Sequence[str]) -> str:
     """Return what to say of lineages that are to be retired, but are on this host."""
     remedies = [
         f"{lineage} is still on this host: delete it with certbot delete --cert-name {lineage}, "
