@@ -1186,7 +1186,7 @@ def without_secrets(settings: Settings, text: str) -> str:
 
 # ---- Reports -----------------------------------------------------------------------------------
 class Report(NamedTuple):
-    """What one report says.
+    """The content of one report.
 
     `renewals` are points at the time of a certificate, which may be older than the retention of the
     bucket. `states` are points at the current time. `last` is sent when the server has stored all
@@ -1231,16 +1231,15 @@ class Served(NamedTuple):
 
 
 class KnownFile:
-    """The file that says which lineages the last run report has reported.
+    """The file with the lineages that the last run report has reported.
 
     It has a line with the time of that report, and a line for each lineage: its name and notBefore
     of its certificate, 0 if that is not known. A run report needs it to see which lineages are
     retired, and which certificates are new. Only a run report creates it: if it exists, run reports
     are installed. A deploy hook adds a new lineage.
 
-    Whoever writes it replaces the file as a whole, and only after the server has stored the report:
-    whatever happens, a power loss included, it is the old one or the new one, and never says more
-    than was reported.
+    A program replaces the file as a whole, and only after the server has stored the report. Also
+    after a power loss it is the old file or the new one, and never has more than was reported.
     """
 
     LINE = re.compile(r"(?m)^(?P<lineage>.+) (?P<not_before>\d{1,12})$")
@@ -1717,7 +1716,7 @@ def say_settings(settings: Settings, script: str) -> None:
         if not source.is_default:
             is_secret = name == "INFLUXDB_TOKEN" and source.value
             value = "***" if is_secret else source.value or "(empty)"
-            rows.append([name, value, f"from {source.origin}"])
+            rows.append([name, value, source.origin])
     say_table(["setting", "value", "origin"], rows)
 
 
