@@ -13,7 +13,7 @@ from tools import ROOT
 # Reports a renewal as the published hook does: at the time of the report.
 OLD_HOOK = """#!/bin/sh
 sleep 1.1
-curl -fsS 'https://influx.example.com:8086/api/v2/write?org=example-org&bucket=telegraf' \\
+curl -fsS 'https://influx.example.com:8086/api/v2/write?org=example-org&bucket=certbot' \\
     -H 'Authorization: Token {token}' \\
     --data-binary 'certbot_renewal,domain=example.com,host=web1 renewed_count=1'
 """

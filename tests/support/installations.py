@@ -17,7 +17,7 @@ from support.points import Points, renewals_of, run_points, state_of
 from tools.servers.influxdb import ORG, InfluxDB
 
 SERVER = "influx.example.com"
-BUCKET = "telegraf"
+BUCKET = "certbot"
 LINEAGES = ("example.com", "www.example.net")
 BARE = "bare"
 INSTALLED = "installed"
