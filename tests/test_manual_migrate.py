@@ -44,7 +44,7 @@ def test_the_new_hook_continues_the_series_of_the_old_one(host: Host) -> None:
     old = series_of_the_name(host)
     assert len(old) == 1
     host.follow("install.md", "On a host")
-    host.follow("migrate.md")
+    host.follow("migrate.md", "Steps")
     host.machine.run("certbot -q renew --force-renewal --cert-name example.com")
 
     new = series_of_the_name(host) - old
