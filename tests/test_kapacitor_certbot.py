@@ -56,7 +56,7 @@ class Host(NamedTuple):
         return self.certbot.not_before(lineage)
 
     def run_certbot_by_cron(self) -> None:
-        """Run the README's line for cron.
+        """Run the line of docs/run-reports.md for cron.
 
         Kapacitor evaluates nothing meanwhile. On a real host it evaluates every 15 minutes, and so
         finds the report of the post hook and that of the line for cron together.

@@ -1,4 +1,7 @@
-"""What starts run reports: the files and command lines that an administrator copies, run as is."""
+"""What starts run reports: the files and command lines that an administrator copies, run as is.
+
+tests/test_manual_run_reports.py follows the page about them.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ import certbot_renewal_report
 from support.buckets import Bucket
 from support.hooks import CRON, RUN_REPORT, Ran, known
 from support.lineages import UNREACHABLE, make_empty_folders
+from support.machine import STAND_INS
 from support.servers import require_program, skip_or_fail
 from tools import ROOT
 from tools.servers.certbot import Authority, Certbot
@@ -25,46 +29,12 @@ from tools.servers.processes import MissingServer, built_program, running, wait_
 from tools.servers.targets import install_deliver_hook
 
 Program = Callable[..., Ran]
-README = (ROOT / "README.md").read_text()
+RUN_REPORTS_PAGE = (ROOT / "docs" / "run-reports.md").read_text()
 DROP_INS = ROOT / "systemd" / "certbot.service.d"
 REPORT_DROP_IN = DROP_INS / "renewal-report.conf"
 DELIVER_DROP_IN = DROP_INS / "renewal-deliver.conf"
 TELEGRAF_CONF = ROOT / "telegraf" / "certbot_renewal_report.conf"
 UNIT = "[Service]\nType=oneshot\nExecStart=/usr/bin/env certbot -q renew\n"
-
-(DOCKER,) = re.findall(r"(?m)^(docker run .* -q renew; (?:.*\\\n)+.*)$", README)
-
-# Starts without a container what docker would start in one: certbot, or the entrypoint. It gets
-# EXIT_STATUS only if -e passes it on.
-FAKE_DOCKER = """#!/bin/sh
-start=certbot
-passed=
-while [ $# -gt 0 ]; do
-    case $1 in
-    --entrypoint) start=$2; shift ;;
-    -e) [ "$2" = EXIT_STATUS ] && passed=yes; shift ;;
-    certbot/certbot) shift; break ;;
-    esac
-    shift
-done
-[ "$passed" ] || unset EXIT_STATUS
-exec "$start" "$@"
-"""
-
-# Starts what systemd-run would start in a unit of its own: its environment has PATH and what
-# --setenv sets.
-FAKE_SYSTEMD_RUN = """#!/bin/sh
-set -e
-while :; do
-    case $1 in
-    --quiet|--collect) shift ;;
-    --setenv=*) passed=${1#--setenv=}; shift ;;
-    -*) exit 64 ;;
-    *) break ;;
-    esac
-done
-exec env -i PATH="$PATH" "$passed" "$@"
-"""
 
 
 @pytest.fixture
@@ -117,12 +87,6 @@ def test_the_line_for_cron(bucket: Bucket, certbot: Certbot) -> None:
     assert "reported to" not in done.stdout  # cron would mail it
     assert_reported(bucket, "1")
     assert known(certbot.folder) == ["broken", "example.com"]
-
-
-def test_the_docker_commands(bucket: Bucket, certbot: Certbot, tmp_path: Path) -> None:
-    put_on_path(certbot, tmp_path / "bin", "docker", FAKE_DOCKER)
-    certbot.shell(DOCKER)
-    assert_reported(bucket, "1")
 
 
 def test_the_compose_service(bucket: Bucket, certbot: Certbot, tmp_path: Path) -> None:
@@ -199,13 +163,17 @@ def put_drop_in(certbot: Certbot, folder: Path, unit: str, drop_in: Path) -> lis
     return [word.replace("$$", "$") for word in words]
 
 
-@pytest.mark.parametrize("unit", ["certbot.service", "snap.certbot.renew.service"])
+@pytest.mark.parametrize(
+    "unit", ["certbot.service", "certbot-renew.service", "snap.certbot.renew.service"]
+)
 def test_the_drop_in_for_systemd(
     bucket: Bucket, certbot: Certbot, tmp_path: Path, unit: str
 ) -> None:
-    assert f"`{unit}.d`" in README or f"/{unit}.d\n" in README
+    assert f" /etc/systemd/system/{unit}.d/\n" in RUN_REPORTS_PAGE
+    assert f"{unit}.d/" in REPORT_DROP_IN.read_text()
     command = put_drop_in(certbot, tmp_path, unit, REPORT_DROP_IN)
-    put_on_path(certbot, tmp_path / "bin", "systemd-run", FAKE_SYSTEMD_RUN)
+    systemd_run = (STAND_INS / "systemd-run").read_text()
+    put_on_path(certbot, tmp_path / "bin", "systemd-run", systemd_run)
     # What systemd sets after a signal: systemd.exec(5).
     certbot.environ.update(SERVICE_RESULT="signal", EXIT_CODE="killed", EXIT_STATUS="TERM")
     certbot.start(command)
@@ -229,7 +197,7 @@ def test_the_line_for_cron_that_also_delivers(
     bucket: Bucket, certbot: Certbot, tmp_path: Path
 ) -> None:
     manual = (ROOT / "docs" / "deliver.md").read_text()
-    (line,) = re.findall(r"(?m)^17 3,15 \* \* \* (.*)$", manual)
+    (line,) = re.findall(r"(?m)^ *17 3,15 \* \* \* (?:root )?(.*)$", manual)
     install_deliver_hook(
         certbot.folder, f'[[command]]\ncommand = ["touch", "{tmp_path}/delivered"]\n'
     )
