@@ -67,7 +67,7 @@ def test_a_certificate_is_not_served_since_its_renewal(influxdb: InfluxDB) -> No
     rows = rows_by("lineage", run_query(influxdb, "not_served", bucket))
 
     assert days_unserved(list(rows.values())) == {"fine": -1, "other": 2}
-    assert {row["looked"] for row in rows.values()} == {"true"}
+    assert {row["checked"] for row in rows.values()} == {"true"}
     other = rows["other"]
     assert other["not_served"] == endpoints
     assert other["served"] == "1"
@@ -96,7 +96,7 @@ def test_the_last_answer_counts_until_an_endpoint_answers_again(influxdb: Influx
     rows = run_query(influxdb, "not_served", bucket)
 
     assert days_unserved(rows) == {"away": 1, "never-there": -1, "recovered": -1}
-    assert {row["looked"] for row in rows} == {"true"}
+    assert {row["checked"] for row in rows} == {"true"}
 
 
 def test_after_a_renewal_the_days_are_counted_from_0(influxdb: InfluxDB) -> None:
@@ -116,7 +116,7 @@ def test_after_a_renewal_the_days_are_counted_from_0(influxdb: InfluxDB) -> None
 
     assert days_in("days_unserved", row, digits=2) == 0
     assert days_in("days_left", row) == -1
-    assert row["looked"] == "true"
+    assert row["checked"] == "true"
 
 
 def test_a_certificate_is_no_longer_looked_at_when_it_is_retired_or_left_out_for_two_days(
@@ -139,7 +139,7 @@ def test_a_certificate_is_no_longer_looked_at_when_it_is_retired_or_left_out_for
     rows = run_query(influxdb, "not_served", bucket)
 
     assert days_unserved(rows) == {"left-out": -1, "retired": -1}
-    assert {row["looked"] for row in rows} == {"false"}
+    assert {row["checked"] for row in rows} == {"false"}
 
 
 # ---- The query about what Telegraf sees --------------------------------------------------------

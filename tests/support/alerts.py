@@ -212,7 +212,7 @@ def critical_alerts(kapacitor: Kapacitor) -> set[str]:
 # ---- Mails -------------------------------------------------------------------------------------
 def overdue_notifications(inbox: Inbox) -> Counter[str]:
     """Return the certificates that mails report as overdue, as `lineage on host`."""
-    return subjects_of_mails(inbox, ": not renewed, due since ")
+    return subjects_of_mails(inbox, ": renewal overdue, due since ")
 
 
 def overdue_name_notifications(inbox: Inbox) -> Counter[str]:
@@ -222,7 +222,7 @@ def overdue_name_notifications(inbox: Inbox) -> Counter[str]:
 
 def overdue_recoveries(inbox: Inbox) -> Counter[str]:
     """Return the certificates that mails report as no longer overdue, as `lineage on host`."""
-    renewed = subjects_of_mails(inbox, ": renewed, next due ")
+    renewed = subjects_of_mails(inbox, ": renewed, next renewal due ")
     retired = subjects_of_mails(inbox, ": no longer on")
     return renewed + retired
 
