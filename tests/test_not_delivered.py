@@ -182,14 +182,14 @@ def test_the_alert_fires_a_day_after_the_renewal_for_each_target(alerting: Alert
     subjects = watched.next_subjects(5)
 
     assert [subject.partition(", renewed ")[0] for subject in subjects] == [
-        "a on web1: not delivered to edge",
-        "a on web1: not delivered to never",
-        "a on web1: urgent, not delivered to expired",
-        "a on web1: urgent, not delivered to soon",
-        "b on web1: not delivered to edge",
+        "CRITICAL: a on web1: not delivered to expired",
+        "CRITICAL: a on web1: not delivered to soon",
+        "WARNING: a on web1: not delivered to edge",
+        "WARNING: a on web1: not delivered to never",
+        "WARNING: b on web1: not delivered to edge",
     ]
-    mail = mail_text(alerting.inbox, "a on web1: not delivered to edge")
-    assert "The last try: no route to host" in mail
+    mail = mail_text(alerting.inbox, "WARNING: a on web1: not delivered to edge")
+    assert "The last delivery failed: no route to host" in mail
     assert watched.kapacitor.errors() == []
 
 
@@ -226,10 +226,10 @@ def test_a_delivery_and_the_end_of_a_delivery_resolve_the_alert(alerting: Alerti
     )
 
     assert watched.next_subjects(5) == [
-        "a on web1: delivered to edge",
-        "a on web1: delivered to never",
-        "a on web1: delivered to soon",
-        "a on web1: no longer for expired",
-        "b on web1: no longer for edge",
+        "OK: a on web1: delivered to edge",
+        "OK: a on web1: delivered to never",
+        "OK: a on web1: delivered to soon",
+        "OK: a on web1: no longer delivered to expired",
+        "OK: b on web1: no longer delivered to edge",
     ]
     assert watched.kapacitor.errors() == []

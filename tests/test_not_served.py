@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from certbot_renewal_report import Point
-from support.alerts import WatchedBucket, critical_alerts
+from support.alerts import WatchedBucket, critical_alerts, utc
 from support.hooks import next_second
 from support.nginx import serving_lineages
 from support.points import (
@@ -239,8 +239,10 @@ def test_the_alert_fires_a_day_after_the_renewal(alerting: Alerting) -> None:
 
     (subject,) = watched.next_subjects(1)
 
-    assert subject.startswith("late on web1: renewed ")
-    assert "another one is served for a.example.com" in subject
+    assert subject == (
+        f"WARNING: late on web1: not served for a.example.com, renewed {utc(renewed)}, "
+        f"the served certificate expires {utc(now + 28 * DAY)}"
+    )
     assert critical_alerts(watched.kapacitor) == set()
     assert watched.kapacitor.errors() == []
 
@@ -263,10 +265,10 @@ def test_the_alert_is_urgent_when_the_other_certificate_expires_soon(alerting: A
 
     subjects = watched.next_subjects(3)
 
-    assert [subject.partition(" renewed ")[0] for subject in subjects] == [
-        "expired on web1: urgent,",
-        "late on web1:",
-        "soon on web1: urgent,",
+    assert [subject.partition(" for ")[0] for subject in subjects] == [
+        "CRITICAL: expired on web1: not served",
+        "CRITICAL: soon on web1: not served",
+        "WARNING: late on web1: not served",
     ]
     assert critical_alerts(watched.kapacitor) == {
         "certificate_not_served/web1/expired",
@@ -289,8 +291,8 @@ def test_the_alert_resolves_when_the_renewed_certificate_is_served(alerting: Ale
     )
 
     assert watched.next_subjects(3) == [
-        "expired on web1: the renewed certificate is served",
-        "late on web1: the renewed certificate is served",
-        "soon on web1: the renewed certificate is served",
+        "OK: expired on web1: the renewed certificate is served",
+        "OK: late on web1: the renewed certificate is served",
+        "OK: soon on web1: the renewed certificate is served",
     ]
     assert watched.kapacitor.errors() == []
