@@ -294,8 +294,8 @@ def test_the_alert_fires_until_the_server_is_reloaded(
         environ = {**bucket.settings, "VERIFY": nginx.address("a")}
         assert start_run_report(certbot_folder, "--all", **environ).returncode == 0
         subject = alerting.inbox.read()
-        assert subject.startswith("a on web1: urgent, renewed 20")
-        assert "but another one is served for a.example.com@127.0.0.1:" in subject
+        assert subject.startswith("CRITICAL: a on web1: not served for a.example.com@127.0.0.1:")
+        assert ", the served certificate expires 20" in subject
         events = kapacitor.api("GET", "/alerts/topics/certbot_renewal/events").json()["events"]
         levels = [event["state"]["level"] for event in events if "served" in event["id"]]
         assert levels == ["CRITICAL"]  # the old one expires in five days
@@ -303,5 +303,5 @@ def test_the_alert_fires_until_the_server_is_reloaded(
         nginx.reload()
         next_second()
         assert start_run_report(certbot_folder, "--all", **environ).returncode == 0
-        assert alerting.inbox.read() == "a on web1: the renewed certificate is served"
+        assert alerting.inbox.read() == "OK: a on web1: the renewed certificate is served"
     assert kapacitor.errors() == []
