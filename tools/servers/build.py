@@ -3,13 +3,15 @@
 
     python3 -m tools.servers.build [PROGRAM…]
 
-    influxd-1.8 influxd-1.12 influxd-2 kapacitor telegraf flux vault pebble certbot haproxy nginx
-    sshd ssh chromium victoria-metrics vmalert promtool prometheus prometheus-alertmanager
+    influxd-1.8 influxd-1.12 influxd-2 influx-cli kapacitor telegraf flux vault pebble certbot
+    haproxy nginx sshd ssh chromium victoria-metrics vmalert promtool prometheus
+    prometheus-alertmanager
 
 Without arguments it builds and installs all of them. Each program is built once, into
 ${XDG_CACHE_HOME:-~/.cache}/certbot-renewal-report/servers/bin. A binary that the machine already
 has is used as it is: one that is named by an environment variable (INFLUXD_1_8, INFLUXD_1_12,
-INFLUXD_2, KAPACITORD, KAPACITOR, TELEGRAF, FLUX, VAULT_SERVER), or one on PATH with a good version.
+INFLUXD_2, INFLUX, KAPACITORD, KAPACITOR, TELEGRAF, FLUX, VAULT_SERVER), or one on PATH with a good
+version.
 
 It needs only Python. As root it installs the Debian packages that are missing; otherwise it prints
 their names.
@@ -128,6 +130,18 @@ PROGRAMS = (
         on_path="influxd",
         accepts=r"v?2\.",
         tags="sqlite_foreign_keys,sqlite_json",
+    ),
+    # The command influx of InfluxDB 2: the commit that influxd-2's own go.mod requires. The command
+    # influx of InfluxDB 1.x is another program.
+    Program(
+        name="influx",
+        module="influx-cli",
+        package="github.com/influxdata/influx-cli/v2/cmd/influx",
+        version="2.7.1",
+        version_variable="main.version",
+        on_path="influx",
+        accepts=r"v?2\.",
+        flux=False,
     ),
     Program(
         name="kapacitord",
