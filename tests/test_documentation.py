@@ -150,22 +150,6 @@ def test_the_board_page_has_the_options_of_the_board() -> None:
 
 
 # ---- Files -------------------------------------------------------------------------------------
-def test_the_readme_lists_the_variables_of_the_scripts() -> None:
-    defaults = {}
-    for name in (
-        "renewal_overdue",
-        "renewal_failing",
-        "host_silent",
-        "certificate_not_delivered",
-        "certificate_not_served",
-    ):
-        script = (ROOT / "kapacitor" / "templates" / f"{name}.tick").read_text()
-        for variable, value in re.findall(r"(?m)^var (\w+) = (.*)$", script):
-            defaults[variable] = value.strip("'")
-    documented = {}
-    for variable, default, _ in rows_of(README, "Alerts", "| var | default | meaning |"):
-        documented[variable] = default.replace("empty", "")
-    assert documented == defaults
 
 
 def test_the_readme_lists_the_queries() -> None:
