@@ -5,15 +5,18 @@ VENV := $(CACHE)/venv
 MUTATION := $(CACHE)/venv-mutation
 PYTEST := $(VENV)/bin/python -m pytest -q
 
-.PHONY: check lint test demo pictures bench scale simulation faults mutants servers pythons
+.PHONY: check docs lint test demo pictures bench scale simulation faults mutants servers pythons
 
 check: lint  # under a minute: lint, and the tests that need no server
 	WITHOUT_SERVERS=1 $(PYTEST) -n 4 --dist load --maxschedchunk 1
 
-lint: $(VENV)/ready
+lint: $(VENV)/ready docs
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+docs: $(VENV)/ready  # the manual as a site; a link that leads nowhere is an error
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict --site-dir $(CACHE)/site
 
 test: $(VENV)/ready servers pythons lint  # everything, on the real servers
 	$(PYTEST) -rs -n 6 --dist loadfile --no-loadscope-reorder  # a module shares its servers

@@ -1,13 +1,18 @@
-// All certificates at a glance: host, lineage, age in days, when the next renewal is due, when it expires; the oldest first.
+// Shows every certificate, the oldest first.
 //
-// Where the hook writes: its INFLUXDB_BUCKET (on 1.x database, or database/retention_policy).
+// age_days:     days since the certificate began (its notBefore).
+// next_renewal: when the next renewal is due.
+// expiry:       when the certificate expires.
+//
+// The bucket, as in INFLUXDB_BUCKET. On InfluxDB 1.x: database, or database/retention_policy.
 bucket = "telegraf"
 
-// What the hook writes: its MEASUREMENT.
+// The measurement, as in MEASUREMENT.
 measurement = "certbot_renewal"
 
-// How far back to look for the last report of a certificate. At least as far as the longest lifetime among your certificates.
-// InfluxDB 1.8 reads all of it, newer ones only the last.
+// How far back the query looks for the last report of a certificate. Set it to the longest lifetime
+// of your certificates, or longer. InfluxDB 1.8 reads all reports of this time, newer versions only
+// the last one.
 since = -400d
 
 second = 1000000000

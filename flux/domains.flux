@@ -1,13 +1,17 @@
-// All names at a glance: name, host, when its certificate was last renewed, and the days since; the oldest first. A name in two
-// certificates shows the newer one. Works on what the published hook wrote, too.
+// Shows every name of every certificate, the one that was renewed longest ago first. It also shows
+// data of the published hook.
 //
-// Where the hook writes: its INFLUXDB_BUCKET (on 1.x database, or database/retention_policy).
+// renewed:  when the name was last renewed. If two certificates have the name, the newer one
+//     counts.
+// age_days: days since then.
+//
+// The bucket, as in INFLUXDB_BUCKET. On InfluxDB 1.x: database, or database/retention_policy.
 bucket = "telegraf"
 
-// What the hook writes: its MEASUREMENT.
+// The measurement, as in MEASUREMENT.
 measurement = "certbot_renewal"
 
-// How far back to look. A name that was not renewed in this time is not shown.
+// How far back the query looks. A name that was not renewed in this time is not shown.
 since = -400d
 
 from(bucket: bucket)

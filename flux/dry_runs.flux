@@ -1,16 +1,17 @@
-// Every certificate that a dry run of certbot was reported of, and how the last one went: one row each. A dry run is no renewal, and says
-// nothing of whether certbot is started: no alert looks at it.
+// Shows the last dry run of every certificate for which a dry run was reported. Alerts ignore dry
+// runs: a dry run renews nothing, and does not show that certbot is started regularly.
 //
-// failed:        1 where certbot could not renew it, else 0.
-// dry_run_error: why, in certbot's words; "none" where it could.
+// time:          when the dry run was reported.
+// failed:        1 if certbot could not renew the certificate, else 0.
+// dry_run_error: the reason in certbot's words; "none" if the dry run succeeded.
 //
-// Where the hook writes: its INFLUXDB_BUCKET (on 1.x database, or database/retention_policy).
+// The bucket, as in INFLUXDB_BUCKET. On InfluxDB 1.x: database, or database/retention_policy.
 bucket = "telegraf"
 
-// What the hook writes: its MEASUREMENT.
+// The measurement, as in MEASUREMENT.
 measurement = "certbot_renewal"
 
-// How far back to look for the last dry run of a certificate.
+// How far back the query looks for the last dry run of a certificate.
 since = -400d
 
 last_of = (field) =>

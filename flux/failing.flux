@@ -1,18 +1,21 @@
-// Every host that sends run reports, and how its last run of certbot went: one row each, at the time of the query.
-// The alert renewal_failing runs exactly this.
+// Shows every host that sends run reports, and how its last certbot run went: one row each, at the
+// time of the query. The alert renewal_failing runs this query.
 //
-// failing:     certbot ended with an error, or a certificate that was due was not renewed, or one could not be read.
-// exit_status: of certbot; -1 where it is not known, as where only the post hook reports.
-// run:         the last report. One that comes from no run of certbot, as by hand, does not say how certbot went: what the last one
-//     that did says stays.
+// last_report: the time of the last run report.
+// failing: true if certbot failed, a due certificate was not renewed, or certbot could not read a
+//     certificate. A report that no certbot run started, for example one by hand, has no result of
+//     certbot. Then the result of the last run stays.
+// exit_status: certbot's exit status; -1 if it is not known, for example from the post hook alone.
+// failed, unreadable: the certificates that were not renewed, or could not be read, separated by
+//     spaces; "none".
 //
-// Where the hook writes: its INFLUXDB_BUCKET (on 1.x database, or database/retention_policy).
+// The bucket, as in INFLUXDB_BUCKET. On InfluxDB 1.x: database, or database/retention_policy.
 bucket = "telegraf"
 
-// What the hook writes: its MEASUREMENT.
+// The measurement, as in MEASUREMENT.
 measurement = "certbot_renewal"
 
-// How far back to look for the last run of a host.
+// How far back the query looks for the last run of a host.
 since = -30d
 
 from(bucket: bucket)
@@ -33,7 +36,7 @@ from(bucket: bucket)
     |> group(columns: ["host"])
     |> reduce(
         identity: {
-            at: 0,
+            reported_at: 0,
             run_at: 0,
             exit_at: 0,
             exit_status: -1,
@@ -44,7 +47,11 @@ from(bucket: bucket)
         },
         fn: (r, accumulator) =>
             ({
-                at: if int(v: r._time) > accumulator.at then int(v: r._time) else accumulator.at,
+                reported_at:
+                    if int(v: r._time) > accumulator.reported_at then
+                        int(v: r._time)
+                    else
+                        accumulator.reported_at,
                 run_at: if r._field == "failed_count" then int(v: r._time) else accumulator.run_at,
                 exit_at: if r._field == "exit_status" then int(v: r._time) else accumulator.exit_at,
                 exit_status:
@@ -69,7 +76,7 @@ from(bucket: bucket)
             ({
                 host: r.host,
                 _time: now(),
-                run: time(v: r.at),
+                last_report: time(v: r.reported_at),
                 failing: r.exit_status > 0 or r.failed_count > 0 or r.unreadable_count > 0,
                 exit_status: r.exit_status,
                 failed_count: r.failed_count,

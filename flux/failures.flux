@@ -1,15 +1,16 @@
-// Every run of certbot in a range of time that left something not renewed, or a certificate unreadable: when, on which host, and what; the
-// newest first. For an auditor, and for who asks what failed before it was well again.
+// Shows every certbot run that failed to renew or to read a certificate, the newest first.
 //
-// failed, unreadable: lineages, parted by spaces; "none".
+// time: when the run was reported.
+// failed, unreadable: the certificates that were not renewed, or could not be read, separated by
+//     spaces; "none".
 //
-// Where the hook writes: its INFLUXDB_BUCKET (on 1.x database, or database/retention_policy).
+// The bucket, as in INFLUXDB_BUCKET. On InfluxDB 1.x: database, or database/retention_policy.
 bucket = "telegraf"
 
-// What the hook writes: its MEASUREMENT.
+// The measurement, as in MEASUREMENT.
 measurement = "certbot_renewal"
 
-// The range.
+// How far back the query looks.
 since = -400d
 
 from(bucket: bucket)

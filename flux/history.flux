@@ -1,13 +1,18 @@
-// Every renewal in a range of time, for an auditor: when the certificate began, host, lineage, how many names, which, for how many days it
-// lives, and after how many it is due; both are 0 where the certificate could not be read.
+// Shows every renewal in a time range, the oldest first. Use it as a record for audits.
 //
-// Where the hook writes: its INFLUXDB_BUCKET (on 1.x database, or database/retention_policy).
+// time:           when the certificate began (its notBefore).
+// count, names:   how many names the certificate has, and which.
+// lifetime_days:  its lifetime.
+// due_after_days: days from its start until the next renewal is due. This and lifetime_days are 0
+//     if the certificate could not be read.
+//
+// The bucket, as in INFLUXDB_BUCKET. On InfluxDB 1.x: database, or database/retention_policy.
 bucket = "telegraf"
 
-// What the hook writes: its MEASUREMENT.
+// The measurement, as in MEASUREMENT.
 measurement = "certbot_renewal"
 
-// The range.
+// How far back the query looks.
 since = -400d
 
 renewals = (fields) =>

@@ -1,20 +1,26 @@
-// Every certificate and every target of certbot_renewal_deliver.py that it goes to, and for how many days the target has lacked the
-// renewed one: one row each, at the time of the query.
-// The alert certificate_not_delivered runs exactly this.
+// Shows every certificate and every target to which it is delivered, and for how many days the
+// target has lacked the renewed certificate: one row each, at the time of the query. The alert
+// certificate_not_delivered runs this query.
 //
-// days_missing: since the renewal, at the evidence: on a host that sends run reports the last of them, elsewhere now. -1: the target has it.
-// days_left:    until the one that the target has expires; negative: it has expired. 0 where it never got one, or there is nothing to judge.
-// never:        the target never got any.
-// deploy_error: why the last try failed; "none": it did not fail, or there was none since the renewal.
-// ended:        the certificate no longer goes to this target, or is no longer on this host.
+// days_missing:    days from the renewal to the last run report of the host. On a host without run
+//     reports: to the time of the query. -1 if the target has the renewed certificate.
+// days_left:       days until the old certificate on the target expires; negative: it has expired.
+//     0 if the target never received a certificate, or if nothing is missing.
+// renewed, expiry: when the certificate was renewed, and when the old one on the target expires.
+// never_delivered: true if the target never received a certificate.
+// deploy_error:    why the last delivery failed; "none" if it did not fail, or if there was none
+//     since the renewal.
+// retired:         true if the certificate is no longer delivered to this target, or is no longer
+//     on this host.
 //
-// Where the hook writes: its INFLUXDB_BUCKET (on 1.x database, or database/retention_policy).
+// The bucket, as in INFLUXDB_BUCKET. On InfluxDB 1.x: database, or database/retention_policy.
 bucket = "telegraf"
 
-// What the hook writes: its MEASUREMENT.
+// The measurement, as in MEASUREMENT.
 measurement = "certbot_renewal"
 
-// How far back to look for the last report of a certificate. At least as far as the longest lifetime among your certificates.
+// How far back the query looks for the last report of a certificate. Set it to the longest lifetime
+// of your certificates, or longer.
 since = -400d
 
 second = 1000000000
@@ -27,8 +33,9 @@ last_of = (fields) =>
         |> filter(fn: (r) => exists r.host and exists r.lineage)
         |> group()
 
-// When each certificate is due, or 0: it ended. It stands before the certificate's targets and is summed up: a join takes minutes.
-ends =
+// The due date of each certificate, or 0 if it is retired. This row is sorted before the rows of
+// the certificate's targets, and cumulativeSum carries the date to them: a join would take minutes.
+due_dates =
     last_of(fields: (r) => r.domain == "all" and r._field == "renewal_due")
         |> sort(columns: ["_time"], desc: true)
         |> map(
@@ -48,7 +55,7 @@ ends =
                 }),
         )
         |> unique(column: "key")
-moments =
+times =
     last_of(
         fields: (r) =>
             r.target != "" and (r._field == "deployed" or r._field == "deployed_expiry" or r._field
@@ -57,7 +64,7 @@ moments =
     )
 errors = last_of(fields: (r) => r.target != "" and r._field == "deploy_error")
 deliveries =
-    union(tables: [moments |> toString(), errors])
+    union(tables: [times |> toString(), errors])
         |> filter(fn: (r) => exists r.target)
         |> pivot(
             rowKey: ["_time", "host", "lineage", "target"],
@@ -84,7 +91,7 @@ deliveries =
         )
         |> unique(column: "key")
 
-union(tables: [ends, deliveries])
+union(tables: [due_dates, deliveries])
     |> group(columns: ["host", "lineage"])
     |> sort(columns: ["number"])
     |> cumulativeSum(columns: ["due"])
@@ -92,7 +99,7 @@ union(tables: [ends, deliveries])
     |> group()
     |> map(
         fn: (r) =>
-            ({r with seen: if r.run_at > 0 then r.run_at else int(v: now()) / second,
+            ({r with judged_at: if r.run_at > 0 then r.run_at else int(v: now()) / second,
                 missing: r.renewed > 0 and r.due > 0 and r.deployed < r.renewed,
             }),
     )
@@ -103,7 +110,8 @@ union(tables: [ends, deliveries])
                 lineage: r.lineage,
                 target: r.target,
                 _time: now(),
-                days_missing: if r.missing then float(v: r.seen - r.renewed) / 86400.0 else -1.0,
+                days_missing:
+                    if r.missing then float(v: r.judged_at - r.renewed) / 86400.0 else -1.0,
                 days_left:
                     if r.missing and r.expiry > 0 then
                         float(v: r.expiry - int(v: now()) / second) / 86400.0
@@ -111,9 +119,9 @@ union(tables: [ends, deliveries])
                         0.0,
                 renewed: time(v: r.renewed * second),
                 expiry: time(v: r.expiry * second),
-                never: r.deployed == 0,
+                never_delivered: r.deployed == 0,
                 deploy_error: r.deploy_error,
-                ended: r.renewed == 0 or r.due == 0,
+                retired: r.renewed == 0 or r.due == 0,
             }),
     )
     |> group(columns: ["host", "lineage", "target"])

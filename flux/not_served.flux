@@ -1,25 +1,33 @@
-// Every certificate that run reports look for with VERIFY, and for how many days another one has been served instead: one row each, at
-// the time of the query.
-// The alert certificate_not_served runs exactly this.
+// Shows every certificate that run reports check with VERIFY, and for how many days another
+// certificate has been served in its place: one row each, at the time of the query. The alert
+// certificate_not_served runs this query.
 //
-// days_unserved: from the renewal until the last look that somebody answered, while another one was served then for any name; else -1.
-// days_left:     until that other one expires; negative: it has expired. 0 where there is none.
-// not_served:    the names that it is served for, with host and port where they are not the name itself and 443.
-// served:        at how many places the right one was served at the last look.
-// looked:        whether VERIFY is still about it. It is not where the certificate ended, or reports came for two days without a look.
+// days_unserved:   days from the renewal to the last check that a server answered. -1 if the
+//     renewed certificate was served then for all names.
+// days_left:       days until the other certificate expires; negative: it has expired. 0 if there
+//     is no other certificate.
+// renewed, expiry: when the certificate was renewed, and when the other one expires.
+// not_served:      the names for which the other certificate is served, separated by spaces. If the
+//     host is not the name, or the port is not 443, the form is name@host:port. "none" if there is
+//     none.
+// served:          the number of endpoints at which the last check found the renewed certificate.
+// checked:         true if VERIFY covers the certificate. False if the certificate was retired, or
+//     if reports came for two days without a check.
 //
-// Where the hook writes: its INFLUXDB_BUCKET (on 1.x database, or database/retention_policy).
+// The bucket, as in INFLUXDB_BUCKET. On InfluxDB 1.x: database, or database/retention_policy.
 bucket = "telegraf"
 
-// What the hook writes: its MEASUREMENT.
+// The measurement, as in MEASUREMENT.
 measurement = "certbot_renewal"
 
-// How far back to look for the last report of a certificate. At least as far as the longest lifetime among your certificates.
+// How far back the query looks for the last report of a certificate. Set it to the longest lifetime
+// of your certificates, or longer.
 since = -400d
 
 second = 1000000000
 
-// A report that came so much later than the last look says that VERIFY was taken out of the settings: two days, in ns.
+// If reports came for so long (two days, in ns) without a check, VERIFY was removed from the
+// settings.
 given_up = 172800000000000
 
 last_of = (fields) =>
@@ -44,32 +52,38 @@ union(tables: [numbers |> toString(), names])
     |> sort(columns: ["_time"])
     |> reduce(
         identity: {
-            at: 0,
+            reported_at: 0,
             begin: 0,
             due: 0,
-            looked: 0,
+            checked_at: 0,
             served: 0,
-            seen: 0,
+            seen_at: 0,
             expiry: 0,
             not_served: "none",
         },
         fn: (r, accumulator) =>
             ({
-                at: if r._field == "not_before" then int(v: r._time) else accumulator.at,
+                reported_at:
+                    if r._field == "not_before" then int(v: r._time) else accumulator.reported_at,
                 begin: if r._field == "not_before" then int(v: r._value) else accumulator.begin,
                 due: if r._field == "renewal_due" then int(v: r._value) else accumulator.due,
-                looked: if r._field == "served" then int(v: r._time) else accumulator.looked,
+                checked_at:
+                    if r._field == "served" then int(v: r._time) else accumulator.checked_at,
                 served: if r._field == "served" then int(v: r._value) else accumulator.served,
-                seen: if r._field == "not_served" then int(v: r._time) else accumulator.seen,
+                seen_at: if r._field == "not_served" then int(v: r._time) else accumulator.seen_at,
                 expiry:
                     if r._field == "served_expiry" then int(v: r._value) else accumulator.expiry,
                 not_served: if r._field == "not_served" then r._value else accumulator.not_served,
             }),
     )
-    |> filter(fn: (r) => r.looked > 0 and r.at > 0)
+    |> filter(fn: (r) => r.checked_at > 0 and r.reported_at > 0)
     |> map(
         fn: (r) =>
-            ({r with other: r.due > 0 and r.not_served != "none" and r.looked >= r.at - given_up}),
+            ({r with other:
+                    r.due > 0 and r.not_served != "none" and r.checked_at >= r.reported_at
+                        -
+                        given_up,
+            }),
     )
     |> map(
         fn: (r) =>
@@ -80,10 +94,10 @@ union(tables: [numbers |> toString(), names])
                 days_unserved:
                     if not r.other then
                         -1.0
-                    else if r.seen / second < r.begin then
+                    else if r.seen_at / second < r.begin then
                         0.0
                     else
-                        float(v: r.seen / second - r.begin) / 86400.0,
+                        float(v: r.seen_at / second - r.begin) / 86400.0,
                 days_left:
                     if r.other then
                         float(v: r.expiry - int(v: now()) / second) / 86400.0
@@ -93,6 +107,6 @@ union(tables: [numbers |> toString(), names])
                 expiry: time(v: if r.other then r.expiry * second else 0),
                 not_served: if r.other then r.not_served else "none",
                 served: r.served,
-                looked: r.due > 0 and r.looked >= r.at - given_up,
+                checked: r.due > 0 and r.checked_at >= r.reported_at - given_up,
             }),
     )

@@ -1,21 +1,24 @@
-// Every server that Telegraf's x509_cert looks at, and for how many days it has served a certificate from before the last renewal of its
-// name: one row each, at the time of the query. It needs no VERIFY, but Telegraf somewhere, with
+// Shows every server that Telegraf's x509_cert input checks, and for how many days it has served a
+// certificate that is older than the last renewal of its name: one row each, at the time of the
+// query. It does not need VERIFY. It needs a Telegraf with this input, on any host:
 //
 //     [[inputs.x509_cert]]
 //       sources = ["tcp://example.com:443", "smtp://mail.example.com:587"]
 //
-// days_unserved: since the renewal; -1: what is served is as new.
-// days_left:     until what is served expires; negative: it has expired.
+// days_unserved: days since the renewal; -1 if the served certificate is as new.
+// days_left:     days until the served certificate expires; negative: it has expired.
 //
 import "regexp"
 
-// Where the hook and Telegraf write: its INFLUXDB_BUCKET (on 1.x database, or database/retention_policy).
+// The bucket of the reports and of Telegraf, as in INFLUXDB_BUCKET. On InfluxDB 1.x: database, or
+// database/retention_policy.
 bucket = "telegraf"
 
-// What the hook writes: its MEASUREMENT.
+// The measurement, as in MEASUREMENT.
 measurement = "certbot_renewal"
 
-// How far back to look for the last renewal of a name. At least as far as the longest lifetime among your certificates.
+// How far back the query looks for the last renewal of a name. Set it to the longest lifetime of
+// your certificates, or longer.
 since = -400d
 
 second = 1000000000

@@ -1,24 +1,29 @@
-// Every certificate, and by how many days its renewal is overdue: one row each, at the time of the query.
-// The alert renewal_overdue runs exactly this.
+// Shows every certificate, and by how many days its renewal is overdue: one row each, at the time
+// of the query. The alert renewal_overdue runs this query.
 //
-// days_overdue: since the renewal was due; negative: until it is. Judged at the evidence, the last moment known of: on a host that
-//     sends run reports the last of them (a report lost is no renewal missed), elsewhere now.
-// days_left:    until the certificate expires.
-// ended:        the certificate is no longer on this host. Its days_overdue is -1, so that an alert recovers.
+// days_overdue: days from the due date to judged_at; negative: the renewal is not yet due. -1 for a
+//     retired certificate.
+// judged_at:    the time of the last run report of the host, because a lost report is not a missed
+//     renewal. On a host without run reports: the time of the query.
+// days_left:    days until the certificate expires; negative: it has expired. 0 if it is retired.
+// due, expiry:  when the renewal was or is due, and when the certificate expires.
+// retired:      true if the certificate is no longer on this host.
 //
-// A tag more or less, as when Telegraf begins to add one, makes another series: the newest report of a certificate counts.
+// If a tag is added or removed, for example by Telegraf, the points form another series. The newest
+// report of a certificate counts.
 //
-// For a dashboard, only what is overdue, in one table, the worst first: add at the end
+// To show only overdue certificates, the worst first and in one table, add this line at the end:
 //     |> filter(fn: (r) => r.days_overdue >= 1.0) |> group() |> sort(columns: ["days_overdue"], desc: true)
 //
-// Where the hook writes: its INFLUXDB_BUCKET (on 1.x database, or database/retention_policy).
+// The bucket, as in INFLUXDB_BUCKET. On InfluxDB 1.x: database, or database/retention_policy.
 bucket = "telegraf"
 
-// What the hook writes: its MEASUREMENT.
+// The measurement, as in MEASUREMENT.
 measurement = "certbot_renewal"
 
-// How far back to look for the last report of a certificate. At least as far as the longest lifetime among your certificates.
-// InfluxDB 1.8 reads all of it, newer ones only the last.
+// How far back the query looks for the last report of a certificate. Set it to the longest lifetime
+// of your certificates, or longer. InfluxDB 1.8 reads all reports of this time, newer versions only
+// the last one.
 since = -400d
 
 second = 1000000000
@@ -92,6 +97,7 @@ union(tables: [at_due, at_evidence])
                         float(v: r.expiry - int(v: now()) / second) / 86400.0,
                 due: time(v: r.due * second),
                 expiry: time(v: r.expiry * second),
-                ended: r.due == 0,
+                judged_at: r._time,
+                retired: r.due == 0,
             }),
     )

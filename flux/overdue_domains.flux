@@ -1,21 +1,25 @@
-// For data of the published hook, which writes no state: the days since each name was last renewed, as it counts them, in windows of
-// a day (UTC). One row per name and host, at the time of the query. The alert renewal_overdue_domains runs exactly this.
+// Shows every name, and the days since its last renewal, in windows of a day (UTC): one row per
+// name and host, at the time of the query. Use it only for data of the published hook, which
+// reports no due dates. For data of this project's hook, overdue.flux has none of the limits below.
+// The alert renewal_overdue_domains runs this query.
 //
-// The fence-post: the windows begin at midnight, the first and the last are cut off, and the count begins with the first window without
-// a renewal. stateDuration is therefore a day or two less than the age: it reaches 60 when a name is 61 to 62 days old, 61 at 62 to
-// 63 days. A name that is no longer in any certificate looks overdue until `since` is over, then it is gone. With this project's hook, use
-// overdue.flux: it has none of this.
+// stateDuration: full days without a renewal. The windows begin at midnight, and the first and the
+//     last window are incomplete and do not count. So the number is one or two days less than the
+//     age: it is 60 for a name of 61 to 62 days, and 61 for a name of 62 to 63 days.
 //
-// For a dashboard, only what is overdue: add at the end
+// A name that was removed from its certificate looks overdue until it is older than `since`.
+//
+// To show only overdue names, add this line at the end:
 //     |> filter(fn: (r) => r.stateDuration >= 61)
 //
-// Where the hook writes: its INFLUXDB_BUCKET (on 1.x database, or database/retention_policy).
+// The bucket, as in INFLUXDB_BUCKET. On InfluxDB 1.x: database, or database/retention_policy.
 bucket = "telegraf"
 
-// What the hook writes: its MEASUREMENT.
+// The measurement, as in MEASUREMENT.
 measurement = "certbot_renewal"
 
-// How far back to look: some days more than the threshold, and no more, or names that are gone alert for longer.
+// How far back the query looks. Set it to a few days more than the threshold of the alert. With
+// more days, a name that was removed from its certificate alerts for longer.
 since = -65d
 
 from(bucket: bucket)

@@ -1,25 +1,29 @@
-// Every host, and which of its certificates are overdue: one row each. For fleets where one mail for each certificate would be too many.
-// The alert renewal_overdue_hosts runs exactly this. What overdue means, and the evidence, is said in overdue.flux.
+// Shows every host, and which of its certificates are overdue: one row each. Use it for fleets in
+// which one notification for each certificate would be too many. overdue.flux explains when a
+// certificate is overdue. The alert renewal_overdue_hosts runs this query.
 //
-// overdue:   how many of its certificates are overdue by `crit` days or more.
-// lineages:  which, the newest first, that is the one that was due last.
-// oldest:    since when the first of them was due.
-// days_left: until the first of them expires.
-// _time:     since when the last of them was due; without any, the time of the query. It grows when one more is overdue, and not when one
-//     is renewed: so the alert tells of each certificate once. (One that was due before the newest, and is known of only after it, as with
-//     two installations under one host tag, adds to the next mail.)
+// overdue:   the number of certificates that are overdue by `crit` days or more.
+// lineages:  these certificates, separated by spaces; the one that was due last comes first.
+// oldest:    the earliest due date of these certificates.
+// expiry:    when the first of these certificates expires.
+// days_left: days until then; negative: it has expired. 0 if no certificate is overdue.
+// _time:     the latest due date of these certificates; if there are none, the time of the query.
+//     It increases when another certificate becomes overdue, but not when one is renewed. So the
+//     alert notifies once about each certificate. There is one exception: a certificate that was
+//     due earlier, but is reported later, is only in the next notification.
 //
-// Where the hook writes: its INFLUXDB_BUCKET (on 1.x database, or database/retention_policy).
+// The bucket, as in INFLUXDB_BUCKET. On InfluxDB 1.x: database, or database/retention_policy.
 bucket = "telegraf"
 
-// What the hook writes: its MEASUREMENT.
+// The measurement, as in MEASUREMENT.
 measurement = "certbot_renewal"
 
-// Days after certbot should have renewed.
+// A certificate is overdue so many days after its due date.
 crit = 1.0
 
-// How far back to look for the last report of a certificate. At least as far as the longest lifetime among your certificates.
-// InfluxDB 1.8 reads all of it, newer ones only the last.
+// How far back the query looks for the last report of a certificate. Set it to the longest lifetime
+// of your certificates, or longer. InfluxDB 1.8 reads all reports of this time, newer versions only
+// the last one.
 since = -400d
 
 second = 1000000000

@@ -1,9 +1,10 @@
-// Renewals of certificates per day and host, for a graph: days in UTC, also those without a renewal.
+// Shows the renewals of certificates per day (UTC) and host, for a graph. Days without a renewal
+// are 0.
 //
-// Where the hook writes: its INFLUXDB_BUCKET (on 1.x database, or database/retention_policy).
+// The bucket, as in INFLUXDB_BUCKET. On InfluxDB 1.x: database, or database/retention_policy.
 bucket = "telegraf"
 
-// What the hook writes: its MEASUREMENT.
+// The measurement, as in MEASUREMENT.
 measurement = "certbot_renewal"
 
 // How far back the graph goes.

@@ -1,34 +1,40 @@
-// Every host, and for how many days its run reports have been missing: one row each, at the time of the query.
-// The alert host_silent runs exactly this.
+// Shows every host, and the days since its last run report: one row each, at the time of the query.
+// The alert host_silent runs this query.
 //
-// days_silent: since the last run report of the certificate that was reported least recently; -1 for a host without run reports, or
-//     with nothing but certificates that ended.
-// lineages:    that certificate, and those that were reported with it: two installations that share a host tag are one host, and it is
-//     silent when one of them is.
-// deaf:        most hosts were away, and came back less than half of `silence` ago or not yet: the first report of such a host in that time
-//     came more than 0.55 * silence after the one before, or there is none. Then InfluxDB was away rather than the hosts, and a host that
-//     is silent is not judged until it has had the time to report again. Fewer than three hosts are always judged.
+// last_report:     the last run report about the certificate that was reported least recently. So
+//     if two certbot installations report as the same host, the host is silent when one of them is.
+// days_silent:     days since then; -1 for a host without run reports, or if all its certificates
+//     are retired.
+// lineages:        that certificate, and the certificates that were last reported with it,
+//     separated by spaces.
+// most_hosts_away: true if most hosts were away, and came back less than half of `silence` ago or
+//     are still away. Then InfluxDB was away rather than the hosts, so a silent host is not
+//     judged until it has had the time to report again. A host was away if its first report in that
+//     time came more than 0.55 * silence after the report before, or if there is no report in that
+//     time. Fewer than three hosts are always judged.
 //
-// The row "(most hosts)" tells when more than half of three or more hosts are silent, and for how long; -1 otherwise.
+// The row with the host "(most hosts)" has days_silent if more than half of three or more hosts are
+// silent, and -1 otherwise. Its column lineages lists up to ten of these hosts.
 //
-// Where the hook writes: its INFLUXDB_BUCKET (on 1.x database, or database/retention_policy).
+// The bucket, as in INFLUXDB_BUCKET. On InfluxDB 1.x: database, or database/retention_policy.
 bucket = "telegraf"
 
-// What the hook writes: its MEASUREMENT.
+// The measurement, as in MEASUREMENT.
 measurement = "certbot_renewal"
 
-// Days without a run report from which on a host is silent. At least twice the time between two runs of certbot, or all hosts always
-// seem to have been away.
+// A host is silent after so many days without a run report. Set it to at least twice the time
+// between two certbot runs. With less, all hosts seem to have been away, and none is judged.
 silence = 2.0
 
-// How far back to look for the last report of a certificate. At least as far as the longest lifetime among your certificates.
-// InfluxDB 1.8 reads all of it, newer ones only the last.
+// How far back the query looks for the last report of a certificate. Set it to the longest lifetime
+// of your certificates, or longer. InfluxDB 1.8 reads all reports of this time, newer versions only
+// the last one.
 since = -400d
 
 second = 1000000000
-begin = int(v: now()) - int(v: float(v: silence) * 86400000000000.0)
-half = int(v: now()) - int(v: float(v: silence) * 43200000000000.0)
-away = int(v: float(v: silence) * 47520000000000.0)
+silent_before = int(v: now()) - int(v: float(v: silence) * 86400000000000.0)
+recent_since = int(v: now()) - int(v: float(v: silence) * 43200000000000.0)
+longest_gap = int(v: float(v: silence) * 47520000000000.0)
 hosts = () =>
     from(bucket: bucket)
         |> range(start: since)
@@ -47,24 +53,24 @@ hosts = () =>
         |> group(columns: ["host"])
         |> sort(columns: ["lineage"])
         |> reduce(
-            identity: {last: 0, lineages: "none"},
+            identity: {last_report: 0, lineages: "none"},
             fn: (r, accumulator) =>
                 ({
-                    last:
-                        if r.renewal_due == 0 or r.run_at == 0 or r.run_at > accumulator.last
+                    last_report:
+                        if r.renewal_due == 0 or r.run_at == 0 or r.run_at > accumulator.last_report
                                     and
-                                    accumulator.last > 0
+                                    accumulator.last_report > 0
                         then
-                            accumulator.last
+                            accumulator.last_report
                         else
                             r.run_at,
                     lineages:
-                        if r.renewal_due == 0 or r.run_at == 0 or r.run_at > accumulator.last
+                        if r.renewal_due == 0 or r.run_at == 0 or r.run_at > accumulator.last_report
                                     and
-                                    accumulator.last > 0
+                                    accumulator.last_report > 0
                         then
                             accumulator.lineages
-                        else if r.run_at == accumulator.last then
+                        else if r.run_at == accumulator.last_report then
                             accumulator.lineages + " " + r.lineage
                         else
                             r.lineage,
@@ -74,63 +80,73 @@ hosts = () =>
 fleet =
     union(
         tables: [
-            hosts() |> map(fn: (r) => ({host: r.host, last: r.last, at: 0})),
+            hosts() |> map(fn: (r) => ({host: r.host, last_report: r.last_report, reported_at: 0})),
             from(bucket: bucket)
-                |> range(start: time(v: half - away))
+                |> range(start: time(v: recent_since - longest_gap))
                 |> filter(fn: (r) => r._measurement == measurement and r._field == "certificates")
                 |> filter(fn: (r) => exists r.host)
                 |> group()
-                |> map(fn: (r) => ({host: r.host, last: 0, at: int(v: r._time)})),
+                |> map(fn: (r) => ({host: r.host, last_report: 0, reported_at: int(v: r._time)})),
         ],
     )
         |> group()
-        |> sort(columns: ["host", "at"])
+        |> sort(columns: ["host", "reported_at"])
         |> reduce(
             identity: {
                 known: 0,
                 hosts: 0,
-                well: 0,
+                on_time: 0,
                 silent: 0,
                 newest: 0,
                 names: "",
-                of: "",
-                at: 0,
+                current_host: "",
+                reported_at: 0,
             },
             fn: (r, accumulator) =>
                 ({
-                    known: if r.at == 0 then accumulator.known + 1 else accumulator.known,
-                    hosts: if r.last > 0 then accumulator.hosts + 1 else accumulator.hosts,
-                    well:
-                        if r.host == accumulator.of and r.at >= half and accumulator.at < half
+                    known: if r.reported_at == 0 then accumulator.known + 1 else accumulator.known,
+                    hosts: if r.last_report > 0 then accumulator.hosts + 1 else accumulator.hosts,
+                    on_time:
+                        if r.host == accumulator.current_host and r.reported_at >= recent_since
                                 and
-                                r.at - accumulator.at <= away
+                                accumulator.reported_at < recent_since and r.reported_at
+                                    -
+                                    accumulator.reported_at <= longest_gap
                         then
-                            accumulator.well + 1
+                            accumulator.on_time + 1
                         else
-                            accumulator.well,
+                            accumulator.on_time,
                     silent:
-                        if r.last > 0 and r.last * second <= begin then
+                        if r.last_report > 0 and r.last_report * second <= silent_before then
                             accumulator.silent + 1
                         else
                             accumulator.silent,
                     newest:
-                        if r.last * second <= begin and r.last > accumulator.newest then
-                            r.last
+                        if r.last_report * second <= silent_before and r.last_report
+                                >
+                                accumulator.newest
+                        then
+                            r.last_report
                         else
                             accumulator.newest,
                     names:
-                        if r.last > 0 and r.last * second <= begin and accumulator.silent < 10 then
-                            accumulator.names + r.host + " "
+                        if r.last_report > 0 and r.last_report * second <= silent_before
+                                and
+                                accumulator.silent < 10
+                        then
+                            accumulator.names + (if accumulator.silent > 0 then ", " else "")
+                                +
+                                r.host
                         else
                             accumulator.names,
-                    of:
-                        if r.at > 0 then
-                            accumulator.of
-                        else if r.last > 0 then
+                    current_host:
+                        if r.reported_at > 0 then
+                            accumulator.current_host
+                        else if r.last_report > 0 then
                             r.host
                         else
                             "",
-                    at: r.at,
+                    reported_at: r.reported_at,
                 }),
         )
         |> filter(fn: (r) => r.known > 0)
@@ -146,9 +162,9 @@ union(
                 fn: (r) =>
                     ({
                         host: r.host,
-                        last: r.last,
+                        last_report: r.last_report,
                         lineages: r.lineages,
-                        deaf: r.hosts > 2 and r.well * 2 < r.hosts,
+                        most_hosts_away: r.hosts > 2 and r.on_time * 2 < r.hosts,
                     }),
             ),
         fleet
@@ -156,15 +172,15 @@ union(
                 fn: (r) =>
                     ({
                         host: "(most hosts)",
-                        last: if r.hosts > 2 and r.silent * 2 > r.hosts then r.newest else 0,
+                        last_report: if r.hosts > 2 and r.silent * 2 > r.hosts then r.newest else 0,
                         lineages:
                             if r.hosts > 2 and r.silent * 2 > r.hosts then
-                                r.names + "(" + string(v: r.silent) + " of " + string(v: r.hosts)
+                                string(v: r.silent) + " of " + string(v: r.hosts) + " hosts: "
                                     +
-                                    ")"
+                                    r.names + (if r.silent > 10 then ", ..." else "")
                             else
                                 "none",
-                        deaf: false,
+                        most_hosts_away: false,
                     }),
             ),
     ],
@@ -175,13 +191,13 @@ union(
             ({
                 host: r.host,
                 _time: now(),
-                last: time(v: r.last * second),
+                last_report: time(v: r.last_report * second),
                 days_silent:
-                    if r.last == 0 then
+                    if r.last_report == 0 then
                         -1.0
                     else
-                        float(v: int(v: now()) / second - r.last) / 86400.0,
+                        float(v: int(v: now()) / second - r.last_report) / 86400.0,
                 lineages: r.lineages,
-                deaf: r.deaf,
+                most_hosts_away: r.most_hosts_away,
             }),
     )

@@ -337,9 +337,9 @@ def test_of_many_silent_hosts_the_first_ten_are_named_and_all_are_counted(
     )
     whole = board_json(metrics.settings(), *FROM_PROMETHEUS)
     says = {host["host"]: host["says"] for host in whole["hosts"]}
-    first = " ".join(hosts[:10])
+    first = ", ".join(hosts[:10])
     assert says["(most hosts)"] == (
-        f"no report of certbot for 3.0 days, last of {first} (12 of 12)"
+        f"no report of certbot for 3.0 days, last of 12 of 12 hosts: {first}, ..."
     )
 
 

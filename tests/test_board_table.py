@@ -63,7 +63,7 @@ def test_when_most_hosts_are_silent_the_board_says_that_it_may_be_the_server(
     run = run_board(one_bucket.settings)
     assert run.status == 1
     silent = "no report of certbot for 3.0 days, last of"
-    assert f"(most hosts): {silent} web0 web1 web2 (3 of 3)" in run.out
+    assert f"(most hosts): {silent} 3 of 3 hosts: web0, web1, web2" in run.out
     assert f"web1: {silent} a. Most hosts were away until recently" in run.out
 
 
@@ -74,9 +74,9 @@ def test_of_many_silent_hosts_the_first_ten_are_named_and_all_are_counted(
     hosts = [f"web{number:02}" for number in range(12)]
     store(one_bucket, *(reported_state("a", then + 9 * DAY, then, host=host) for host in hosts))
     says = {host["host"]: host["says"] for host in board_json(one_bucket.settings)["hosts"]}
-    first = " ".join(hosts[:10])
+    first = ", ".join(hosts[:10])
     assert says["(most hosts)"] == (
-        f"no report of certbot for 3.0 days, last of {first} (12 of 12)"
+        f"no report of certbot for 3.0 days, last of 12 of 12 hosts: {first}, ..."
     )
 
 

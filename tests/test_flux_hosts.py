@@ -47,7 +47,7 @@ def test_a_host_fails_when_its_last_run_left_something_not_renewed(influxdb: Inf
     assert failing_hosts(list(rows.values())) == {"recovered": False, "failed": True}
     assert rows["failed"]["failed"] == "a b"
     assert rows["failed"]["exit_status"] == "1"
-    assert unix_seconds(rows["failed"]["run"]) == now - 60
+    assert unix_seconds(rows["failed"]["last_report"]) == now - 60
     assert rows["recovered"]["failed"] == "none"
     assert rows["recovered"]["unreadable"] == "none"
 
@@ -166,7 +166,7 @@ def test_a_host_is_silent_when_one_of_its_installations_is(influxdb: InfluxDB) -
 
     assert days_in("days_silent", rows["web1"]) == 3
     assert rows["web1"]["lineages"] == "b c"
-    assert unix_seconds(rows["web1"]["last"]) == three_days_ago
+    assert unix_seconds(rows["web1"]["last_report"]) == three_days_ago
 
 
 def test_when_most_hosts_are_silent_one_row_names_them(influxdb: InfluxDB) -> None:
@@ -185,11 +185,11 @@ def test_when_most_hosts_are_silent_one_row_names_them(influxdb: InfluxDB) -> No
     rows = rows_by("host", run_query(influxdb, "silent_hosts", bucket))
 
     assert days_in("days_silent", rows[MOST_HOSTS]) == 2
-    assert rows[MOST_HOSTS]["lineages"] == "gone old (2 of 3)"
+    assert rows[MOST_HOSTS]["lineages"] == "2 of 3 hosts: gone, old"
 
 
 # How many hosts reported how many days ago, and whether the query then takes InfluxDB for the cause
-# ("deaf"): no host is judged by itself. 2.5 days ago all hosts reported.
+# ("most_hosts_away"): no host is judged by itself. 2.5 days ago all hosts reported.
 FLEETS = {
     "five hosts report all the time": ({0.5: 5, 1.5: 5, 2.5: 5}, False),
     "two of five are silent": ({0.5: 3, 1.5: 3, 2.5: 5}, False),
@@ -227,7 +227,7 @@ def write_reports_of_fleet(
 def test_no_host_is_judged_by_itself_while_most_hosts_are_not_heard(
     influxdb: InfluxDB, fleet: str
 ) -> None:
-    hosts_by_days_ago, is_deaf = FLEETS[fleet]
+    hosts_by_days_ago, are_away = FLEETS[fleet]
     bucket = influxdb.new_bucket()
     write_reports_of_fleet(influxdb, bucket, int(time.time()), hosts_by_days_ago)
 
@@ -235,7 +235,7 @@ def test_no_host_is_judged_by_itself_while_most_hosts_are_not_heard(
     most_hosts = rows.pop(MOST_HOSTS)
 
     assert len(rows) == max(hosts_by_days_ago.values())
-    assert {row["deaf"] for row in rows.values()} == {str(is_deaf).lower()}
+    assert {row["most_hosts_away"] for row in rows.values()} == {str(are_away).lower()}
     expected_days = 2.5 if fleet in MOST_SILENT else -1.0
     assert float(most_hosts["days_silent"]) == pytest.approx(expected_days, abs=0.01)
 

@@ -47,7 +47,8 @@ def test_days_overdue_and_days_left_are_exact_to_the_second(influxdb: InfluxDB) 
         assert seconds_left == pytest.approx(expiry - queried_at, abs=1)
         assert unix_seconds(row["due"]) == moment
         assert unix_seconds(row["expiry"]) == expiry
-        assert row["ended"] == "false"
+        assert row["retired"] == "false"
+        assert unix_seconds(row["judged_at"]) == queried_at
 
 
 def test_on_a_host_with_run_reports_the_last_report_is_the_evidence(influxdb: InfluxDB) -> None:
@@ -58,6 +59,7 @@ def test_on_a_host_with_run_reports_the_last_report_is_the_evidence(influxdb: In
     (row,) = run_query(influxdb, "overdue", bucket)
 
     assert float(row["days_overdue"]) == 3  # until the last report
+    assert unix_seconds(row["judged_at"]) == now - 2 * DAY
     assert float(row["days_left"]) == pytest.approx(25, abs=0.01)  # from now
 
 
@@ -67,7 +69,7 @@ def test_a_retired_certificate_is_not_overdue(influxdb: InfluxDB) -> None:
 
     (row,) = run_query(influxdb, "overdue", bucket)
 
-    assert row["ended"] == "true"
+    assert row["retired"] == "true"
     assert float(row["days_overdue"]) == -1
 
 

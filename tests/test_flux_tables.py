@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
-from collections.abc import Callable
-from pathlib import Path
-
-import pytest
 
 from certbot_renewal_report import Point
 from support.points import (
@@ -20,8 +15,7 @@ from support.points import (
     retired_state,
     write,
 )
-from support.queries import copy_query, days_in, rows_by, run_query, unix_seconds
-from tools import ROOT
+from support.queries import days_in, rows_by, run_query, unix_seconds
 from tools.servers.influxdb import InfluxDB
 from tools.servers.lineages import DAY
 
@@ -145,43 +139,6 @@ def test_the_history_has_0_days_for_a_certificate_that_could_not_be_read(
     assert (newer["host"], newer["lineage"]) == ("web1", "unreadable")
     assert (newer["count"], newer["names"]) == ("3", "c")
     assert (newer["lifetime_days"], newer["due_after_days"]) == ("0", "0")
-
-
-# The line of the README's commands for each InfluxDB.
-HISTORY_COMMANDS = [("influxd-1.8", 0), ("influxd-1.12", 0), ("influxd-2", 1)]
-
-
-def history_command(number: int, influxdb: InfluxDB) -> str:
-    """Return one of the README's commands for the history as CSV, for a server."""
-    readme = (ROOT / "README.md").read_text()
-    _, _, after_heading = readme.partition("The history as CSV:\n\n```\n")
-    block, _, _ = after_heading.partition("```")
-    command = block.replace("\\\n", "").splitlines()[number]
-    command = command.replace("http://127.0.0.1:8086", influxdb.url)
-    return command.replace("fake-token", influxdb.token)
-
-
-@pytest.mark.parametrize(("influxdb_name", "number"), HISTORY_COMMANDS)
-def test_the_command_of_the_readme_prints_the_history_as_csv(
-    server: Callable[[str], InfluxDB], influxdb_name: str, number: int, tmp_path: Path
-) -> None:
-    influxdb = server(influxdb_name)
-    bucket = influxdb.new_bucket()
-    write(influxdb, bucket, certificate_renewal("a", int(time.time()), ["a.example.com"]))
-    copy_query("history", tmp_path, bucket)
-
-    process = subprocess.run(
-        ["/bin/sh", "-c", history_command(number, influxdb)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-    lines = [line for line in process.stdout.splitlines() if line and not line.startswith("#")]
-    header, row = [line.split(",") for line in lines]
-    assert {"time", "host", "lineage", "count", "names"} <= set(header)
-    assert dict(zip(header, row))["names"] == "a.example.com"
 
 
 # ---- Runs --------------------------------------------------------------------------------------

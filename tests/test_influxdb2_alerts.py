@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from certbot_renewal_report import Point
+from support.alerts import utc
 from support.dashboards import INFLUXDB2_TEMPLATE
 from support.influxdb2 import MINUTE, QUARTER, TaskAlerting, apply_template, start_task_alerting
 from support.points import (
@@ -34,11 +34,6 @@ def task_alerting(applied_template: TaskAlerting, tmp_path: Path) -> Iterator[Ta
     """InfluxDB 2 with the template, and a webhook, of a test's own."""
     with start_task_alerting(applied_template, tmp_path / "influxdb") as alerting:
         yield alerting
-
-
-def utc(at: int) -> str:
-    """Return a time as notifications show it."""
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(at))
 
 
 def incidents(start: int) -> list[Point]:
@@ -75,20 +70,21 @@ def incident_messages(start: int) -> list[str]:
     """Return the notifications about incidents(start), sorted."""
     due = utc(start - 2 * DAY)
     renewed = due
-    overdue = f"not renewed, due since {due}, 28.0 days left"
+    overdue = f"renewal overdue, due since {due}, 28.0 days left"
     return sorted(
         [
-            f"crit: late on web1: {overdue}",
-            f"crit: late on web2: {overdue}",
-            f"crit: ending on web1: {overdue}",
-            "warn: web1: certbot fails, not renewed: late other, exit status 1",
-            f"crit: web9: no report of certbot for 3.0 days, last {utc(start - 3 * DAY)} of a",
-            f"warn: delivered on web1: not delivered to haproxy, renewed {renewed}, "
-            f"what it has expires {utc(start + 28 * DAY)}",
-            f"crit: delivered on web1: urgent, not delivered to vault, renewed {renewed}, "
-            f"what it has expires {utc(start + 2 * DAY)}",
-            f"crit: served on web1: urgent, renewed {renewed}, but another one is served for "
-            f"served.example.com, which expires {utc(start + DAY)}",
+            f"crit: CRITICAL: late on web1: {overdue}",
+            f"crit: CRITICAL: late on web2: {overdue}",
+            f"crit: CRITICAL: ending on web1: {overdue}",
+            "warn: WARNING: web1: certbot failed; not renewed: late, other; exit status 1",
+            "crit: CRITICAL: web9: no run report for 3.0 days "
+            f"(last: {utc(start - 3 * DAY)}; certificates: a)",
+            f"warn: WARNING: delivered on web1: not delivered to haproxy, renewed {renewed}, "
+            f"the old certificate there expires {utc(start + 28 * DAY)}",
+            f"crit: CRITICAL: delivered on web1: not delivered to vault, renewed {renewed}, "
+            f"the old certificate there expires {utc(start + 2 * DAY)}",
+            "crit: CRITICAL: served on web1: not served for served.example.com, "
+            f"renewed {renewed}, the served certificate expires {utc(start + DAY)}",
         ]
     )
 
@@ -113,14 +109,14 @@ def recovery_messages(at: int) -> list[str]:
     next_due = utc(at + 60 * DAY)
     return sorted(
         [
-            f"ok: late on web1: renewed, next due {next_due}",
-            f"ok: late on web2: renewed, next due {next_due}",
-            "ok: ending on web1: no longer on this host",
-            "ok: web1: certbot runs well again",
-            "ok: web9: reports again",
-            "ok: delivered on web1: delivered to haproxy",
-            "ok: delivered on web1: no longer for vault",
-            "ok: served on web1: the renewed certificate is served",
+            f"ok: OK: late on web1: renewed, next renewal due {next_due}",
+            f"ok: OK: late on web2: renewed, next renewal due {next_due}",
+            "ok: OK: ending on web1: no longer on this host",
+            "ok: OK: web1: certbot succeeded",
+            "ok: OK: web9: reports again",
+            "ok: OK: delivered on web1: delivered to haproxy",
+            "ok: OK: delivered on web1: no longer delivered to vault",
+            "ok: OK: served on web1: the renewed certificate is served",
         ]
     )
 
@@ -160,8 +156,8 @@ def test_while_most_hosts_are_silent_a_silent_host_neither_fires_nor_resolves(
     start = task_alerting.start
     task_alerting.write(*incidents(start))
     task_alerting.evaluate(start, "host_silent")
-    assert [message.split(",")[0] for message in task_alerting.webhook.next_messages()] == [
-        "crit: web9: no report of certbot for 3.0 days"
+    assert [message.split(" (")[0] for message in task_alerting.webhook.next_messages()] == [
+        "crit: CRITICAL: web9: no run report for 3.0 days"
     ]
 
     at = start + 6 * MINUTE
@@ -177,7 +173,9 @@ def test_a_notification_that_the_endpoint_refused_is_sent_again(
 ) -> None:
     start = task_alerting.start
     due = start - 2 * DAY
-    messages = [f"crit: next on web1: not renewed, due since {utc(due)}, 28.0 days left"]
+    messages = [
+        f"crit: CRITICAL: next on web1: renewal overdue, due since {utc(due)}, 28.0 days left"
+    ]
     task_alerting.write(certificate_state("next", due, at=start - MINUTE))
     task_alerting.webhook.status = 503
     task_alerting.evaluate(start, "renewal_overdue")
@@ -239,7 +237,7 @@ def test_applied_again_to_its_stack_the_template_replaces_the_endpoint_with_slac
     task_alerting.evaluate(start, "renewal_overdue")
     (notification,) = task_alerting.webhook.received
     text = notification["attachments"][0]["text"]
-    assert text.split(",")[0] == "slack on web1: not renewed"
+    assert text.split(",")[0] == "CRITICAL: slack on web1: renewal overdue"
 
 
 def test_the_examples_of_pagerduty_and_of_the_bucket_can_be_applied(

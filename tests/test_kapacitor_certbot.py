@@ -56,7 +56,7 @@ class Host(NamedTuple):
         return self.certbot.not_before(lineage)
 
     def run_certbot_by_cron(self) -> None:
-        """Run the README's line for cron.
+        """Run the line of docs/run-reports.md for cron.
 
         Kapacitor evaluates nothing meanwhile. On a real host it evaluates every 15 minutes, and so
         finds the report of the post hook and that of the line for cron together.
@@ -114,7 +114,7 @@ def test_a_renewal_that_fails_is_one_notification_until_it_succeeds(
     conf.write_text(is_due.replace("key_type = ecdsa", "key_type = rsa\nrsa_key_size = 512"))
     host.run_certbot_by_cron()
     assert host.watched.next_subjects(1) == [
-        "web1: certbot fails, not renewed: late, exit status 1"
+        "WARNING: web1: certbot failed; not renewed: late; exit status 1"
     ]
 
     # By hand, as the mail about a silent host proposes: this is no run of certbot.
@@ -123,7 +123,7 @@ def test_a_renewal_that_fails_is_one_notification_until_it_succeeds(
 
     conf.write_text(is_due)
     host.run_certbot_by_cron()
-    assert host.watched.next_subjects(1) == ["web1: certbot runs well again"]
+    assert host.watched.next_subjects(1) == ["OK: web1: certbot succeeded"]
     assert host.watched.kapacitor.errors() == []
 
 
@@ -141,11 +141,13 @@ def test_an_unreadable_lineage_is_one_notification_until_it_is_repaired(
 
     conf.write_text("# damaged\n")
     host.run_certbot_by_cron()
-    assert host.watched.next_subjects(1) == ["web1: certbot fails, unreadable: fine, exit status 1"]
+    assert host.watched.next_subjects(1) == [
+        "WARNING: web1: certbot failed; unreadable: fine; exit status 1"
+    ]
 
     conf.write_text(original)
     host.run_certbot_by_cron()
-    assert host.watched.next_subjects(1) == ["web1: certbot runs well again"]
+    assert host.watched.next_subjects(1) == ["OK: web1: certbot succeeded"]
     assert host.watched.kapacitor.errors() == []
 
 
@@ -163,11 +165,13 @@ def test_a_host_on_which_certbot_was_not_started_is_silent_until_its_next_run(
 
     subject = alerting.inbox.read()
     assert re.fullmatch(
-        r"web1: no report of certbot for 2\.0 days, last 20.* UTC of example\.com", subject
+        r"CRITICAL: web1: no run report for 2\.0 days "
+        r"\(last: 20.* UTC; certificates: example\.com\)",
+        subject,
     )
 
     host.run_certbot_by_cron()
-    assert host.watched.next_subjects(1) == ["web1: reports again"]
+    assert host.watched.next_subjects(1) == ["OK: web1: reports again"]
 
 
 @INFLUXDB_2
@@ -182,15 +186,16 @@ def test_the_mail_about_a_silent_host_has_the_command_that_retires_the_host(
         host.watched.write(reported_state(lineage, now + 50 * DAY, now - 49 * HOUR, host="old-web"))
     (subject,) = host.watched.next_subjects(1)
     assert re.fullmatch(
-        r"old-web: no report of certbot for .* of b\.example\.com example\.com", subject
+        r"CRITICAL: old-web: no run report for .*; certificates: b\.example\.com, example\.com\)",
+        subject,
     )
 
-    text = mail_text(alerting.inbox, "old-web: ")
+    text = mail_text(alerting.inbox, "CRITICAL: old-web: ")
     (command,) = re.findall(r"<code>(/etc/letsencrypt/.* --host .*)</code>", text)
     process = host.certbot.shell(html.unescape(command))
     assert process.returncode == 0, process.stdout
 
-    assert host.watched.next_subjects(1) == ["old-web: no longer expected to report"]
+    assert host.watched.next_subjects(1) == ["OK: old-web: retired, no run reports expected"]
 
 
 # ---- Overdue -----------------------------------------------------------------------------------
@@ -208,7 +213,7 @@ def test_a_certificate_that_certbot_renews_too_late_is_overdue_until_then(
 
     process = host.certbot.renew()
     assert process.returncode == 0, process.stdout
-    assert alerting.inbox.read().startswith("example.com on web1: renewed, next due ")
+    assert alerting.inbox.read().startswith("OK: example.com on web1: renewed, next renewal due ")
 
 
 @INFLUXDB_1
@@ -246,12 +251,14 @@ def test_deleting_an_overdue_certificate_resolves_the_alert(alerting: Alerting) 
     wait_for(lambda: time.time() > not_before + 8, "the renewal to be overdue")
     process = host.certbot.shell(RUN_REPORT)
     assert process.returncode == 0, process.stdout
-    assert re.fullmatch(r"example\.com on web1: not renewed, due since .*", alerting.inbox.read())
+    assert re.fullmatch(
+        r"CRITICAL: example\.com on web1: renewal overdue, due since .*", alerting.inbox.read()
+    )
 
     process = host.certbot.run("delete", "--cert-name", LINEAGE)
     assert process.returncode == 0, process.stdout
     host.run_certbot_by_cron()
-    assert host.watched.next_subjects(1) == ["example.com on web1: no longer on this host"]
+    assert host.watched.next_subjects(1) == ["OK: example.com on web1: no longer on this host"]
 
     for _ in range(2):
         host.run_certbot_by_cron()

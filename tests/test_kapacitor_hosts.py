@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
 
 from certbot_renewal_report import Point
-from support.alerts import EACH_QUICK_INFLUXDB, HOST_TASKS, WatchedBucket, mail_text
+from support.alerts import EACH_QUICK_INFLUXDB, HOST_TASKS, WatchedBucket, mail_text, utc
 from support.points import HOUR, certbot_run, certificate_state, reported_state, retired_state
 from support.servers import Alerting
 from tools.servers.lineages import DAY
@@ -30,9 +31,9 @@ def two_days_of_run_reports(hosts: Iterable[str], now: int) -> list[Point]:
     return run_reports(names, now - 25 * HOUR) + run_reports(names, now - 60)
 
 
-def without_days(subjects: Iterable[str]) -> list[str]:
+def without_last(subjects: Iterable[str]) -> list[str]:
     """Return subjects of mails without the time of the last report."""
-    return [subject.partition(" days, last ")[0] for subject in subjects]
+    return [re.sub(r"last: .* UTC; ", "", subject) for subject in subjects]
 
 
 # ---- Failing -----------------------------------------------------------------------------------
@@ -49,9 +50,9 @@ def test_a_failed_run_is_one_notification_and_a_good_run_resolves_it(alerting: A
     )
 
     assert watched.next_subjects(3) == [
-        "error: certbot fails, exit status 143",
-        "failed: certbot fails, not renewed: a b, exit status 1",
-        "unreadable: certbot fails, unreadable: c",
+        "WARNING: error: certbot failed; exit status 143",
+        "WARNING: failed: certbot failed; not renewed: a, b; exit status 1",
+        "WARNING: unreadable: certbot failed; unreadable: c",
     ]
 
     watched.restart_kapacitor()
@@ -60,8 +61,8 @@ def test_a_failed_run_is_one_notification_and_a_good_run_resolves_it(alerting: A
     now = int(time.time())
     watched.write(certbot_run("failed", now, exit_status=0), certbot_run("error", now))
     assert watched.next_subjects(2) == [
-        "error: certbot runs well again",
-        "failed: certbot runs well again",
+        "OK: error: certbot succeeded",
+        "OK: failed: certbot succeeded",
     ]
     assert watched.kapacitor.errors() == []
 
@@ -84,7 +85,9 @@ def test_a_host_is_silent_two_days_after_its_last_run_report(alerting: Alerting)
     assert time.time() >= fires_at
     assert watched.next_subjects(0) == []
 
-    assert without_days([subject]) == ["silent: no report of certbot for 2.0"]
+    assert without_last([subject]) == [
+        "CRITICAL: silent: no run report for 2.0 days (certificates: a)"
+    ]
     assert watched.kapacitor.errors() == []
 
 
@@ -101,12 +104,13 @@ def test_a_silent_host_is_one_notification_and_its_next_report_resolves_it(
         reported_state("a", now + DAY, long_ago, host="to-be-retired"),
         # A second installation of certbot with the same host tag, which stopped.
         reported_state("b", now + DAY, long_ago, host="pair"),
+        reported_state("c", now + DAY, long_ago, host="pair"),
     )
 
-    assert without_days(watched.next_subjects(3)) == [
-        "pair: no report of certbot for 2.0",
-        "silent: no report of certbot for 2.0",
-        "to-be-retired: no report of certbot for 2.0",
+    assert without_last(watched.next_subjects(3)) == [
+        "CRITICAL: pair: no run report for 2.0 days (certificates: b, c)",
+        "CRITICAL: silent: no run report for 2.0 days (certificates: a)",
+        "CRITICAL: to-be-retired: no run report for 2.0 days (certificates: a)",
     ]
 
     watched.restart_kapacitor()
@@ -116,12 +120,13 @@ def test_a_silent_host_is_one_notification_and_its_next_report_resolves_it(
     watched.write(
         reported_state("a", now + DAY, now, host="silent"),
         reported_state("b", now + DAY, now, host="pair"),
+        reported_state("c", now + DAY, now, host="pair"),
         retired_state("a", host="to-be-retired", run_at=now, at=now),
     )
     assert watched.next_subjects(3) == [
-        "pair: reports again",
-        "silent: reports again",
-        "to-be-retired: no longer expected to report",
+        "OK: pair: reports again",
+        "OK: silent: reports again",
+        "OK: to-be-retired: retired, no run reports expected",
     ]
     assert watched.kapacitor.errors() == []
 
@@ -138,10 +143,12 @@ def test_hosts_that_are_silent_together_are_one_notification(alerting: Alerting)
 
     (subject,) = watched.next_subjects(1)
 
-    assert subject.startswith("(most hosts): no report of certbot for 3.0 days, last ")
-    assert "web0 web1 web2 web3 web4 (5 of 5)" in subject
-    text = mail_text(alerting.inbox, "(most hosts)")
-    assert "Was InfluxDB away?" in text
+    assert subject == (
+        f"CRITICAL: (most hosts): no run report for 3.0 days (last: {utc(now - 3 * DAY)}; "
+        "5 of 5 hosts: web0, web1, web2, web3, web4)"
+    )
+    text = mail_text(alerting.inbox, "CRITICAL: (most hosts)")
+    assert "Check whether InfluxDB was down." in text
     assert "--retire" not in text
     assert watched.kapacitor.errors() == []
 
@@ -156,13 +163,13 @@ def test_after_most_hosts_came_back_the_others_have_a_day_to_report(alerting: Al
 
     # web0 and web4 may have had no run of certbot yet.
     watched.write(*run_reports(came_back, now))
-    assert watched.next_subjects(1) == ["(most hosts): report again"]
+    assert watched.next_subjects(1) == ["OK: (most hosts): report again"]
 
     # As a day later.
     watched.write(*run_reports(came_back, now - 25 * HOUR), *run_reports(came_back, now))
-    assert without_days(watched.next_subjects(2)) == [
-        "web0: no report of certbot for 3.0",
-        "web4: no report of certbot for 3.0",
+    assert without_last(watched.next_subjects(2)) == [
+        "CRITICAL: web0: no run report for 3.0 days (certificates: a)",
+        "CRITICAL: web4: no run report for 3.0 days (certificates: a)",
     ]
     assert watched.kapacitor.errors() == []
 
@@ -175,14 +182,14 @@ def test_a_silent_host_stays_silent_while_most_hosts_are(alerting: Alerting) -> 
         *run_reports(["web0", "web4"], now - 3 * DAY),
         *two_days_of_run_reports(["web1", "web2", "web3"], now),
     )
-    assert without_days(watched.next_subjects(2)) == [
-        "web0: no report of certbot for 3.0",
-        "web4: no report of certbot for 3.0",
+    assert without_last(watched.next_subjects(2)) == [
+        "CRITICAL: web0: no run report for 3.0 days (certificates: a)",
+        "CRITICAL: web4: no run report for 3.0 days (certificates: a)",
     ]
 
     six_more = [f"more{number}" for number in range(6)]
     watched.write(*run_reports(six_more, now - 3 * DAY))
 
     (subject,) = watched.next_subjects(1)
-    assert subject.startswith("(most hosts): ")
+    assert subject.startswith("CRITICAL: (most hosts): ")
     assert watched.kapacitor.errors() == []

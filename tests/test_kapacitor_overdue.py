@@ -12,6 +12,7 @@ from support.alerts import (
     mail_text,
     overdue_notifications,
     overdue_recoveries,
+    utc,
 )
 from support.points import (
     LIFETIMES,
@@ -135,15 +136,28 @@ def test_the_mail_says_since_when_how_long_is_left_and_what_to_try(alerting: Ale
 
     watched.next_subjects(2)
 
-    valid = mail_text(alerting.inbox, "valid on web1: not renewed, due since ")
-    assert ", 29.0 days left" in valid
+    valid = mail_text(alerting.inbox, "CRITICAL: valid on web1: renewal overdue, due since ")
+    assert valid.partition("\n")[0].endswith(" UTC, 29.0 days left")
     assert "(in 29.0 days)" in valid
-    assert "(1.0 days)" in valid
-    assert "certbot renew --cert-name valid --dry-run" in valid
-    expired = mail_text(alerting.inbox, "expired on web1: not renewed, due since ")
-    assert ", expired\n" in expired
-    assert "(past)" in expired
-    assert "(40.0 days)" in expired
+    assert "<td>1.0 days</td>" in valid
+    assert "<code>certbot renew --cert-name valid --dry-run</code>" in valid
+    expired = mail_text(alerting.inbox, "CRITICAL: expired on web1: renewal overdue, due since ")
+    assert expired.partition("\n")[0].endswith(" UTC, expired 10.0 days ago")
+    assert "(10.0 days ago)" in expired
+    assert "<td>40.0 days</td>" in expired
+
+
+@EACH_QUICK_INFLUXDB
+def test_the_mail_says_as_of_which_report_the_certificate_is_overdue(alerting: Alerting) -> None:
+    watched = WatchedBucket(alerting)
+    due = int(time.time()) - 15 * DAY
+    reported_at = due + 12 * DAY
+    watched.write(reported_state("late", due, reported_at))
+
+    watched.next_subjects(1)
+
+    text = mail_text(alerting.inbox, "CRITICAL: late on web1: renewal overdue")
+    assert f"<td>12.0 days at the last report of {utc(reported_at)}</td>" in text
 
 
 # ---- The alert resolves ------------------------------------------------------------------------
@@ -177,8 +191,10 @@ def test_a_renewed_and_a_retired_certificate_resolve_the_alert(alerting: Alertin
         ["twin on web2", "twice on web1", "retired on web1"]
         + [f"renewed-{name} on web1" for name in LIFETIMES]
     )
-    assert "retired on web1: no longer on this host" in subjects
-    assert any(subject.startswith("twin on web2: renewed, next due ") for subject in subjects)
+    assert "OK: retired on web1: no longer on this host" in subjects
+    assert any(
+        subject.startswith("OK: twin on web2: renewed, next renewal due ") for subject in subjects
+    )
     assert overdue_notifications(alerting.inbox) == notifications
     assert watched.kapacitor.errors() == []
 
@@ -191,7 +207,7 @@ def test_restarts_and_outages_send_no_mail(alerting: Alerting) -> None:
     now = int(time.time())
     watched.write(certificate_state("late", now - 2 * DAY), certificate_state("fine", now + DAY))
     (notification,) = watched.next_subjects(1)
-    assert notification.startswith("late on web1: not renewed, due since ")
+    assert notification.startswith("CRITICAL: late on web1: renewal overdue, due since ")
 
     watched.restart_kapacitor()
     assert watched.next_subjects(0) == []
@@ -209,4 +225,4 @@ def test_restarts_and_outages_send_no_mail(alerting: Alerting) -> None:
 
     watched.write(certificate_state("late", now + 60 * DAY))
     (recovery,) = watched.next_subjects(1)
-    assert recovery.startswith("late on web1: renewed, next due ")
+    assert recovery.startswith("OK: late on web1: renewed, next renewal due ")

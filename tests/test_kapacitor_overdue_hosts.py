@@ -15,7 +15,7 @@ from tools.servers.lineages import DAY
 
 # Forty certificates of web1; each was due later than the one before.
 FORTY = [f"many{number:02}" for number in range(40)]
-NEWEST_FIRST = " ".join(reversed(FORTY))
+NEWEST_FIRST = ", ".join(reversed(FORTY))
 
 
 def forty_overdue(now: int) -> list[Point]:
@@ -31,7 +31,7 @@ def renewed(*lineages: str, host: str = "web1") -> list[Point]:
 
 
 def next_subjects(watched: WatchedBucket, count: int) -> list[str]:
-    """Return the subjects of the next mails without the times: "web1: 2 not renewed, due: b a"."""
+    """Return the subjects of the next mails without the times: "CRITICAL: web1: 2 renewals overdue, due: b, a"."""
     subjects = watched.next_subjects(count)
     return [re.sub(r"due since .* left", "due", subject) for subject in subjects]
 
@@ -65,10 +65,10 @@ def test_all_that_is_overdue_on_a_host_is_one_notification(watched: WatchedBucke
     )
 
     assert next_subjects(watched, 2) == [
-        f"web1: 40 not renewed, due: {NEWEST_FIRST[:100]}",
-        "web2: 1 not renewed, due: alone",
+        f"CRITICAL: web1: 40 renewals overdue, due: {NEWEST_FIRST[:97]}...",
+        "CRITICAL: web2: 1 renewal overdue, due: alone",
     ]
-    assert f"the newest first: {NEWEST_FIRST}<" in mail_text(watched.inbox, "web1: ")
+    assert f"<td>{NEWEST_FIRST}</td>" in mail_text(watched.inbox, "CRITICAL: web1: ")
 
 
 @EACH_QUICK_INFLUXDB
@@ -81,7 +81,7 @@ def test_the_alert_fires_again_only_when_another_certificate_is_overdue(
 
     watched.write(certificate_state("another", now - 3 * DAY))
     (subject,) = next_subjects(watched, 1)
-    assert subject.startswith("web1: 41 not renewed, due: another many39")
+    assert subject.startswith("CRITICAL: web1: 41 renewals overdue, due: another, many39")
 
     # Few are left, then there are more, then few again: each has one notification.
     watched.write(*renewed(*FORTY[3:]))
@@ -92,7 +92,7 @@ def test_the_alert_fires_again_only_when_another_certificate_is_overdue(
         *[certificate_state(name, now - 2 * DAY - number) for number, name in enumerate(nine_more)]
     )
     (subject,) = next_subjects(watched, 1)
-    assert subject.startswith("web1: 13 not renewed, due: late0 late1 ")
+    assert subject.startswith("CRITICAL: web1: 13 renewals overdue, due: late0, late1, ")
 
     watched.write(*renewed(*nine_more, "another"))
     assert watched.next_subjects(0) == []
@@ -118,7 +118,9 @@ def test_restarts_and_outages_send_no_mail_but_about_what_happened_meanwhile(
     watched.write(certificate_state("meanwhile", now - DAY - 60))
     evaluate_every(watched, "3s")  # until then Kapacitor has loaded the handler of mails
     watched.start_kapacitor()
-    assert next_subjects(watched, 1) == ["web1: 4 not renewed, due: meanwhile many02 many01 many00"]
+    assert next_subjects(watched, 1) == [
+        "CRITICAL: web1: 4 renewals overdue, due: meanwhile, many02, many01, many00"
+    ]
 
 
 @EACH_QUICK_INFLUXDB
@@ -139,8 +141,8 @@ def test_the_alert_resolves_when_no_certificate_of_the_host_is_overdue(
 
     watched.write(retired_state("to-be-retired"), *renewed("alone", host="web2"))
     assert watched.next_subjects(2) == [
-        "web1: no renewal is overdue any more",
-        "web2: no renewal is overdue any more",
+        "OK: web1: no renewal is overdue",
+        "OK: web2: no renewal is overdue",
     ]
 
 
@@ -152,7 +154,7 @@ def test_the_alert_fires_again_for_a_certificate_that_was_due_before_those_of_th
     watched.write(*forty_overdue(now))
     watched.next_subjects(1)
     watched.write(*renewed(*FORTY))
-    assert watched.next_subjects(1) == ["web1: no renewal is overdue any more"]
+    assert watched.next_subjects(1) == ["OK: web1: no renewal is overdue"]
 
     watched.write(certificate_state("many01", now - 10 * DAY))
-    assert next_subjects(watched, 1) == ["web1: 1 not renewed, due: many01"]
+    assert next_subjects(watched, 1) == ["CRITICAL: web1: 1 renewal overdue, due: many01"]

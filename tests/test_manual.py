@@ -1,14 +1,17 @@
-"""How the manual is tested: blocks of a page, a throwaway machine, and what differs is noticed."""
+"""The manual as a whole, and the reader who follows it: what differs from a page is noticed."""
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.machine import Machine, start_machine
-from support.manual import assert_output, blocks_of, follow
+from support.manual import DOCS, assert_output, blocks_of, follow, read_page
+from tools import ROOT
 
 PAGE = """# A page
 
@@ -98,3 +101,71 @@ def test_an_output_may_differ_in_numbers_and_where_the_page_says_so(
 def test_an_output_that_differs_otherwise_is_noticed(documented: str, printed: str) -> None:
     with pytest.raises(AssertionError):
         assert_output(documented, printed)
+
+
+# ---- The manual as a whole ---------------------------------------------------------------------
+PAGES = ["README.md", *sorted(path.name for path in DOCS.glob("*.md"))]
+
+
+def sections_with_commands(page: str) -> set[str]:
+    """Return the headings of a page under which a reader pastes something."""
+    return {block.section for block in blocks_of(read_page(page)) if block.is_command}
+
+
+def followed_headings(page: str) -> set[str]:
+    """Return the strings in the test module of a page: the headings that it follows are in them."""
+    name = page.removesuffix(".md").replace("-", "_").lower()
+    module = Path(__file__).with_name(f"test_manual_{name}.py")
+    if not module.exists():
+        return set()
+    nodes = ast.walk(ast.parse(module.read_text()))
+    return {str(node.value) for node in nodes if isinstance(node, ast.Constant)}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_of_every_section_are_run_by_a_test(page: str) -> None:
+    assert sections_with_commands(page) <= followed_headings(page)
+
+
+def sentences_of(page: str) -> set[str]:
+    """Return the sentences of a page that have at least ten words, without its blocks."""
+    text = re.sub(r"(?ms)^ *```.*?^ *```", "", read_page(page))
+    paragraphs = re.split(r"\n\s*\n|\n\s*(?:[-*|]|\d+\.) ", text)
+    sentences = set()
+    for paragraph in paragraphs:
+        for sentence in re.split(r"(?<=[.!?:])\s", " ".join(paragraph.split())):
+            if len(sentence.split()) >= 10:
+                sentences.add(sentence)
+    return sentences
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_sentence_of_a_page_stands_on_another_page(page: str) -> None:
+    for other in PAGES:
+        if other != page:
+            assert not sentences_of(page) & sentences_of(other), other
+
+
+def test_the_site_has_every_page() -> None:
+    site = (ROOT / "mkdocs.yml").read_text()
+    for path in DOCS.glob("*.md"):
+        assert f": {path.name}\n" in site
+
+
+def test_every_file_that_the_manual_names_is_there() -> None:
+    folders = "systemd|compose|flux|kapacitor|telegraf|prometheus|dashboards|board|deliver"
+    for page in PAGES:
+        for path in re.findall(rf"`((?:{folders})/[\w./-]*)`", read_page(page)):
+            assert (ROOT / path).exists(), f"{page}: {path}"
+
+
+def test_every_link_of_the_readme_leads_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", read_page("README.md")):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_makefile_has_every_target_that_the_manual_names() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for page in [*PAGES, "CONTRIBUTING.md"]:
+        for target in re.findall(r"(?:`|```sh\n)make ([a-z]+)", read_page(page)):
+            assert f"\n{target}:" in makefile, f"{page}: {target}"

@@ -54,7 +54,7 @@ def test_a_target_that_has_the_renewed_certificate_lacks_nothing(influxdb: Influ
     expected = dict.fromkeys(["fine", "newer", "recovered", "tagged"], -1)
     assert len(rows) == len(expected)
     assert days_missing(rows) == expected
-    assert {row["ended"] for row in rows} == {"false"}
+    assert {row["retired"] for row in rows} == {"false"}
 
 
 def test_a_target_lacks_the_certificate_since_its_renewal(influxdb: InfluxDB) -> None:
@@ -82,7 +82,7 @@ def test_a_target_lacks_the_certificate_since_its_renewal(influxdb: InfluxDB) ->
         "never": "a",
         "of-another": "c",
     }
-    assert {row["ended"] for row in rows} == {"false"}
+    assert {row["retired"] for row in rows} == {"false"}
 
 
 def test_a_row_says_what_the_target_has_and_why_the_last_attempt_failed(
@@ -108,8 +108,8 @@ def test_a_row_says_what_the_target_has_and_why_the_last_attempt_failed(
     assert unix_seconds(late["expiry"]) == old + 90 * DAY
     assert days_in("days_left", late) == 28
     assert late["deploy_error"] == "refused"
-    assert late["never"] == "false"
-    assert never["never"] == "true"
+    assert late["never_delivered"] == "false"
+    assert never["never_delivered"] == "true"
     assert float(never["days_left"]) == 0
 
 
@@ -130,7 +130,7 @@ def test_a_retired_delivery_and_one_of_a_retired_certificate_lack_nothing(
     rows = run_query(influxdb, "not_delivered", bucket)
 
     assert days_missing(rows) == {"retired": -1, "of-b": -1}
-    assert {row["ended"] for row in rows} == {"true"}
+    assert {row["retired"] for row in rows} == {"true"}
 
 
 # ---- The alert ---------------------------------------------------------------------------------
@@ -182,14 +182,14 @@ def test_the_alert_fires_a_day_after_the_renewal_for_each_target(alerting: Alert
     subjects = watched.next_subjects(5)
 
     assert [subject.partition(", renewed ")[0] for subject in subjects] == [
-        "a on web1: not delivered to edge",
-        "a on web1: not delivered to never",
-        "a on web1: urgent, not delivered to expired",
-        "a on web1: urgent, not delivered to soon",
-        "b on web1: not delivered to edge",
+        "CRITICAL: a on web1: not delivered to expired",
+        "CRITICAL: a on web1: not delivered to soon",
+        "WARNING: a on web1: not delivered to edge",
+        "WARNING: a on web1: not delivered to never",
+        "WARNING: b on web1: not delivered to edge",
     ]
-    mail = mail_text(alerting.inbox, "a on web1: not delivered to edge")
-    assert "The last try: no route to host" in mail
+    mail = mail_text(alerting.inbox, "WARNING: a on web1: not delivered to edge")
+    assert "The last delivery failed: no route to host" in mail
     assert watched.kapacitor.errors() == []
 
 
@@ -226,10 +226,10 @@ def test_a_delivery_and_the_end_of_a_delivery_resolve_the_alert(alerting: Alerti
     )
 
     assert watched.next_subjects(5) == [
-        "a on web1: delivered to edge",
-        "a on web1: delivered to never",
-        "a on web1: delivered to soon",
-        "a on web1: no longer for expired",
-        "b on web1: no longer for edge",
+        "OK: a on web1: delivered to edge",
+        "OK: a on web1: delivered to never",
+        "OK: a on web1: delivered to soon",
+        "OK: a on web1: no longer delivered to expired",
+        "OK: b on web1: no longer delivered to edge",
     ]
     assert watched.kapacitor.errors() == []

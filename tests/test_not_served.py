@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from certbot_renewal_report import Point
-from support.alerts import WatchedBucket, critical_alerts
+from support.alerts import WatchedBucket, critical_alerts, utc
 from support.hooks import next_second
 from support.nginx import serving_lineages
 from support.points import (
@@ -67,7 +67,7 @@ def test_a_certificate_is_not_served_since_its_renewal(influxdb: InfluxDB) -> No
     rows = rows_by("lineage", run_query(influxdb, "not_served", bucket))
 
     assert days_unserved(list(rows.values())) == {"fine": -1, "other": 2}
-    assert {row["looked"] for row in rows.values()} == {"true"}
+    assert {row["checked"] for row in rows.values()} == {"true"}
     other = rows["other"]
     assert other["not_served"] == endpoints
     assert other["served"] == "1"
@@ -96,7 +96,7 @@ def test_the_last_answer_counts_until_an_endpoint_answers_again(influxdb: Influx
     rows = run_query(influxdb, "not_served", bucket)
 
     assert days_unserved(rows) == {"away": 1, "never-there": -1, "recovered": -1}
-    assert {row["looked"] for row in rows} == {"true"}
+    assert {row["checked"] for row in rows} == {"true"}
 
 
 def test_after_a_renewal_the_days_are_counted_from_0(influxdb: InfluxDB) -> None:
@@ -116,7 +116,7 @@ def test_after_a_renewal_the_days_are_counted_from_0(influxdb: InfluxDB) -> None
 
     assert days_in("days_unserved", row, digits=2) == 0
     assert days_in("days_left", row) == -1
-    assert row["looked"] == "true"
+    assert row["checked"] == "true"
 
 
 def test_a_certificate_is_no_longer_looked_at_when_it_is_retired_or_left_out_for_two_days(
@@ -139,7 +139,7 @@ def test_a_certificate_is_no_longer_looked_at_when_it_is_retired_or_left_out_for
     rows = run_query(influxdb, "not_served", bucket)
 
     assert days_unserved(rows) == {"left-out": -1, "retired": -1}
-    assert {row["looked"] for row in rows} == {"false"}
+    assert {row["checked"] for row in rows} == {"false"}
 
 
 # ---- The query about what Telegraf sees --------------------------------------------------------
@@ -239,8 +239,10 @@ def test_the_alert_fires_a_day_after_the_renewal(alerting: Alerting) -> None:
 
     (subject,) = watched.next_subjects(1)
 
-    assert subject.startswith("late on web1: renewed ")
-    assert "another one is served for a.example.com" in subject
+    assert subject == (
+        f"WARNING: late on web1: not served for a.example.com, renewed {utc(renewed)}, "
+        f"the served certificate expires {utc(now + 28 * DAY)}"
+    )
     assert critical_alerts(watched.kapacitor) == set()
     assert watched.kapacitor.errors() == []
 
@@ -263,10 +265,10 @@ def test_the_alert_is_urgent_when_the_other_certificate_expires_soon(alerting: A
 
     subjects = watched.next_subjects(3)
 
-    assert [subject.partition(" renewed ")[0] for subject in subjects] == [
-        "expired on web1: urgent,",
-        "late on web1:",
-        "soon on web1: urgent,",
+    assert [subject.partition(" for ")[0] for subject in subjects] == [
+        "CRITICAL: expired on web1: not served",
+        "CRITICAL: soon on web1: not served",
+        "WARNING: late on web1: not served",
     ]
     assert critical_alerts(watched.kapacitor) == {
         "certificate_not_served/web1/expired",
@@ -289,8 +291,8 @@ def test_the_alert_resolves_when_the_renewed_certificate_is_served(alerting: Ale
     )
 
     assert watched.next_subjects(3) == [
-        "expired on web1: the renewed certificate is served",
-        "late on web1: the renewed certificate is served",
-        "soon on web1: the renewed certificate is served",
+        "OK: expired on web1: the renewed certificate is served",
+        "OK: late on web1: the renewed certificate is served",
+        "OK: soon on web1: the renewed certificate is served",
     ]
     assert watched.kapacitor.errors() == []

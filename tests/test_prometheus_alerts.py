@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import time
 
 from certbot_renewal_report import Point
+from support.alerts import utc
 from support.hooks import CRON
 from support.metrics import (
     PROMETHEUS,
@@ -51,7 +51,7 @@ def test_amtool_accepts_the_configuration() -> None:
 # ---- Overdue -----------------------------------------------------------------------------------
 def overdue_mail(host: str, lineage: str) -> str:
     """Return the subject of the mail about one overdue certificate."""
-    return f"[critical] {host}: renewal_overdue, 1 firing: {lineage}"
+    return f"CRITICAL: {host}: renewal_overdue, 1 firing: {lineage}"
 
 
 def test_certificates_of_each_lifetime_alert_a_day_after_the_due_date_and_resolve_once_renewed(
@@ -72,9 +72,7 @@ def test_certificates_of_each_lifetime_alert_a_day_after_the_due_date_and_resolv
 
     for name in LIFETIMES:
         metrics_alerting.write(certificate_state("late", now + 30 * DAY, host=f"late-{name}"))
-    recoveries = [
-        f"[resolved] late-{name}: renewal_overdue, 1 resolved: late" for name in LIFETIMES
-    ]
+    recoveries = [f"OK: late-{name}: renewal_overdue, 1 resolved: late" for name in LIFETIMES]
     assert metrics_alerting.next_subjects(len(LIFETIMES)) == sorted(recoveries)
     metrics_alerting.assert_no_alert()
 
@@ -100,17 +98,22 @@ def test_the_mail_about_an_overdue_certificate_says_since_when_and_what_to_try(
     assert metrics_alerting.next_subjects(1) == [overdue_mail("web1", "late")]
 
     text = metrics_alerting.mail_text(overdue_mail("web1", "late"))
-    first_lines = re.compile(
-        r"""
-        critical:[ ]late[ ]on[ ]web1:[ ]not[ ]renewed,[ ]due[ ]since[ ]20\S+[ ].*,
-        [ ]29\.0[ ]days[ ]left \n\n
-        What[ ]to[ ]try[ ]first,[ ]on[ ]that[ ]host,[ ]as[ ]root:[ ]
-        """,
-        re.VERBOSE,
+    due = utc(now - DAY - 60)
+    assert (
+        text
+        == f"""\
+CRITICAL: late on web1: renewal overdue, due since {due}, 29.0 days left
+
+What to do on web1, as root:
+1. Check whether certbot can renew the certificate. \
+If not, /var/log/letsencrypt/letsencrypt.log has the reason:
+   certbot renew --cert-name late --dry-run
+2. Check that certbot's timer is active, or that its cron job exists:
+   systemctl list-timers | grep certbot
+3. If the certificate was renewed and only the report was lost, send the report again:
+   /etc/letsencrypt/renewal-hooks/deploy/certbot_renewal_report.py --check
+"""
     )
-    assert first_lines.match(text)
-    assert "certbot renew --cert-name late --dry-run" in text
-    assert "/prometheus.md#renewal_overdue" in text
 
 
 def test_an_expired_certificate_alerts_and_resolves_once_it_is_retired(
@@ -119,13 +122,14 @@ def test_an_expired_certificate_alerts_and_resolves_once_it_is_retired(
     now = int(time.time())
     metrics_alerting.write(certificate_state("expired", now - 40 * DAY, host="d", at=now - 30))
     assert metrics_alerting.next_subjects(1) == [overdue_mail("d", "expired")]
-    assert ", expired\n" in metrics_alerting.mail_text(overdue_mail("d", "expired"))
+    text = metrics_alerting.mail_text(overdue_mail("d", "expired"))
+    assert text.partition("\n")[0].endswith(" UTC, expired 10.0 days ago")
 
     metrics_alerting.write(retired_state("expired", host="d"))
-    recovery = "[resolved] d: renewal_overdue, 1 resolved: expired"
+    recovery = "OK: d: renewal_overdue, 1 resolved: expired"
     assert metrics_alerting.next_subjects(1) == [recovery]
     text = metrics_alerting.mail_text(recovery)
-    assert text.strip() == "resolved: renewal_overdue of expired on d"
+    assert text.strip() == "OK: expired on d: renewal_overdue resolved"
 
 
 def test_only_the_newest_state_of_a_certificate_counts_and_only_of_this_project(
@@ -168,22 +172,22 @@ def test_the_overdue_certificates_of_a_host_are_one_mail_and_one_more_when_anoth
         certificate_state("alone", now - 2 * DAY, host="web2"),
     )
     assert metrics_alerting.next_subjects(2) == [
-        f"[critical] web1: renewal_overdue, 7 firing: {' '.join(lineages[:5])} ...",
-        "[critical] web2: renewal_overdue, 1 firing: alone",
+        f"CRITICAL: web1: renewal_overdue, 7 firing: {', '.join(lineages[:5])}, ...",
+        "CRITICAL: web2: renewal_overdue, 1 firing: alone",
     ]
 
     metrics_alerting.write(certificate_state("another", now - DAY - 60, at=at))
     (subject,) = metrics_alerting.next_subjects(1)
     assert subject == (
-        f"[critical] web1: renewal_overdue, 8 firing: another {' '.join(lineages[:4])} ..."
+        f"CRITICAL: web1: renewal_overdue, 8 firing: another, {', '.join(lineages[:4])}, ..."
     )
-    assert metrics_alerting.mail_text(subject).count("\ncritical: ") == 7  # after the first line
+    assert metrics_alerting.mail_text(subject).count("\nCRITICAL: ") == 7  # after the first line
 
     renewed = [certificate_state(name, now + 60 * DAY, at=at + 10) for name in lineages[1:]]
     metrics_alerting.write(*renewed)
     assert metrics_alerting.next_subjects(1) == [
-        "[critical] web1: renewal_overdue, 2 firing: another many0; "
-        f"6 resolved: {' '.join(lineages[1:6])} ..."
+        "CRITICAL: web1: renewal_overdue, 2 firing: another, many0; "
+        f"6 resolved: {', '.join(lineages[1:6])}, ..."
     ]
 
     metrics_alerting.write(
@@ -191,7 +195,7 @@ def test_the_overdue_certificates_of_a_host_are_one_mail_and_one_more_when_anoth
         certificate_state("another", now + 60 * DAY, at=at + 10),
     )
     assert metrics_alerting.next_subjects(1) == [
-        "[resolved] web1: renewal_overdue, 2 resolved: another many0"
+        "OK: web1: renewal_overdue, 2 resolved: another, many0"
     ]
     metrics_alerting.assert_no_further_mail()
 
@@ -219,7 +223,7 @@ def test_a_certificate_that_certbot_did_not_renew_in_time_alerts_until_cron_rene
 
     certbot.shell(CRON)
     assert metrics_alerting.next_subjects(1) == [
-        "[resolved] web1: renewal_overdue, 1 resolved: example.com"
+        "OK: web1: renewal_overdue, 1 resolved: example.com"
     ]
 
 
@@ -236,18 +240,18 @@ def test_a_failing_host_is_one_mail_with_the_reasons_and_its_recovery_another(
     )
     hosts = ("error", "failed", "unreadable")
     assert metrics_alerting.next_subjects(3) == [
-        f"[warning] {host}: renewal_failing, 1 firing" for host in hosts
+        f"WARNING: {host}: renewal_failing, 1 firing" for host in hosts
     ]
-    failed = metrics_alerting.mail_text("[warning] failed: renewal_failing, 1 firing")
-    assert "failed: certbot fails, 2 not renewed, exit status 1\n" in failed
-    unreadable = metrics_alerting.mail_text("[warning] unreadable: renewal_failing, 1 firing")
-    assert "unreadable: certbot fails, 1 unreadable\n" in unreadable
+    failed = metrics_alerting.mail_text("WARNING: failed: renewal_failing, 1 firing")
+    assert "WARNING: failed: certbot failed; 2 not renewed; exit status 1\n" in failed
+    unreadable = metrics_alerting.mail_text("WARNING: unreadable: renewal_failing, 1 firing")
+    assert "WARNING: unreadable: certbot failed; 1 unreadable\n" in unreadable
     metrics_alerting.assert_no_further_mail()
 
     for host in hosts:
         metrics_alerting.write(certbot_run(host, now - 10, exit_status=-1))
     assert metrics_alerting.next_subjects(3) == [
-        f"[resolved] {host}: renewal_failing, 1 resolved" for host in hosts
+        f"OK: {host}: renewal_failing, 1 resolved" for host in hosts
     ]
     metrics_alerting.assert_no_alert()
 
@@ -269,10 +273,12 @@ def test_a_silent_host_is_one_mail_and_its_recovery_another(
     )
     hosts = ("pair", "retired", "silent")
     assert metrics_alerting.next_subjects(3) == [
-        f"[critical] {host}: host_silent, 1 firing" for host in hosts
+        f"CRITICAL: {host}: host_silent, 1 firing" for host in hosts
     ]
-    text = metrics_alerting.mail_text("[critical] silent: host_silent, 1 firing")
-    assert "silent: no report of certbot for 2.0 days\n" in text
+    text = metrics_alerting.mail_text("CRITICAL: silent: host_silent, 1 firing")
+    last = utc(two_days_ago)
+    assert f"CRITICAL: silent: no run report for 2.0 days (last: {last})\n" in text
+    assert "certbot_renewal_run.py --host silent --retire NAME...\n" in text
     metrics_alerting.assert_no_further_mail()
 
     metrics_alerting.write(
@@ -282,7 +288,7 @@ def test_a_silent_host_is_one_mail_and_its_recovery_another(
         retired_state("a", host="retired", run_at=now - 10, at=now - 10),
     )
     assert metrics_alerting.next_subjects(3) == [
-        f"[resolved] {host}: host_silent, 1 resolved" for host in hosts
+        f"OK: {host}: host_silent, 1 resolved" for host in hosts
     ]
     metrics_alerting.assert_no_alert()
 
@@ -305,12 +311,21 @@ def test_a_missing_delivery_is_a_warning_then_urgent_and_resolves_with_one_mail(
         # The day of grace is not over.
         target_state("fresh", deployed=now - 60 * DAY, renewed=now - DAY + 600, lifetime=61 * DAY),
     )
-    subject = "[critical] web1: certificate_not_delivered, 3 firing: a/edge a/never a/expired"
+    subject = "CRITICAL: web1: certificate_not_delivered, 3 firing: a/edge, a/never, a/expired"
     assert metrics_alerting.next_subjects(1) == [subject]
+    text = metrics_alerting.mail_text(subject)
     assert (
-        "critical: a on web1: not delivered to expired, renewed 0.0 days before the last report, "
-        "what it has expires 20" in metrics_alerting.mail_text(subject)
-    )
+        f"WARNING: a on web1: not delivered to edge, renewed {utc(renewed)}, "
+        f"the old certificate there expires {utc(old + 90 * DAY)}\n"
+    ) in text
+    assert (
+        f"WARNING: a on web1: not delivered to never, renewed {utc(renewed)}, "
+        "the target never received a certificate\n"
+    ) in text
+    assert (
+        f"CRITICAL: a on web1: not delivered to expired, renewed {utc(now - 60)}, "
+        f"the old certificate there expired {utc(old + 61 * DAY)}\n"
+    ) in text
     metrics_alerting.assert_no_further_mail()
 
     # 65 - 62 = 3 days are left: edge becomes urgent, and its warning is muted.
@@ -318,7 +333,7 @@ def test_a_missing_delivery_is_a_warning_then_urgent_and_resolves_with_one_mail(
         target_state("edge", deployed=old, renewed=renewed, lifetime=65 * DAY, at=at + 10)
     )
     assert metrics_alerting.next_subjects(1) == [
-        "[critical] web1: certificate_not_delivered, 3 firing: a/never a/edge a/expired"
+        "CRITICAL: web1: certificate_not_delivered, 3 firing: a/never, a/edge, a/expired"
     ]
     metrics_alerting.assert_no_further_mail()
 
@@ -329,7 +344,7 @@ def test_a_missing_delivery_is_a_warning_then_urgent_and_resolves_with_one_mail(
     )
     # Both alerts about edge: the warning first.
     assert metrics_alerting.next_subjects(1) == [
-        "[resolved] web1: certificate_not_delivered, 4 resolved: a/edge a/never a/edge a/expired"
+        "OK: web1: certificate_not_delivered, 4 resolved: a/edge, a/never, a/edge, a/expired"
     ]
     metrics_alerting.assert_no_alert()
 
@@ -357,8 +372,12 @@ def test_another_served_certificate_is_a_warning_then_urgent_and_resolves_with_o
         # The day of grace is not over.
         served_other("v", now - DAY + 600, now + DAY, at),
     )
-    subject = "[critical] web1: certificate_not_served, 2 firing: s u"
+    subject = "CRITICAL: web1: certificate_not_served, 2 firing: s, u"
     assert metrics_alerting.next_subjects(1) == [subject]
+    assert (
+        f"WARNING: s on web1: not served, renewed {utc(renewed)}, "
+        f"the served certificate expires {utc(now + 28 * DAY)}\n"
+    ) in metrics_alerting.mail_text(subject)
     metrics_alerting.assert_no_further_mail()
 
     # Two days are left: s becomes urgent, and its warning is muted.
@@ -371,6 +390,6 @@ def test_another_served_certificate_is_a_warning_then_urgent_and_resolves_with_o
     )
     # Both alerts about s.
     assert metrics_alerting.next_subjects(1) == [
-        "[resolved] web1: certificate_not_served, 3 resolved: s s u"
+        "OK: web1: certificate_not_served, 3 resolved: s, s, u"
     ]
     metrics_alerting.assert_no_alert()

@@ -16,8 +16,8 @@ from tools.servers.lineages import DAY, make_lineage
 from tools.servers.processes import free_port, wait_for
 from tools.servers.prometheus import Prometheus, start_prometheus, start_vmagent
 
-OVERDUE = "[critical] web1: renewal_overdue, 1 firing: late"
-RENEWED = "[resolved] web1: renewal_overdue, 1 resolved: late"
+OVERDUE = "CRITICAL: web1: renewal_overdue, 1 firing: late"
+RENEWED = "OK: web1: renewal_overdue, 1 resolved: late"
 
 
 # ---- Most hosts --------------------------------------------------------------------------------
@@ -37,19 +37,19 @@ def test_most_hosts_silent_are_one_mail_and_those_that_stay_silent_alert_a_day_l
     # web0 stopped first. Then VictoriaMetrics was away for three days.
     away = [host_report(host, now - 3 * DAY) for host in (*back, "web4")]
     metrics_alerting.write(host_report("web0", now - 6 * DAY), *away)
-    assert metrics_alerting.next_subjects(1) == ["[critical] (most hosts): host_silent, 1 firing"]
+    assert metrics_alerting.next_subjects(1) == ["CRITICAL: (most hosts): host_silent, 1 firing"]
     metrics_alerting.wait_until_notified()
 
     metrics_alerting.write(*(host_report(host, now - 30) for host in back))
-    assert metrics_alerting.next_subjects(1) == ["[resolved] (most hosts): host_silent, 1 resolved"]
+    assert metrics_alerting.next_subjects(1) == ["OK: (most hosts): host_silent, 1 resolved"]
     # Nothing yet about web0 and web4: certbot may not have run there since.
     metrics_alerting.wait_for_evaluations()
     assert metrics_alerting.alerts() == set()
 
     metrics_alerting.write(*reports_of_a_day(back, now))
     assert metrics_alerting.next_subjects(2) == [
-        "[critical] web0: host_silent, 1 firing",
-        "[critical] web4: host_silent, 1 firing",
+        "CRITICAL: web0: host_silent, 1 firing",
+        "CRITICAL: web4: host_silent, 1 firing",
     ]
 
 
@@ -63,8 +63,8 @@ def test_the_alert_of_a_silent_host_goes_on_while_most_hosts_are_silent(
         host_report("web4", now - 3 * DAY),
     )
     assert metrics_alerting.next_subjects(2) == [
-        "[critical] web0: host_silent, 1 firing",
-        "[critical] web4: host_silent, 1 firing",
+        "CRITICAL: web0: host_silent, 1 firing",
+        "CRITICAL: web4: host_silent, 1 firing",
     ]
     wait_for(
         lambda: metrics_alerting.silent_hosts_recorded() == {"web0", "web4"},
@@ -72,7 +72,7 @@ def test_the_alert_of_a_silent_host_goes_on_while_most_hosts_are_silent(
     )
 
     metrics_alerting.write(*(host_report(f"more{number}", now - 3 * DAY) for number in range(6)))
-    assert metrics_alerting.next_subjects(1) == ["[critical] (most hosts): host_silent, 1 firing"]
+    assert metrics_alerting.next_subjects(1) == ["CRITICAL: (most hosts): host_silent, 1 firing"]
     metrics_alerting.assert_no_further_mail()
 
 
@@ -86,7 +86,7 @@ def test_restarts_send_no_mail(metrics_alerting: MetricsAlerting) -> None:
     )
     assert metrics_alerting.next_subjects(2) == [
         OVERDUE,
-        "[critical] web2: renewal_overdue, 1 firing: late",
+        "CRITICAL: web2: renewal_overdue, 1 firing: late",
     ]
 
     everything = ["vmalert", "alertmanager", "victoria"]
@@ -116,7 +116,7 @@ def test_mails_arrive_after_the_mail_server_was_away(metrics_alerting: MetricsAl
     wait_for(lambda: metrics_alerting.alertmanager.number(failures) > 3, "mails that fail")
     metrics_alerting.start("inbox")
     assert metrics_alerting.next_subjects(2) == [
-        "[critical] web2: renewal_overdue, 2 firing: late other",
+        "CRITICAL: web2: renewal_overdue, 2 firing: late, other",
         RENEWED,
     ]
     metrics_alerting.assert_no_further_mail()

@@ -1,4 +1,7 @@
-"""What starts run reports: the files and command lines that an administrator copies, run as is."""
+"""What starts run reports: the files and command lines that an administrator copies, run as is.
+
+tests/test_manual_run_reports.py follows the page about them.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ import certbot_renewal_report
 from support.buckets import Bucket
 from support.hooks import CRON, RUN_REPORT, Ran, known
 from support.lineages import UNREACHABLE, make_empty_folders
+from support.machine import STAND_INS
 from support.servers import require_program, skip_or_fail
 from tools import ROOT
 from tools.servers.certbot import Authority, Certbot
@@ -25,46 +29,12 @@ from tools.servers.processes import MissingServer, built_program, running, wait_
 from tools.servers.targets import install_deliver_hook
 
 Program = Callable[..., Ran]
-README = (ROOT / "README.md").read_text()
+RUN_REPORTS_PAGE = (ROOT / "docs" / "run-reports.md").read_text()
 DROP_INS = ROOT / "systemd" / "certbot.service.d"
 REPORT_DROP_IN = DROP_INS / "renewal-report.conf"
 DELIVER_DROP_IN = DROP_INS / "renewal-deliver.conf"
 TELEGRAF_CONF = ROOT / "telegraf" / "certbot_renewal_report.conf"
 UNIT = "[Service]\nType=oneshot\nExecStart=/usr/bin/env certbot -q renew\n"
-
-(DOCKER,) = re.findall(r"(?m)^(docker run .* -q renew; (?:.*\\\n)+.*)$", README)
-
-# Starts without a container what docker would start in one: certbot, or the entrypoint. It gets
-# EXIT_STATUS only if -e passes it on.
-FAKE_DOCKER = """#!/bin/sh
-start=certbot
-passed=
-while [ $# -gt 0 ]; do
-    case $1 in
-    --entrypoint) start=$2; shift ;;
-    -e) [ "$2" = EXIT_STATUS ] && passed=yes; shift ;;
-    certbot/certbot) shift; break ;;
-    esac
-    shift
-done
-[ "$passed" ] || unset EXIT_STATUS
-exec "$start" "$@"
-"""
-
-# Starts what systemd-run would start in a unit of its own: its environment has PATH and what
-# --setenv sets.
-FAKE_SYSTEMD_RUN = """#!/bin/sh
-set -e
-while :; do
-    case $1 in
-    --quiet|--collect) shift ;;
-    --setenv=*) passed=${1#--setenv=}; shift ;;
-    -*) exit 64 ;;
-    *) break ;;
-    esac
-done
-exec env -i PATH="$PATH" "$passed" "$@"
-"""
 
 
 @pytest.fixture
@@ -114,15 +84,9 @@ def assert_reported(bucket: Bucket, exit_status: str | None) -> None:
 def test_the_line_for_cron(bucket: Bucket, certbot: Certbot) -> None:
     done = certbot.shell(CRON)
     assert "broken.conf: cert, privkey, chain, fullchain, [renewalparams] missing" in done.stdout
-    assert "reported into" not in done.stdout  # cron would mail it
+    assert "reported to" not in done.stdout  # cron would mail it
     assert_reported(bucket, "1")
     assert known(certbot.folder) == ["broken", "example.com"]
-
-
-def test_the_docker_commands(bucket: Bucket, certbot: Certbot, tmp_path: Path) -> None:
-    put_on_path(certbot, tmp_path / "bin", "docker", FAKE_DOCKER)
-    certbot.shell(DOCKER)
-    assert_reported(bucket, "1")
 
 
 def test_the_compose_service(bucket: Bucket, certbot: Certbot, tmp_path: Path) -> None:
@@ -133,7 +97,7 @@ def test_the_compose_service(bucket: Bucket, certbot: Certbot, tmp_path: Path) -
     log = tmp_path / "log"
     known_file = certbot.folder / certbot_renewal_report.KNOWN_FILE
     with running([*service["entrypoint"], script], log, certbot.surroundings()) as child:
-        wait_for(lambda: "reported into" in log.read_text(), "the report", child=child)
+        wait_for(lambda: "reported to" in log.read_text(), "the report", child=child)
         wait_for(known_file.exists, "the known file", child=child)
     assert child.returncode == 0  # it ends when it is stopped, also while it sleeps
     assert_reported(bucket, "1")
@@ -163,7 +127,7 @@ def test_telegrafs_exec_input(bucket: Bucket, certbot: Certbot, telegraf_once: l
     assert (moment, "renewed_count", "1", "domain=example.com", "host=web1") in bucket.points()
 
 
-def test_telegrafs_exec_input_reports_what_is_gone(
+def test_telegrafs_exec_input_retires_a_certificate_that_was_deleted(
     bucket: Bucket, certbot: Certbot, telegraf_once: list[str]
 ) -> None:
     assert certbot.start(telegraf_once).returncode == 0
@@ -178,7 +142,7 @@ def test_a_report_that_stdout_did_not_take_is_not_remembered(certbot: Certbot) -
     done = certbot.shell(f"bash -c 'set -o pipefail; {RUN_REPORT} --stdout >/dev/full'")
     assert done.returncode == 1
     assert "Traceback" not in done.stdout
-    assert "stdout: No space left on device: nothing was taken" in done.stdout
+    assert "stdout: No space left on device: the report was not written" in done.stdout
     assert not (certbot.folder / certbot_renewal_report.KNOWN_FILE).exists()
 
 
@@ -199,13 +163,17 @@ def put_drop_in(certbot: Certbot, folder: Path, unit: str, drop_in: Path) -> lis
     return [word.replace("$$", "$") for word in words]
 
 
-@pytest.mark.parametrize("unit", ["certbot.service", "snap.certbot.renew.service"])
+@pytest.mark.parametrize(
+    "unit", ["certbot.service", "certbot-renew.service", "snap.certbot.renew.service"]
+)
 def test_the_drop_in_for_systemd(
     bucket: Bucket, certbot: Certbot, tmp_path: Path, unit: str
 ) -> None:
-    assert f"`{unit}.d`" in README or f"/{unit}.d\n" in README
+    assert f" /etc/systemd/system/{unit}.d/\n" in RUN_REPORTS_PAGE
+    assert f"{unit}.d/" in REPORT_DROP_IN.read_text()
     command = put_drop_in(certbot, tmp_path, unit, REPORT_DROP_IN)
-    put_on_path(certbot, tmp_path / "bin", "systemd-run", FAKE_SYSTEMD_RUN)
+    systemd_run = (STAND_INS / "systemd-run").read_text()
+    put_on_path(certbot, tmp_path / "bin", "systemd-run", systemd_run)
     # What systemd sets after a signal: systemd.exec(5).
     certbot.environ.update(SERVICE_RESULT="signal", EXIT_CODE="killed", EXIT_STATUS="TERM")
     certbot.start(command)
@@ -229,7 +197,7 @@ def test_the_line_for_cron_that_also_delivers(
     bucket: Bucket, certbot: Certbot, tmp_path: Path
 ) -> None:
     manual = (ROOT / "docs" / "deliver.md").read_text()
-    (line,) = re.findall(r"(?m)^17 3,15 \* \* \* (.*)$", manual)
+    (line,) = re.findall(r"(?m)^ *17 3,15 \* \* \* (?:root )?(.*)$", manual)
     install_deliver_hook(
         certbot.folder, f'[[command]]\ncommand = ["touch", "{tmp_path}/delivered"]\n'
     )
@@ -253,22 +221,33 @@ def etc(certbot_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def run_reports_row(report_hook: Program) -> str:
-    """Return what --check says about run reports."""
-    rows = report_hook("--check", **UNREACHABLE).out.splitlines()
-    (row,) = [row for row in rows if row.startswith("run reports ")]
-    return row
+def run_reports_of_check(report_hook: Program) -> list[str]:
+    """Return what --check prints about run reports and the post hook."""
+    lines = report_hook("--check", **UNREACHABLE).out.splitlines()
+    (begin,) = [number for number, line in enumerate(lines) if line.startswith("Run reports: ")]
+    return lines[begin:]
+
+
+NO_STARTER = "(no timer, cron job or Telegraf input found)"
 
 
 @pytest.mark.usefixtures("etc")
-def test_check_says_that_nothing_starts_run_reports(report_hook: Program) -> None:
-    row = run_reports_row(report_hook)
-    assert row == "run reports          none yet, started by nothing that is known here"
-
-
-def test_check_says_what_starts_run_reports(
-    report_hook: Program, run_report: Program, certbot_folder: Path, etc: Path
+def test_check_says_that_nothing_starts_run_reports(
+    report_hook: Program, run_report: Program
 ) -> None:
+    (certbot_post_hook,) = run_reports_of_check(report_hook)[1:]
+    assert certbot_post_hook.startswith("Post hook: ")
+    assert certbot_post_hook.endswith(
+        "/certbot_renewal_run.py, reports only after attempted renewals"
+    )
+    assert run_reports_of_check(report_hook)[0] == f"Run reports: none yet {NO_STARTER}"
+
+    assert run_report("--all", "--stdout").status == 0
+    last = rf"Run reports: last 20\d\d-\S+ \S+ UTC {re.escape(NO_STARTER)}"
+    assert re.fullmatch(last, run_reports_of_check(report_hook)[0])
+
+
+def test_check_says_what_starts_run_reports(report_hook: Program, etc: Path) -> None:
     starters = {
         "systemd/system/certbot.service.d/renewal-report.conf": REPORT_DROP_IN.read_text(),
         "cron.d/certbot": f"17 3,15 * * * root {CRON}\n",
@@ -279,11 +258,7 @@ def test_check_says_what_starts_run_reports(
     for name, text in starters.items():
         (etc / name).parent.mkdir(parents=True, exist_ok=True)
         (etc / name).write_text(text)
-    post_hook = install_run_report(certbot_folder)
-    assert run_report("--all", "--stdout").status == 0
-
-    expected = [str(etc / name) for name in starters if name != "cron.d/off"]
-    pattern = r"run reports +last 20\d\d-\S+ \S+ UTC, started by " + ", ".join(
-        [*expected, str(post_hook)]
-    )
-    assert re.fullmatch(pattern, run_reports_row(report_hook))
+    assert run_reports_of_check(report_hook) == [
+        "Run reports: none yet, started by:",
+        *[f"  {etc / name}" for name in starters if name != "cron.d/off"],
+    ]

@@ -34,14 +34,14 @@ from tools.simulation.simulate import simulate_year
 
 # How the subject of a mail goes on after what it is about.
 FIRES = {
-    OVERDUE: r"not renewed, due since",
-    SILENT: r"no report of certbot",
-    FAILING: r"certbot fails",
+    OVERDUE: r"renewal overdue, due since",
+    SILENT: r"no run report for",
+    FAILING: r"certbot failed",
 }
 RESOLVES = {
     OVERDUE: r"renewed, next|no longer on",
-    SILENT: r"reports? again|no longer expected",
-    FAILING: r"certbot runs well",
+    SILENT: r"reports? again|retired, no run",
+    FAILING: r"certbot succeeded",
 }
 
 WITH_RUN_REPORTS = (
@@ -104,7 +104,8 @@ class Mail(NamedTuple):
 
 def mail_of(subject: str) -> Mail:
     """Return what a mail says, from its subject; it must say one thing."""
-    about, _, statement = subject.partition(": ")
+    _level, _, text = subject.partition(": ")
+    about, _, statement = text.partition(": ")
     mails = [Mail(alert, about, True) for alert in FIRES if re.match(FIRES[alert], statement)]
     for alert, pattern in RESOLVES.items():
         if re.match(pattern, statement):

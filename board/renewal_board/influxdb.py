@@ -126,10 +126,10 @@ def silent_host_row(row: CsvRow) -> reports.SilentHostRow:
         silent_hosts = row["lineages"]
     return reports.SilentHostRow(
         row["host"],
-        seconds_of(row["last"]),
+        seconds_of(row["last_report"]),
         float(row["days_silent"]),
         lineages,
-        most_were_away=row["deaf"] == "true",
+        most_were_away=row["most_hosts_away"] == "true",
         silent_hosts=silent_hosts,
     )
 
@@ -173,7 +173,7 @@ class InfluxDB:
                 float(row["days_left"]),
                 seconds_of(row["due"]),
                 seconds_of(row["expiry"]),
-                row["ended"] == "true",
+                row["retired"] == "true",
             )
             for row in self.run("overdue")
         ]
@@ -195,7 +195,7 @@ class InfluxDB:
         return [
             reports.FailingRow(
                 row["host"],
-                seconds_of(row["run"]),
+                seconds_of(row["last_report"]),
                 row["failing"] == "true",
                 int(row["exit_status"]),
                 int(row["failed_count"]),
@@ -226,7 +226,7 @@ class InfluxDB:
                 float(row["days_missing"]),
                 float(row["days_left"]),
                 seconds_of(row["expiry"]),
-                row["never"] == "true",
+                row["never_delivered"] == "true",
                 "" if row["deploy_error"] == "none" else row["deploy_error"],
             )
             for row in self.run("not_delivered")

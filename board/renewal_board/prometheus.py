@@ -360,14 +360,15 @@ class Prometheus:
             return reports.SilentHostRow(MOST_HOSTS, 0, -1.0, [], most_were_away=False)
 
         newest = max(last_reports[host].time for host in silent)
-        first_hosts = " ".join(silent[:HOSTS_NAMED])
+        first_hosts = ", ".join(silent[:HOSTS_NAMED])
+        more = ", ..." if len(silent) > HOSTS_NAMED else ""
         return reports.SilentHostRow(
             MOST_HOSTS,
             newest,
             self.days_since(newest),
             lineages=[],
             most_were_away=False,
-            silent_hosts=f"{first_hosts} ({len(silent)} of {len(last_reports)})",
+            silent_hosts=f"{len(silent)} of {len(last_reports)} hosts: {first_hosts}{more}",
         )
 
     # ---- Runs of certbot ----

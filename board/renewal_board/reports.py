@@ -41,7 +41,7 @@ class SilentHostRow(NamedTuple):
     """A host, and for how many days its run reports have been missing; -1: it never sent any.
 
     `lineages` are those of which the last report is the oldest. `most_were_away`: most hosts have
-    been away until recently, so this one is not judged; the column `deaf` of the query.
+    been away until recently, so this one is not judged; the column `most_hosts_away` of the query.
 
     In the row of MOST_HOSTS, `silent_hosts` is text with the names of the first ten silent hosts,
     and how many are silent: "web1 web2 (2 of 3)". It has no lineages. Its `days_silent` is -1 if

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import shutil
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -210,9 +211,18 @@ def critical_alerts(kapacitor: Kapacitor) -> set[str]:
 
 
 # ---- Mails -------------------------------------------------------------------------------------
+def utc(at: int) -> str:
+    """Return a time, in Unix seconds, as notifications show it."""
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(at))
+
+
+# What the subject of each mail begins with.
+LEVELS = ("OK: ", "WARNING: ", "CRITICAL: ")
+
+
 def overdue_notifications(inbox: Inbox) -> Counter[str]:
     """Return the certificates that mails report as overdue, as `lineage on host`."""
-    return subjects_of_mails(inbox, ": not renewed, due since ")
+    return subjects_of_mails(inbox, ": renewal overdue, due since ")
 
 
 def overdue_name_notifications(inbox: Inbox) -> Counter[str]:
@@ -222,14 +232,20 @@ def overdue_name_notifications(inbox: Inbox) -> Counter[str]:
 
 def overdue_recoveries(inbox: Inbox) -> Counter[str]:
     """Return the certificates that mails report as no longer overdue, as `lineage on host`."""
-    renewed = subjects_of_mails(inbox, ": renewed, next due ")
+    renewed = subjects_of_mails(inbox, ": renewed, next renewal due ")
     retired = subjects_of_mails(inbox, ": no longer on")
     return renewed + retired
 
 
 def subjects_of_mails(inbox: Inbox, phrase: str) -> Counter[str]:
-    """Return what stands before the colon, for each mail whose subject has a phrase in it."""
-    return Counter(subject.partition(":")[0] for subject in inbox.subjects() if phrase in subject)
+    """Return what stands between level and phrase, for each mail with the phrase in its subject."""
+    counter: Counter[str] = Counter()
+    for subject in inbox.subjects():
+        before, found, _ = subject.partition(phrase)
+        if found:
+            assert subject.startswith(LEVELS)
+            counter[before.partition(": ")[2]] += 1
+    return counter
 
 
 def mail_text(inbox: Inbox, subject_start: str) -> str:

@@ -194,6 +194,7 @@ class Machine:
                 f"{unit}.service", "[Service]\nType=oneshot\nExecStart=/usr/bin/env certbot renew\n"
             )
             self.add_unit(f"{unit}.timer", "[Timer]\nOnCalendar=*-*-* 00,12:00:00\n")
+        self.run("systemctl start certbot.timer snap.certbot.renew.timer")  # EPEL's is off
         for lineage in lineages:
             self.run(f"certbot -q certonly --cert-name {lineage} -d {lineage}")
         return authority

@@ -71,8 +71,8 @@ class Block(NamedTuple):
 
 
 def read_page(name: str) -> str:
-    """Return the text of a page: `install.md` of docs/, or `README.md`."""
-    folder = ROOT if name.isupper() or name == "README.md" else DOCS
+    """Return the text of a page: of docs/, as `install.md`, or of its parent, as `README.md`."""
+    folder = ROOT if (ROOT / name).exists() else DOCS
     return (folder / name).read_text()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from pathlib import Path
 
 from tools import ROOT
 from tools.servers.influxdb import InfluxDB
@@ -44,15 +43,6 @@ def rows_by(column: str, rows: Rows) -> dict[str, dict[str, str]]:
 def days_in(column: str, row: dict[str, str], digits: int = 0) -> float:
     """Return a number of days in a row, rounded."""
     return round(float(row[column]), digits)
-
-
-def copy_query(name: str, folder: Path, bucket: str) -> Path:
-    """Copy a query into flux/ of a folder, and set its bucket."""
-    text = (ROOT / "flux" / f"{name}.flux").read_text()
-    copy = folder / "flux" / f"{name}.flux"
-    copy.parent.mkdir(exist_ok=True)
-    copy.write_text(text.replace(BUCKET_LINE, f'bucket = "{bucket}"'))
-    return copy
 
 
 def unix_seconds(text: str) -> int:

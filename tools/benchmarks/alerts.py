@@ -121,7 +121,7 @@ def measure_queries(folder: Path) -> None:
             figures = QueryBenchmark(influxdb).figures()
             print(f"{name:13} {' '.join(figures)}", flush=True)
     print(
-        "wanted: at most 1.0 of the published (0.1 on 1.8), 3.0 of reading alone, "
+        "wanted: at most 1.0 of the published query (0.1 on 1.8), 3.0 of reading alone, "
         f"1.3 for {MORE_DAYS} days against {DAYS}"
     )
 

@@ -170,6 +170,6 @@ def try_crowd(server_name: str, folder: Path, count: int) -> str:
 
     failed = sum(statuses.values())
     return (
-        f"{server_name}: {count} hooks at once, {count - failed} said success and are stored, "
-        f"{failed} gave up; InfluxDB was away for {server.seconds_away:.1f} s"
+        f"{server_name}: {count} hooks at once, {count - failed} reported success and are stored, "
+        f"{failed} gave up; InfluxDB was down for {server.seconds_away:.1f} s"
     )

@@ -147,7 +147,7 @@ def try_signals(influxdb: InfluxDB, folder: Path, chance: random.Random, count: 
 
     counts = ", ".join(f"{program.value} {line_counts[program]}" for program in Program)
     summary = ", ".join(f"{outcome} {number}" for outcome, number in sorted(outcomes.items()))
-    return f"{influxdb.name}: lines: {counts}; what is known afterwards: {summary}"
+    return f"{influxdb.name}: lines: {counts}; the known file afterwards: {summary}"
 
 
 def check_stopped(influxdb: InfluxDB, bucket: str, stops: Sequence[Stop]) -> dict[str, int]:

@@ -7,7 +7,7 @@
   each byte of request and response
 
 This is the long form, for InfluxDB 1.12 and 2; `make faults` starts it. tests/test_interrupted_*.py
-have the short form. The seed that is printed repeats a run.
+have the short form. The run prints its seed; the same seed repeats the run.
 """
 
 from __future__ import annotations
@@ -77,14 +77,15 @@ def main() -> None:
     """Run all trials with each server; the first promise that does not hold ends the run."""
     options = read_options()
     os.environ["NO_PROXY"] = "*"
-    print(f"seed {options.seed} (--seed repeats a run), {platform.platform()}", flush=True)
+    repeat = f"make faults SEED={options.seed} repeats it"
+    print(f"seed {options.seed} ({repeat}), {platform.platform()}", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         for server_name in SERVERS:
             started = time.monotonic()
             for outcome in run_trials(server_name, Path(temporary) / server_name, options):
                 print(f"{outcome} ({time.monotonic() - started:.0f} s)", flush=True)
                 started = time.monotonic()
-    print("after each of them the database equalled the disk")
+    print("after each trial the database was equal to the disk")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,45 @@
-"""The alerts for Grafana and InfluxDB 2: the same as those of kapacitor/templates/."""
+"""The alerts: their names, and what to do when they fire. All alert systems have the same."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
+
+REPORT_HOOK = "/etc/letsencrypt/renewal-hooks/deploy/certbot_renewal_report.py"
+DELIVER_HOOK = "/etc/letsencrypt/renewal-hooks/deploy/certbot_renewal_deliver.py"
+RUN_REPORT = "/etc/letsencrypt/renewal-hooks/post/certbot_renewal_run.py"
+
+
+class Step(NamedTuple):
+    """A step of the instructions of an alert; `command` may be "".
+
+    HOST, LINEAGE and TARGET stand for the labels of the alert, and NAMES for the certificates of a
+    silent host.
+    """
+
+    text: str
+    command: str = ""
+
+
+class Instructions(NamedTuple):
+    """What to do when an alert fires: an introduction, and numbered steps."""
+
+    introduction: str
+    steps: tuple[Step, ...]
+
+    def text(self, labels: dict[str, str]) -> str:
+        """Return the instructions as plain text, a step or a command on each line.
+
+        `labels` are the texts for HOST and so on.
+        """
+        lines = [self.introduction]
+        for number, step in enumerate(self.steps, start=1):
+            lines.append(f"{number}. {step.text}")
+            if step.command:
+                lines.append(f"   {step.command}")
+        text = "\n".join(lines)
+        for label, replacement in labels.items():
+            text = text.replace(label, replacement)
+        return text
 
 
 class Alert(NamedTuple):
@@ -12,7 +49,13 @@ class Alert(NamedTuple):
     query: str
     keys: tuple[str, ...]
     description: str
+    instructions: Instructions
 
+
+CHECK_TIMER = Step(
+    "Check that certbot's timer is active, or that its cron job exists:",
+    "systemctl list-timers | grep certbot",
+)
 
 ALERTS = [
     Alert(
@@ -20,32 +63,115 @@ ALERTS = [
         "overdue",
         ("host", "lineage"),
         "Critical when a certificate was not renewed in time.",
+        Instructions(
+            "What to do on HOST, as root:",
+            (
+                Step(
+                    "Check whether certbot can renew the certificate. "
+                    "If not, /var/log/letsencrypt/letsencrypt.log has the reason:",
+                    "certbot renew --cert-name LINEAGE --dry-run",
+                ),
+                CHECK_TIMER,
+                Step(
+                    "If the certificate was renewed and only the report was lost, "
+                    "send the report again:",
+                    f"{REPORT_HOOK} --check",
+                ),
+            ),
+        ),
     ),
     Alert(
         "renewal_failing",
         "failing",
         ("host",),
-        "Warning when a run of certbot failed, left a certificate that was due, "
-        "or cannot read one.",
+        "Warning when a certbot run failed, did not renew a due certificate, "
+        "or could not read a certificate.",
+        Instructions(
+            "What to do on HOST, as root:",
+            (
+                Step(
+                    "Try the renewals. The log of each run is in /var/log/letsencrypt/:",
+                    "certbot renew --dry-run",
+                ),
+                Step("List the certificates that certbot can read:", "certbot certificates"),
+            ),
+        ),
     ),
     Alert(
         "host_silent",
         "silent_hosts",
         ("host",),
-        "Critical when a host that sent run reports has stopped to.",
+        "Critical when a host that sent run reports sends no more.",
+        Instructions(
+            "It is not known whether the certificates of this host are renewed. "
+            "What to do on HOST, as root:",
+            (
+                CHECK_TIMER,
+                Step("Send a run report, and read what it prints:", f"{RUN_REPORT} --all"),
+                Step(
+                    "If the host no longer exists, mark it as retired. "
+                    "Run this command on any host that has this program:",
+                    f"{RUN_REPORT} --host HOST --retire NAMES",
+                ),
+            ),
+        ),
     ),
     Alert(
         "certificate_not_delivered",
         "not_delivered",
         ("host", "lineage", "target"),
-        "Warning when a renewed certificate did not get to a target, "
-        "critical when the one that the target has will soon expire.",
+        "Warning when a renewed certificate was not delivered to a target, "
+        "critical when the old certificate on the target expires soon.",
+        Instructions(
+            "What to do on HOST, as root:",
+            (
+                Step(
+                    "Check the target, and read what is printed about TARGET:",
+                    f"{DELIVER_HOOK} --check",
+                ),
+                Step("Deliver the certificate:", f"{DELIVER_HOOK} --all"),
+                Step(
+                    "Report the delivery, so that the alert resolves now "
+                    "and not after the next certbot run:",
+                    f"{RUN_REPORT} --all",
+                ),
+            ),
+        ),
     ),
     Alert(
         "certificate_not_served",
         "not_served",
         ("host", "lineage"),
-        "Warning when a certificate was renewed and another one is served, "
-        "critical when that one will soon expire.",
+        "Warning when a certificate was renewed and another one is served in its place, "
+        "critical when the served certificate expires soon.",
+        Instructions(
+            "What to do, as root:",
+            (
+                Step("Reload or restart the server program that serves these names."),
+                Step(
+                    "Check that this program reads /etc/letsencrypt/live/LINEAGE/. "
+                    "If it reads a copy, deliver each renewal to the copy."
+                ),
+                Step("On HOST, check again what is served, and report it:", f"{RUN_REPORT} --all"),
+            ),
+        ),
     ),
 ]
+BY_NAME = {alert.name: alert for alert in ALERTS}
+
+# Of host_silent, about the host "(most hosts)".
+MOST_HOSTS = Instructions(
+    "It is not known whether the certificates of these hosts are renewed. "
+    "The cause is probably something that all of them need. What to do:",
+    (
+        Step(
+            "Check whether InfluxDB was down. If it was, wait: each host reports after its next "
+            "certbot run. This alert resolves when half of the hosts have reported."
+        ),
+        Step(
+            "On one of these hosts, as root, check that InfluxDB can be reached "
+            "and accepts the token:",
+            f"{REPORT_HOOK} --check",
+        ),
+    ),
+)

@@ -7,7 +7,7 @@ from tools.generate.panels import PANELS, Panel
 from tools.generate.queries import TEXT_PARAMETER
 
 SOURCE = {"type": "influxdb", "uid": "${datasource}"}
-TIME_RANGE_NOTE = "Looks as far back as its query says, whatever the time picker shows."
+TIME_RANGE_NOTE = "The time range is the one in the query, whatever the time picker shows."
 
 COLORED_CELL = {"type": "color-background", "mode": "basic"}
 RED_ALWAYS = {"mode": "absolute", "steps": [{"color": "red", "value": None}]}
@@ -142,7 +142,7 @@ def make_dashboard(uid: str, timezone: str, variables: list[Json], panels: list[
     return {
         "uid": uid,
         "title": "certbot renewals",
-        "description": "Certificates, and what is wrong with their renewals.",
+        "description": "Certificates, and the problems with their renewals.",
         "tags": ["certbot"],
         "schemaVersion": 39,
         "version": 1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tools import ROOT
-from tools.generate.alerts import ALERTS, Alert
+from tools.generate.alerts import ALERTS, MOST_HOSTS, Alert
 from tools.generate.formats import Json, to_yaml
 from tools.generate.queries import read_query
 
@@ -43,7 +43,7 @@ class Wording(NamedTuple):
 
     `numbers` are Flux for a number of a row, by letter. Without a Threshold, a rule fires when its
     condition is true. `summary` is a Go template, in which .Values.C says whether the alert fires,
-    and URGENT stands for "urgent, " in a rule that has a suffix.
+    and SEVERITY stands for the severity in capitals.
     """
 
     numbers: dict[str, str]
@@ -52,11 +52,12 @@ class Wording(NamedTuple):
 
 
 # Parts of summaries.
-ON_HOST = "{{ .Labels.lineage }} on {{ .Labels.host }}: "
-LEFT = (
-    "{{ if lt .Values.B.Value 0.0 }}expired"
-    '{{ else }}expires in {{ printf "%.1f" .Values.B.Value }} days{{ end }}'
-)
+LEVEL = "{{ if .Values.C.Value }}SEVERITY{{ else }}OK{{ end }}: "
+ON_HOST = LEVEL + "{{ .Labels.lineage }} on {{ .Labels.host }}: "
+DAYS_LEFT = '{{ printf "%.1f" .Values.B.Value }} days'
+DAYS_AGO = 'expired {{ slice (printf "%.1f" .Values.B.Value) 1 }} days ago'
+LEFT = f"{{{{ if lt .Values.B.Value 0.0 }}}}{DAYS_AGO}{{{{ else }}}}{DAYS_LEFT} left{{{{ end }}}}"
+EXPIRES = f"{{{{ if lt .Values.B.Value 0.0 }}}}{DAYS_AGO}{{{{ else }}}}expires in {DAYS_LEFT}{{{{ end }}}}"
 AGO = '{{ printf "%.1f" .Values.A.Value }} days ago'
 
 # A: days since the renewal, below 0 if nothing is wrong. B: days until the old certificate expires,
@@ -71,57 +72,78 @@ WORDINGS = {
         numbers={"A": "r.days_overdue", "B": "r.days_left"},
         rules=[Rule("", "critical", Math("$A >= 1"))],
         summary=ON_HOST
-        + "{{ if .Values.C.Value }}not renewed, due "
-        + f"{AGO}, {LEFT}"
-        + "{{ else if .Values.B.Value }}renewed, "
+        + "{{ if .Values.C.Value }}renewal overdue, "
+        + 'due for {{ printf "%.1f" .Values.A.Value }} days, '
         + LEFT
+        + "{{ else if .Values.B.Value }}renewed, "
+        + EXPIRES
         + "{{ else }}no longer on this host{{ end }}",
     ),
     "renewal_failing": Wording(
         numbers={"A": "r.failed_count", "B": "r.unreadable_count", "D": "r.exit_status"},
         rules=[Rule("", "warning", Math("$A > 0 || $B > 0 || $D > 0"))],
-        summary="{{ .Labels.host }}: {{ if .Values.C.Value }}certbot fails"
+        summary=LEVEL + "{{ .Labels.host }}: {{ if .Values.C.Value }}certbot failed"
         "{{ if gt .Values.A.Value 0.0 }}"
-        ', {{ printf "%.0f" .Values.A.Value }} not renewed{{ end }}'
+        '; {{ printf "%.0f" .Values.A.Value }} not renewed{{ end }}'
         "{{ if gt .Values.B.Value 0.0 }}"
-        ', {{ printf "%.0f" .Values.B.Value }} unreadable{{ end }}'
+        '; {{ printf "%.0f" .Values.B.Value }} unreadable{{ end }}'
         "{{ if gt .Values.D.Value 0.0 }}"
-        ', exit status {{ printf "%.0f" .Values.D.Value }}{{ end }}'
-        "{{ else }}certbot runs well again{{ end }}",
+        '; exit status {{ printf "%.0f" .Values.D.Value }}{{ end }}'
+        "{{ else }}certbot succeeded{{ end }}",
     ),
     "host_silent": Wording(
-        # While InfluxDB receives no reports, a silent host is not judged: 0.5 is between both
-        # limits, so that an alert neither fires nor resolves.
+        # While most hosts are away, a silent host is not judged: 0.5 is between both limits, so
+        # that an alert neither fires nor resolves.
         numbers={
-            "A": "if r.days_silent < silence then 0.0 else if r.deaf then 0.5 else 1.0",
+            "A": "if r.days_silent < silence then 0.0 else if r.most_hosts_away then 0.5 else 1.0",
             "B": "r.days_silent",
         },
         rules=[Rule("", "critical", Threshold(fires_above=0.75, resolves_below=0.25))],
-        summary="{{ .Labels.host }}: {{ if .Values.C.Value }}"
-        'no report of certbot for {{ printf "%.1f" .Values.B.Value }} days'
-        "{{ else if lt .Values.B.Value 0.0 }}no longer expected to report"
+        summary=LEVEL + "{{ .Labels.host }}: {{ if .Values.C.Value }}"
+        'no run report for {{ printf "%.1f" .Values.B.Value }} days'
+        '{{ else if eq .Labels.host "(most hosts)" }}report again'
+        "{{ else if lt .Values.B.Value 0.0 }}retired, no run reports expected"
         "{{ else }}reports again{{ end }}",
     ),
     "certificate_not_delivered": Wording(
         numbers={"A": "r.days_missing", "B": "r.days_left"},
         rules=OLD_CERTIFICATE_RULES,
         summary=ON_HOST
-        + "{{ if .Values.C.Value }}URGENTnot delivered to {{ .Labels.target }}, renewed "
+        + "{{ if .Values.C.Value }}not delivered to {{ .Labels.target }}, renewed "
         + f"{AGO}, "
-        + "{{ if .Values.B.Value }}what it has "
-        + LEFT
-        + "{{ else }}it never got one{{ end }}"
-        + "{{ else }}delivered to {{ .Labels.target }}, or no longer for it{{ end }}",
+        + "{{ if .Values.B.Value }}the old certificate there "
+        + EXPIRES
+        + "{{ else }}the target never received a certificate{{ end }}"
+        + "{{ else }}delivered to {{ .Labels.target }}, or no longer delivered there{{ end }}",
     ),
     "certificate_not_served": Wording(
         numbers={"A": "r.days_unserved", "B": "r.days_left"},
         rules=OLD_CERTIFICATE_RULES,
         summary=ON_HOST
-        + "{{ if .Values.C.Value }}URGENTrenewed "
-        + f"{AGO}, but another one is served, which {LEFT}"
-        + "{{ else }}the renewed certificate is served, or no longer looked at{{ end }}",
+        + "{{ if .Values.C.Value }}not served, renewed "
+        + f"{AGO}, the served certificate {EXPIRES}"
+        + "{{ else }}the renewed certificate is served, or no longer checked{{ end }}",
     ),
 }
+
+# Grafana's templates for the labels of an alert. Names of certificates would be a label, and a
+# label that changes is another alert for Grafana.
+LABELS = {
+    "HOST": "{{ .Labels.host }}",
+    "LINEAGE": "{{ .Labels.lineage }}",
+    "TARGET": "{{ .Labels.target }}",
+    "NAMES": "NAME...",
+}
+
+
+def description(alert: Alert) -> str:
+    """Return the template of an alert's instructions."""
+    text = alert.instructions.text(LABELS)
+    if alert.name != "host_silent":
+        return text
+    most_hosts = MOST_HOSTS.text(LABELS)
+    is_most_hosts = '{{ if eq .Labels.host "(most hosts)" }}'
+    return f"{is_most_hosts}{most_hosts}{{{{ else }}}}{text}{{{{ end }}}}"
 
 
 def number_query(alert: Alert, letter: str, value: str) -> Json:
@@ -171,7 +193,6 @@ def grafana_rule(alert: Alert, wording: Wording, rule: Rule) -> Json:
     that says so. So nothing resolves while InfluxDB is away, for a month.
     """
     numbers = [number_query(alert, letter, value) for letter, value in wording.numbers.items()]
-    urgent = "urgent, " if rule.suffix else ""
     return {
         "uid": f"{alert.name}{rule.suffix}",
         "title": f"{alert.name}{rule.suffix}",
@@ -182,8 +203,8 @@ def grafana_rule(alert: Alert, wording: Wording, rule: Rule) -> Json:
         "missing_series_evals_to_resolve": EVALUATIONS_PER_MONTH,
         "for": "0s",
         "annotations": {
-            "summary": wording.summary.replace("URGENT", urgent),
-            "description": alert.description,
+            "summary": wording.summary.replace("SEVERITY", rule.severity.upper()),
+            "description": description(alert),
         },
         "labels": {"severity": rule.severity},
     }

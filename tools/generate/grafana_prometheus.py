@@ -96,7 +96,7 @@ RENEWALS = """
       )
     )
 """
-NOT_STORED = "is text, which is not kept"
+NOT_STORED = "VictoriaMetrics and Prometheus store no text:"
 
 # By the name of the query that shows the same in Flux.
 TABLES = {
@@ -108,6 +108,7 @@ TABLES = {
             "days_left": newest("(NOT_AFTER - time()) / 86400"),
             "due": newest("RENEWAL_DUE * 1000"),
             "expiry": newest("NOT_AFTER * 1000"),
+            "judged_at": "max by (host, lineage) (EVIDENCE) * 1000",
         },
         sort="days_overdue",
     ),
@@ -115,9 +116,11 @@ TABLES = {
         labels="host",
         rows=SILENT,
         columns={
-            "last": f"(time() - ({SILENT}) * 86400) * 1000",
+            "last_report": f"(time() - ({SILENT}) * 86400) * 1000",
             "days_silent": SILENT,
-            "deaf": "0 * DAYS_SILENT + scalar(0 * DEAF + 1 or vector(0)) or 0 * MOST_HOSTS",
+            "most_hosts_away": (
+                "0 * DAYS_SILENT + scalar(0 * MOST_HOSTS_AWAY + 1 or vector(0)) or 0 * MOST_HOSTS"
+            ),
         },
         sort="days_silent",
     ),
@@ -125,13 +128,13 @@ TABLES = {
         labels="host",
         rows=FAILING,
         columns={
-            "run": "max by (host) (RUN_AT > 0) * 1000",
+            "last_report": "max by (host) (RUN_AT > 0) * 1000",
             "exit_status": "EXIT_STATUS",
             "failed_count": "FAILED_COUNT",
             "unreadable_count": "UNREADABLE_COUNT",
         },
         sort="failed_count",
-        note=f"Which ones {NOT_STORED}.",
+        note=f"{NOT_STORED} the names of the certificates are missing.",
     ),
     "not_delivered": Table(
         labels="host, lineage, target",
@@ -141,10 +144,10 @@ TABLES = {
             "days_left": "max by (host, lineage, target) ((DEPLOYED_EXPIRY > 0) - time()) / 86400",
             "renewed": "max by (host, lineage, target) (RENEWED) * 1000",
             "expiry": "max by (host, lineage, target) (DEPLOYED_EXPIRY > 0) * 1000",
-            "never": "max by (host, lineage, target) (DEPLOYED == bool 0)",
+            "never_delivered": "max by (host, lineage, target) (DEPLOYED == bool 0)",
         },
         sort="days_missing",
-        note=f"Why {NOT_STORED}.",
+        note=f"{NOT_STORED} the reason is missing.",
     ),
     "not_served": Table(
         labels="host, lineage",
@@ -157,7 +160,7 @@ TABLES = {
             "served": newest(last_of_certificate("served")),
         },
         sort="days_unserved",
-        note=f"For which names {NOT_STORED}.",
+        note=f"{NOT_STORED} the names are missing.",
     ),
     "renewals_per_host": Table(
         labels="host",
@@ -186,8 +189,8 @@ TABLES = {
             "age_days": f"(time() - {NAME_RENEWED}) / 86400",
         },
         sort="age_days",
-        note="To a quarter of a day. "
-        "Empty where Prometheus itself has the points, which takes none of long ago.",
+        note="The times are exact to a quarter of a day. "
+        "The table is empty with Prometheus itself, which accepts no old points.",
     ),
     "failures": Table(
         labels="host",
@@ -197,7 +200,7 @@ TABLES = {
             "unreadable_count": last_half_day("unreadable_count"),
         },
         sort="Time",
-        note=f"A row is half a day (UTC); which ones {NOT_STORED}.",
+        note=f"A row is half a day (UTC). {NOT_STORED} the names of the certificates are missing.",
         span="400d",
         step="12h",
     ),
@@ -206,7 +209,7 @@ TABLES = {
         rows=DRY_RUN,
         columns={"time": f"{DRY_RUN_TIME} * 1000", "failed": DRY_RUN},
         sort="host",
-        note=f"To a quarter of a day; why {NOT_STORED}.",
+        note=f"The times are exact to a quarter of a day. {NOT_STORED} the reason is missing.",
         ascending=True,
     ),
 }
@@ -214,8 +217,8 @@ TABLES = {
 
 # ---- Panels ------------------------------------------------------------------------------------
 # How Grafana shows columns. Times are in milliseconds.
-TIME_COLUMNS = ("due", "expiry", "last", "run", "renewed", "next_renewal", "time")
-BOOLEAN_COLUMNS = ("deaf", "never")
+TIME_COLUMNS = ("due", "judged_at", "expiry", "last_report", "renewed", "next_renewal", "time")
+BOOLEAN_COLUMNS = ("most_hosts_away", "never_delivered")
 INTEGER_COLUMNS = ("failed_count", "unreadable_count", "exit_status", "served", "failed")
 BOOLEAN_TEXTS = {
     "type": "value",
@@ -270,9 +273,9 @@ def targets(table: Table, is_graph: bool) -> list[Json]:
 
 def description(panel: Panel, table: Table) -> str:
     """Return the panel's note, what differs in PromQL, and the time range."""
-    time_range = "As of the end of what the time picker shows."
+    time_range = "As of the end of the time range in the time picker."
     if table.span:
-        time_range = f"Of {table.span}, whatever the time picker shows."
+        time_range = f"The last {table.span}, whatever the time picker shows."
     if not table.note:
         return f"{panel.note} {time_range}"
     return f"{panel.note} {table.note} {time_range}"

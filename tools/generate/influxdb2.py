@@ -32,8 +32,8 @@ DAYS_COLUMNS = {
 ADDITIONS = {
     "host_silent": """\
     |> map(fn: (r) => ({r with silent: r.days_silent >= silence}))
-    // While r.deaf, a silent host is not judged, and an alert that fires goes on.
-    |> filter(fn: (r) => not r.silent or not r.deaf)"""
+    // While most hosts are away, a silent host is not judged, and an alert that fires goes on.
+    |> filter(fn: (r) => not r.silent or not r.most_hosts_away)"""
 }
 
 

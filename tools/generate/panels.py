@@ -57,7 +57,7 @@ PANELS = [
     Panel(
         title="Overdue",
         query="overdue",
-        note="Certificates that should have been renewed a day ago or earlier. Empty is well.",
+        note="Certificates that were due a day ago or earlier. Empty if there are none.",
         place=Place(0, 0, 6, 3),
         addition=only_rows("r.days_overdue >= 1.0", "days_overdue"),
         alarm="days_overdue",
@@ -65,8 +65,8 @@ PANELS = [
     Panel(
         title="Silent hosts",
         query="silent_hosts",
-        note="Hosts without a run report for two days. deaf: InfluxDB was away, "
-        "they are not judged yet. Empty is well.",
+        note="Hosts without a run report for two days. If most_hosts_away is true, the server was "
+        "probably down, and no alert fires yet. Empty if there are none.",
         place=Place(6, 0, 6, 3),
         addition=only_rows("r.days_silent >= silence", "days_silent"),
         alarm="days_silent",
@@ -74,8 +74,8 @@ PANELS = [
     Panel(
         title="Failing hosts",
         query="failing",
-        note="Hosts where the last run of certbot failed, left a certificate, "
-        "or could not read one. Empty is well.",
+        note="Hosts where the last certbot run failed, did not renew a due certificate, "
+        "or could not read a certificate. Empty if there are none.",
         place=Place(0, 3, 4, 3),
         addition=only_rows("r.failing", "failed_count"),
         alarm="failed_count",
@@ -83,7 +83,8 @@ PANELS = [
     Panel(
         title="Not delivered",
         query="not_delivered",
-        note="Targets that lack the renewed certificate, and for how many days. Empty is well.",
+        note="Targets without the renewed certificate, and for how many days. "
+        "Empty if there are none.",
         place=Place(4, 3, 4, 3),
         addition=only_rows("r.days_missing >= 0.0", "days_missing"),
         alarm="days_missing",
@@ -91,8 +92,8 @@ PANELS = [
     Panel(
         title="Not served",
         query="not_served",
-        note="Certificates instead of which an older one is served, and for how many days. "
-        "Empty is well.",
+        note="Certificates in whose place another one is served, and for how many days. "
+        "Empty if there are none.",
         place=Place(8, 3, 4, 3),
         addition=only_rows("r.days_unserved >= 0.0", "days_unserved"),
         alarm="days_unserved",
@@ -100,32 +101,32 @@ PANELS = [
     Panel(
         title="Renewals per day",
         query="renewals_per_host",
-        note="Renewals of certificates per day (UTC) and host, of the last 30 days.",
+        note="Renewals of certificates per day (UTC) and host, in the last 30 days.",
         place=Place(0, 6, 12, 3),
         is_graph=True,
     ),
     Panel(
         title="Certificates",
         query="certificates",
-        note="Every certificate: age, next renewal, expiry; the oldest first.",
+        note="Every certificate with its age, next renewal and expiry, the oldest first.",
         place=Place(0, 9, 6, 4),
     ),
     Panel(
         title="Names",
         query="domains",
-        note="Every name: when its certificate was renewed; the oldest first.",
+        note="Every name, and when its certificate was last renewed, the oldest first.",
         place=Place(6, 9, 6, 4),
     ),
     Panel(
         title="Failed runs",
         query="failures",
-        note="Every run of certbot that left something, the newest first.",
+        note="Every certbot run that failed to renew or to read a certificate, the newest first.",
         place=Place(0, 13, 6, 3),
     ),
     Panel(
         title="Dry runs",
         query="dry_runs",
-        note="How the last dry run of each certificate went, where one was reported.",
+        note="The last dry run of each certificate for which a dry run was reported.",
         place=Place(6, 13, 6, 3),
     ),
 ]

@@ -4,7 +4,8 @@
     python3 -m tools.generate.rules
 
 PromQL has no names for expressions. The source uses the names of NAMES, in capitals, and the rules
-have the expressions. The dashboard for Prometheus uses the same names.
+have the expressions. The dashboard for Prometheus uses the same names. What to do when an alert
+fires comes from alerts.py.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 import textwrap
 
 from tools import ROOT
+from tools.generate.alerts import BY_NAME, MOST_HOSTS
 
 SOURCE = ROOT / "tools" / "generate" / "rules.yml.in"
 RULES = ROOT / "prometheus" / "rules.yml"
@@ -210,7 +212,7 @@ EXPRESSIONS = {
     # A row (the number of hosts) if most hosts do not report on time: there are more than two
     # hosts, and more than twice as many as report on time. Then the reports were not stored for a
     # while, and a host that is silent may not have had the time to report again.
-    "DEAF": """
+    "MOST_HOSTS_AWAY": """
         (
           count(
             LAST_REPORT
@@ -352,6 +354,17 @@ EXPRESSIONS = {
 NAMES = {name: textwrap.dedent(promql).strip() for name, promql in EXPRESSIONS.items()}
 NAME = re.compile(rf"\b(?:{'|'.join(NAMES)})\b")
 
+# The templates of Prometheus for the labels of an alert. Names of certificates are not stored.
+LABELS = {
+    "HOST": "{{ $labels.host }}",
+    "LINEAGE": "{{ $labels.lineage }}",
+    "TARGET": "{{ $labels.target }}",
+    "NAMES": "NAME...",
+}
+
+# Matches a line that stands for the instructions of an alert: INSTRUCTIONS renewal_overdue
+INSTRUCTIONS = re.compile(r"^(?P<indentation> +)INSTRUCTIONS (?P<alert>\w+)$", re.MULTILINE)
+
 
 def expand(text: str) -> str:
     """Return a text with the expressions in the place of their names.
@@ -371,13 +384,22 @@ def expand_line(line: str) -> str:
     return NAME.sub(expression, line)
 
 
+def instructions(match: re.Match[str]) -> str:
+    """Return the instructions of an alert, indented as the line that stands for them."""
+    if match["alert"] == "most_hosts":
+        text = MOST_HOSTS.text(LABELS)
+    else:
+        text = BY_NAME[match["alert"]].instructions.text(LABELS)
+    return textwrap.indent(text, match["indentation"])
+
+
 def rules() -> str:
     """Return the text of prometheus/rules.yml.
 
     The first paragraph of the source is about the source itself, and is left out.
     """
     _, _, text = SOURCE.read_text().partition("\n\n")
-    return expand(text)
+    return INSTRUCTIONS.sub(instructions, expand(text))
 
 
 if __name__ == "__main__":

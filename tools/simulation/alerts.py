@@ -52,7 +52,7 @@ class Row(NamedTuple):
 
     `value` is what the alert judges. `held_back` says that the alert must not fire now, though it
     goes on if it fires already: so it is of host_silent where the value is critical and most hosts
-    were away, which is the column `deaf` of the query.
+    were away, which is the column `most_hosts_away` of the query.
     """
 
     value: float

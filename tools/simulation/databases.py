@@ -132,7 +132,7 @@ def flux_row(alert: str, columns: dict[str, str]) -> Row:
         return Row(float(columns["stateDuration"]))
     if alert == SILENT:
         days = float(columns["days_silent"])
-        most_were_away = columns["deaf"] == "true"
+        most_were_away = columns["most_hosts_away"] == "true"
         return Row(days, held_back=most_were_away and days >= CRITICAL[SILENT])
     return Row(float(columns["failing"] == "true"))
 

@@ -52,6 +52,6 @@ REPORT_REPEATED = 0.02  # it arrives twice
 LATEST_REPETITION = 6 * HOUR
 
 # What the administrator does.
-RUN_REPORT_PATIENCE = 24 * HOUR  # --patience, as the README has it
+RUN_REPORT_PATIENCE = 24 * HOUR  # --patience, as docs/run-reports.md has it
 DROPPED_AT_REBUILD = 0.3  # of the lineages of a host that is set up again
 RETIRED_AT_ONCE = 0.5  # of the hosts that are gone; the others are retired when the alert fires

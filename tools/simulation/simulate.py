@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Simulates years of a fleet, and counts false alerts and missed incidents.
 
-This program computes the figures in the README: are the alerts right? Start it with
+This program computes the figures in docs/trials.md: are the alerts right? Start it with
 `make simulation`. It plays a year of a fleet, lets the alerts judge the reports that arrive, and
 compares the notifications with what really happened:
 
@@ -237,10 +237,10 @@ HEADER = (
     "after an outage",
     "incidents",
     "missed",
-    "late, median",
-    "worst",
-    "worst after an outage",
-    "mails for one",
+    "late: median",
+    "late: worst",
+    "late: worst after an outage",
+    "notifications",
     "recoveries",
     "expired",
     "unannounced",

@@ -20,7 +20,7 @@ LEAST_POLLS = 3
 
 def measure_telegraf(folder: Path) -> None:
     """Print what a relay keeps, with each metric_buffer_limit."""
-    print("\nTelegraf as a relay, InfluxDB away", flush=True)
+    print("\nTelegraf as a relay, InfluxDB down", flush=True)
     for limit in BUFFER_LIMITS:
         measure_relay(MIDDLE_FLEET, folder / f"relay-{limit}", limit)
 
