@@ -9,11 +9,13 @@ from support.alerts import (
     EACH_INFLUXDB,
     EACH_QUICK_INFLUXDB,
     WatchedBucket,
+    as_plain_text,
     mail_text,
     overdue_notifications,
     overdue_recoveries,
     utc,
 )
+from support.manual import assert_output, blocks_of, read_page
 from support.points import (
     LIFETIMES,
     certificate_renewal,
@@ -158,6 +160,18 @@ def test_the_mail_says_as_of_which_report_the_certificate_is_overdue(alerting: A
 
     text = mail_text(alerting.inbox, "CRITICAL: late on web1: renewal overdue")
     assert f"<td>12.0 days at the last report of {utc(reported_at)}</td>" in text
+
+
+@EACH_QUICK_INFLUXDB
+def test_the_mail_is_as_the_manual_shows_it(alerting: Alerting) -> None:
+    watched = WatchedBucket(alerting)
+    due = int(time.time()) - 15 * DAY
+    watched.write(reported_state("example.com", due, due + 12 * DAY))
+    watched.next_subjects(1)
+
+    (mail,) = alerting.inbox.mails
+    _, shown = (block.text for block in blocks_of(read_page("alerts.md"), ["Notifications"]))
+    assert_output(shown, as_plain_text(mail.get_content()))
 
 
 # ---- The alert resolves ------------------------------------------------------------------------

@@ -31,7 +31,10 @@ def renewed(*lineages: str, host: str = "web1") -> list[Point]:
 
 
 def next_subjects(watched: WatchedBucket, count: int) -> list[str]:
-    """Return the subjects of the next mails without the times: "CRITICAL: web1: 2 renewals overdue, due: b, a"."""
+    """Return the subjects of the next mails without the times.
+
+    For example "CRITICAL: web1: 2 renewals overdue, due: b, a".
+    """
     subjects = watched.next_subjects(count)
     return [re.sub(r"due since .* left", "due", subject) for subject in subjects]
 

@@ -8,6 +8,7 @@ import time
 from certbot_renewal_report import Point
 from support.alerts import utc
 from support.hooks import CRON
+from support.manual import blocks_of, read_page
 from support.metrics import (
     PROMETHEUS,
     MetricsAlerting,
@@ -99,9 +100,7 @@ def test_the_mail_about_an_overdue_certificate_says_since_when_and_what_to_try(
 
     text = metrics_alerting.mail_text(overdue_mail("web1", "late"))
     due = utc(now - DAY - 60)
-    assert (
-        text
-        == f"""\
+    expected = f"""\
 CRITICAL: late on web1: renewal overdue, due since {due}, 29.0 days left
 
 What to do on web1, as root:
@@ -113,7 +112,26 @@ If not, /var/log/letsencrypt/letsencrypt.log has the reason:
 3. If the certificate was renewed and only the report was lost, send the report again:
    /etc/letsencrypt/renewal-hooks/deploy/certbot_renewal_report.py --check
 """
-    )
+    assert text.rstrip("\n") == expected.rstrip("\n")
+
+
+def test_the_mail_ends_with_the_runbook_that_an_administrator_adds_to_a_rule(
+    metrics_alerting: MetricsAlerting,
+) -> None:
+    rules = metrics_alerting.rules_file.read_text()
+    (example,) = [
+        block.text for block in blocks_of(read_page("alerts.md")) if "runbook" in block.text
+    ]
+    existing, added, following = example.splitlines(keepends=True)
+    before = existing + following
+    assert before in rules
+    metrics_alerting.rules_file.write_text(rules.replace(before, existing + added + following))
+    metrics_alerting.restart_vmalert(*metrics_alerting.vmalert_flags)
+
+    metrics_alerting.write(certificate_state("late", int(time.time()) - 2 * DAY))
+    assert metrics_alerting.next_subjects(1) == [overdue_mail("web1", "late")]
+    text = metrics_alerting.mail_text(overdue_mail("web1", "late"))
+    assert text.rstrip("\n").endswith("--check\n\nhttps://wiki.example.com/certificates")
 
 
 def test_an_expired_certificate_alerts_and_resolves_once_it_is_retired(
@@ -198,6 +216,23 @@ def test_the_overdue_certificates_of_a_host_are_one_mail_and_one_more_when_anoth
         "OK: web1: renewal_overdue, 2 resolved: another, many0"
     ]
     metrics_alerting.assert_no_further_mail()
+
+
+def test_a_negative_threshold_fires_the_alert_and_the_default_resolves_it(
+    metrics_alerting: MetricsAlerting,
+) -> None:
+    rules = metrics_alerting.rules_file
+    edit = "/record: certbot_renewal:crit_days/{n;s/vector(.*)/vector(%s)/}"
+    subprocess.run(["sed", "-i", edit % "-1000", str(rules)], check=True)
+    metrics_alerting.restart_vmalert(*metrics_alerting.vmalert_flags)
+    metrics_alerting.write(
+        certificate_state("fine", int(time.time()) + DAY), retired_state("retired")
+    )
+    assert metrics_alerting.next_subjects(1) == [overdue_mail("web1", "fine")]
+
+    subprocess.run(["sed", "-i", edit % "1", str(rules)], check=True)
+    metrics_alerting.restart_vmalert(*metrics_alerting.vmalert_flags)
+    assert metrics_alerting.next_subjects(1) == ["OK: web1: renewal_overdue, 1 resolved: fine"]
 
 
 LIFETIME_SECONDS = 12

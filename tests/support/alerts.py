@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import html
+import re
 import shutil
 import time
 from collections import Counter
@@ -252,3 +254,24 @@ def mail_text(inbox: Inbox, subject_start: str) -> str:
     """Return the subject and the text of the one mail whose subject starts so."""
     (mail,) = [mail for mail in inbox.mails if str(mail["Subject"]).startswith(subject_start)]
     return f"{mail['Subject']}\n{mail.get_content()}"
+
+
+def steps_of_details(details: str) -> list[str]:
+    """Return the numbered steps in the HTML of a mail, and their commands, each in one line."""
+    steps = []
+    items = re.findall(r"<li>(.*?)(?:<br>\s*<code>(.*?)</code>)?</li>", details, re.DOTALL)
+    for number, (text, command) in enumerate(items, start=1):
+        steps.append(html.unescape(f"{number}. {text}"))
+        if command:
+            steps.append(html.unescape(f"   {command}"))
+    return steps
+
+
+def as_plain_text(details: str) -> str:
+    """Return the HTML of an overdue mail as the manual shows it, without its formatting."""
+    (title,) = re.findall(r"<p><b>(.*)</b></p>", details)
+    rows = re.findall(r"<tr><td>(.*)</td><td>(.*)</td></tr>", details)
+    table = [f"{name}: {value}" for name, value in rows]
+    (introduction,) = re.findall(r"<p>(What to do .*)</p>", details)
+    lines = [title, "", *table, "", introduction, *steps_of_details(details)]
+    return html.unescape("\n".join(lines))

@@ -56,8 +56,9 @@ LEVEL = "{{ if .Values.C.Value }}SEVERITY{{ else }}OK{{ end }}: "
 ON_HOST = LEVEL + "{{ .Labels.lineage }} on {{ .Labels.host }}: "
 DAYS_LEFT = '{{ printf "%.1f" .Values.B.Value }} days'
 DAYS_AGO = 'expired {{ slice (printf "%.1f" .Values.B.Value) 1 }} days ago'
-LEFT = f"{{{{ if lt .Values.B.Value 0.0 }}}}{DAYS_AGO}{{{{ else }}}}{DAYS_LEFT} left{{{{ end }}}}"
-EXPIRES = f"{{{{ if lt .Values.B.Value 0.0 }}}}{DAYS_AGO}{{{{ else }}}}expires in {DAYS_LEFT}{{{{ end }}}}"
+EXPIRED = "{{ if lt .Values.B.Value 0.0 }}" + DAYS_AGO + "{{ else }}"
+LEFT = EXPIRED + DAYS_LEFT + " left{{ end }}"
+EXPIRES = EXPIRED + "expires in " + DAYS_LEFT + "{{ end }}"
 AGO = '{{ printf "%.1f" .Values.A.Value }} days ago'
 
 # A: days since the renewal, below 0 if nothing is wrong. B: days until the old certificate expires,
