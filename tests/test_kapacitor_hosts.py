@@ -148,7 +148,7 @@ def test_hosts_that_are_silent_together_are_one_notification(alerting: Alerting)
         "5 of 5 hosts: web0, web1, web2, web3, web4)"
     )
     text = mail_text(alerting.inbox, "CRITICAL: (most hosts)")
-    assert "Check whether InfluxDB was down." in text
+    assert "Check whether the server that stores the reports was down." in text
     assert "--retire" not in text
     assert watched.kapacitor.errors() == []
 

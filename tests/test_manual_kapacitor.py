@@ -99,8 +99,8 @@ def test_a_reader_finds_a_wrong_organization_in_all_five_tasks(machine: Machine)
     follow(machine, with_token(blocks_of(read_page(PAGE), sections), influxdb))
     machine.run("sed -i 's/example-org/nobody/' /etc/kapacitor/load/tasks/*")
 
-    commands = [block for block in blocks_of(read_page(PAGE), ["Check the queries"])]
-    printed = [machine.run(block.text) for block in commands if block.is_command]
+    section = blocks_of(read_page(PAGE), ["Check the queries"])
+    printed = [machine.run(block.text) for block in section if block.is_command]
     assert len(re.findall(r'errors="[1-9]', printed[1])) == 5
     assert printed[2].count('organization name \\"nobody\\" not found') == 5
 

@@ -218,6 +218,23 @@ def test_the_overdue_certificates_of_a_host_are_one_mail_and_one_more_when_anoth
     metrics_alerting.assert_no_further_mail()
 
 
+def test_a_negative_threshold_fires_the_alert_and_the_default_resolves_it(
+    metrics_alerting: MetricsAlerting,
+) -> None:
+    rules = metrics_alerting.rules_file
+    edit = "/record: certbot_renewal:crit_days/{n;s/vector(.*)/vector(%s)/}"
+    subprocess.run(["sed", "-i", edit % "-1000", str(rules)], check=True)
+    metrics_alerting.restart_vmalert(*metrics_alerting.vmalert_flags)
+    metrics_alerting.write(
+        certificate_state("fine", int(time.time()) + DAY), retired_state("retired")
+    )
+    assert metrics_alerting.next_subjects(1) == [overdue_mail("web1", "fine")]
+
+    subprocess.run(["sed", "-i", edit % "1", str(rules)], check=True)
+    metrics_alerting.restart_vmalert(*metrics_alerting.vmalert_flags)
+    assert metrics_alerting.next_subjects(1) == ["OK: web1: renewal_overdue, 1 resolved: fine"]
+
+
 LIFETIME_SECONDS = 12
 CRIT_SECONDS = 2
 

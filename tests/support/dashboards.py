@@ -41,7 +41,9 @@ GRAFANA_PROMETHEUS: Json = json.loads((FOLDER / "grafana-prometheus.json").read_
 GRAFANA_ALERTS = (FOLDER / "grafana-alerts.yaml").read_text()
 GRAFANA_RULES: list[Json] = yaml.safe_load(GRAFANA_ALERTS)["groups"][0]["rules"]
 INFLUXDB2_TEMPLATE = (FOLDER / "influxdb2.yml").read_text()
-MANUAL = (ROOT / "docs" / "dashboards.md").read_text()
+MANUAL = "".join(
+    (ROOT / "docs" / name).read_text() for name in ("influxdb2.md", "grafana.md", "kapacitor.md")
+)
 
 # Matches a variable of Grafana in a query: ${bucket} or $bucket or [[bucket]]
 GRAFANA_VARIABLE = re.compile(

@@ -109,7 +109,7 @@ ALERTS = [
                 CHECK_TIMER,
                 Step("Send a run report, and read what it prints:", f"{RUN_REPORT} --all"),
                 Step(
-                    "If the host no longer exists, mark it as retired. "
+                    "If the host no longer exists, retire its certificates. "
                     "Run this command on any host that has this program:",
                     f"{RUN_REPORT} --host HOST --retire NAMES",
                 ),
@@ -165,12 +165,13 @@ MOST_HOSTS = Instructions(
     "The cause is probably something that all of them need. What to do:",
     (
         Step(
-            "Check whether InfluxDB was down. If it was, wait: each host reports after its next "
-            "certbot run. This alert resolves when half of the hosts have reported."
+            "Check whether the server that stores the reports was down. If it was, wait: each host "
+            "reports after its next certbot run. This alert resolves when half of the hosts have "
+            "reported."
         ),
         Step(
-            "On one of these hosts, as root, check that InfluxDB can be reached "
-            "and accepts the token:",
+            "On one of these hosts, as root, check that the server can be reached "
+            "and accepts the reports:",
             f"{REPORT_HOOK} --check",
         ),
     ),

@@ -1,0 +1,103 @@
+"""docs/influxdb2.md, followed by a reader with the command influx."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.machine import Machine, start_machine
+from support.manual import Block, blocks_of, follow, read_page
+from support.points import certbot_run, reported_state, write
+from support.webhook import Webhook, start_webhook
+from tools.servers.influxdb import InfluxDB
+from tools.servers.lineages import DAY
+from tools.servers.processes import wait_for
+
+PAGE = "influxdb2.md"
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    """A machine with the command influx."""
+    with start_machine(tmp_path) as running:
+        running.add_built_program("influx")
+        yield running
+
+
+@pytest.fixture
+def influxdb(machine: Machine) -> InfluxDB:
+    """InfluxDB 2 as docs/servers.md sets it up, with a report of a certificate that is not due."""
+    influxdb = machine.add_influxdb("influxd-2")
+    config, bucket, *_ = blocks_of(read_page("servers.md"), ["InfluxDB 2.x"])
+    machine.run(config.text.replace("fake-token", influxdb.token))
+    machine.run(bucket.text)
+    now = int(time.time())
+    with machine.network():
+        write(
+            influxdb,
+            "certbot",
+            reported_state("example.com", now + 40 * DAY, now),
+            certbot_run("web1", now, exit_status=0),
+        )
+    return influxdb
+
+
+@pytest.fixture
+def webhook(machine: Machine) -> Iterator[Webhook]:
+    """A webhook on the machine."""
+    with machine.network(), start_webhook() as running:
+        yield running
+
+
+def blocks(webhook: Webhook, *sections: str) -> list[Block]:
+    """Return blocks with the address of the webhook, and with shorter times."""
+    return [
+        block._replace(
+            text=block.text.replace("https://example.com/certificates", webhook.url)
+            .replace("every: 2m", "every: 20s")
+            .replace("every: 1m", "every: 10s")
+        )
+        for block in blocks_of(read_page(PAGE), sections)
+    ]
+
+
+def message_of(webhook: Webhook) -> str:
+    """Wait for a notification; return all that have come."""
+    wait_for(lambda: webhook.received, "a notification", 90)
+    (message,) = webhook.next_messages()
+    return message
+
+
+def test_a_reader_gets_a_notification_and_its_recovery(
+    machine: Machine, influxdb: InfluxDB, webhook: Webhook
+) -> None:
+    follow(machine, blocks(webhook, "Edit the template", "Apply the template"))
+    overdue, restored, times = blocks(webhook, "Prove the notification and the recovery")
+
+    follow(machine, [overdue])
+    assert message_of(webhook).startswith("crit: example.com on web1: not renewed")
+    follow(machine, [restored])
+    assert message_of(webhook).startswith("ok: example.com on web1: renewed")
+    follow(machine, [times])
+
+    tasks = machine.run("influx task list --org example-org --hide-headers")
+    assert tasks.count("15m0s") == 5
+    (remove,) = blocks(webhook, "Remove")
+    follow(machine, [remove])
+    assert machine.run("influx task list --org example-org --hide-headers") == ""
+
+
+def test_a_reader_applies_the_template_without_the_command(
+    machine: Machine, influxdb: InfluxDB, webhook: Webhook
+) -> None:
+    (apply,) = blocks(webhook, "Without the command influx")
+    with machine.network():
+        org_id = influxdb.org_id()
+    commands = apply.text.replace("0123456789abcdef", org_id)
+    answer = machine.run(commands.replace("fake-token", influxdb.token))
+    assert '"stackID"' in answer
+    tasks = machine.run("influx task list --org example-org --hide-headers")
+    assert tasks.count("15m0s") == 5
