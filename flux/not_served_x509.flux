@@ -1,6 +1,6 @@
-// Shows every server that Telegraf's x509_cert input checks, and for how many days it has served a
-// certificate that is older than the last renewal of its name: one row each, at the time of the
-// query. It does not need VERIFY. It needs a Telegraf with this input, on any host:
+// Shows every server that Telegraf's x509_cert input checks: one row each, at the time of the query.
+// It shows for how many days the server has served a certificate from before the last renewal of
+// its name. It does not need VERIFY. It needs a Telegraf with this input, on any host:
 //
 //     [[inputs.x509_cert]]
 //       sources = ["tcp://example.com:443", "smtp://mail.example.com:587"]

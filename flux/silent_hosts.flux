@@ -7,11 +7,11 @@
 //     are retired.
 // lineages:        that certificate, and the certificates that were last reported with it,
 //     separated by spaces.
-// most_hosts_away: true if most hosts were away, and came back less than half of `silence` ago or
-//     are still away. Then InfluxDB was away rather than the hosts, so a silent host is not
-//     judged until it has had the time to report again. A host was away if its first report in that
-//     time came more than 0.55 * silence after the report before, or if there is no report in that
-//     time. Fewer than three hosts are always judged.
+// most_hosts_away: true if most hosts were away, and are still away or came back less than half of
+//     `silence` ago. Then InfluxDB was down rather than the hosts. So a silent host is not judged
+//     until it has had the time to report again. A host was away if it sent no report within half
+//     of `silence`, or if its first report in that time was late. Late is more than 0.55 * silence
+//     after the report before. Fewer than three hosts are always judged.
 //
 // The row with the host "(most hosts)" has days_silent if more than half of three or more hosts are
 // silent, and -1 otherwise. Its column lineages lists up to ten of these hosts.

@@ -170,8 +170,8 @@ def test_the_mail_is_as_the_manual_shows_it(alerting: Alerting) -> None:
     watched.next_subjects(1)
 
     (mail,) = alerting.inbox.mails
-    _, shown = (block.text for block in blocks_of(read_page("alerts.md"), ["Notifications"]))
-    assert_output(shown, as_plain_text(mail.get_content()))
+    _, shown, _ = blocks_of(read_page("alerts.md"), ["Notifications"])
+    assert_output(shown.text, as_plain_text(mail.get_content()))
 
 
 # ---- The alert resolves ------------------------------------------------------------------------

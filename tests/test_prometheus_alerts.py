@@ -8,7 +8,7 @@ import time
 from certbot_renewal_report import Point
 from support.alerts import utc
 from support.hooks import CRON
-from support.manual import blocks_of, read_page
+from support.manual import assert_output, blocks_of, read_page
 from support.metrics import (
     PROMETHEUS,
     MetricsAlerting,
@@ -113,6 +113,17 @@ If not, /var/log/letsencrypt/letsencrypt.log has the reason:
    /etc/letsencrypt/renewal-hooks/deploy/certbot_renewal_report.py --check
 """
     assert text.rstrip("\n") == expected.rstrip("\n")
+
+
+def test_the_mail_is_as_the_manual_shows_it(metrics_alerting: MetricsAlerting) -> None:
+    due = int(time.time()) - 15 * DAY
+    metrics_alerting.write(
+        certificate_state("example.com", due), certificate_state("example.net", due)
+    )
+    (subject,) = metrics_alerting.next_subjects(1)
+
+    *_, shown = blocks_of(read_page("alerts.md"), ["Notifications"])
+    assert_output(shown.text, f"{subject}\n\n{metrics_alerting.mail_text(subject)}")
 
 
 def test_the_mail_ends_with_the_runbook_that_an_administrator_adds_to_a_rule(

@@ -540,7 +540,7 @@ def test_from_a_haproxy_that_is_down_to_the_mail_and_back(
     assert run_deliver_hook(hook, "--all").returncode == 1
     assert start_run_report(certbot_folder, "--all", **settings).returncode == 0
     subject = alerting.inbox.read()
-    assert subject.startswith("CRITICAL: example.com on web1: not delivered to edge, renewed 20")
+    assert subject.startswith("WARNING: example.com on web1: not delivered to edge, renewed 20")
     assert ", the old certificate there expires 20" in subject
     assert "does HAProxy run" in alerting.inbox.mails[-1].get_content()
 
