@@ -90,7 +90,7 @@ def test_the_example_for_the_published_hook_has_a_notification_for_each_name(
     assert overdue_name_notifications(alerting.inbox) == Counter(["old.example.com on web1"])
 
     watched.write(name_renewal("old.example.com", now))
-    assert watched.next_subjects(1) == ["old.example.com on web1: renewed"]
+    assert watched.next_subjects(1) == ["OK: old.example.com on web1: renewed"]
     assert watched.kapacitor.errors() == []
 
 
