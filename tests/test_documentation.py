@@ -12,7 +12,6 @@ from support.documents import (
     literals,
     messages,
     options_of_help,
-    rows_of,
     section_of,
 )
 from tools import ROOT

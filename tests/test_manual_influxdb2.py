@@ -75,10 +75,11 @@ def test_a_reader_gets_a_notification_and_its_recovery(
     machine: Machine, influxdb: InfluxDB, webhook: Webhook
 ) -> None:
     follow(machine, blocks(webhook, "Edit the template", "Apply the template"))
-    overdue, restored, times = blocks(webhook, "Prove the notification and the recovery")
+    proof = blocks(webhook, "Prove the notification and the recovery")
+    overdue, restored, times = [block for block in proof if block.is_command]
 
     follow(machine, [overdue])
-    assert message_of(webhook).startswith("crit: example.com on web1: not renewed")
+    assert message_of(webhook).startswith("crit: example.com on web1: renewal overdue")
     follow(machine, [restored])
     assert message_of(webhook).startswith("ok: example.com on web1: renewed")
     follow(machine, [times])

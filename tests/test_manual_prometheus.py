@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from certbot_renewal_report import line_protocol
-from support.documents import rows_of, section_of
+from support.documents import section_of
 from support.machine import Machine, start_machine
 from support.manual import blocks_of, follow, follow_page, read_page
 from support.points import certbot_run, reported_state
@@ -100,7 +100,7 @@ def test_a_reader_gets_a_mail_from_prometheus_behind_vmagent(machine: Machine) -
     machine.run(proof.replace("restart vmalert", "reload prometheus"))
 
     wait_for(lambda: machine.inbox.mails, "the mail", 120)
-    assert machine.inbox.subjects() == ["[critical] web1: renewal_overdue, 1 firing: example.com"]
+    assert machine.inbox.subjects() == ["CRITICAL: web1: renewal_overdue, 1 firing: example.com"]
 
 
 def wait_for_port(machine: Machine, port: int) -> None:
@@ -114,13 +114,6 @@ def wait_for_port(machine: Machine, port: int) -> None:
 
 
 # ---- Tables ------------------------------------------------------------------------------------
-def test_the_page_lists_the_thresholds_of_the_rules() -> None:
-    rules = (ROOT / "prometheus" / "rules.yml").read_text()
-    defaults = dict(re.findall(r"record: (certbot_renewal:\w+)\n +expr: vector\((\d+)\)", rules))
-    rows = rows_of(read_page(PAGE), "Thresholds", "| record | default | meaning |")
-    assert {row[0]: row[1] for row in rows} == defaults
-
-
 @pytest.mark.parametrize(("unit", "section"), [("vmalert", "vmalert"), ("vmagent", "Prometheus")])
 def test_the_page_explains_the_flags_of_a_unit(unit: str, section: str) -> None:
     text = (ROOT / "systemd" / f"{unit}.service").read_text()
