@@ -42,10 +42,12 @@ class RuntimeApi:
         try:
             answer = self.exchange(command.encode() + b"\n")
         except (OSError, OverflowError) as error:  # OverflowError: there is no such port
-            if isinstance(error, ConnectionError) and len(command) > BUFFER_BYTES:
+            is_late = isinstance(error, socket.timeout)
+            # HAProxy hangs up, or waits forever: that depends on where its buffer is full.
+            if (is_late or isinstance(error, ConnectionError)) and len(command) > BUFFER_BYTES:
                 raise self.too_long(command) from None
             reason = getattr(error, "strerror", None) or str(error)
-            if isinstance(error, socket.timeout):
+            if is_late:
                 reason = "no answer in time"
             raise base.TargetDownError(
                 f"{self.address}: {reason}: "
@@ -65,8 +67,8 @@ class RuntimeApi:
     def too_long(self, command: str) -> base.DeliverError:
         """Return the error of a command that HAProxy's buffer cannot hold."""
         return base.DeliverError(
-            f"{self.address}: HAProxy closed the connection on a command of "
-            f"{len(command)} bytes: raise tune.bufsize in haproxy.cfg"
+            f"{self.address}: HAProxy cannot take a command of {len(command)} bytes: "
+            "raise tune.bufsize in haproxy.cfg"
         )
 
     def order(self, command: str, *successes: str) -> str:
