@@ -23,14 +23,21 @@ REPORT_HOOK = ROOT / "certbot_renewal_report.py"
 RUN_REPORT = ROOT / "certbot_renewal_run.py"
 
 
-def make_certificate(names: Sequence[str], not_before: int, lifetime: int, key: Key = KEY) -> bytes:
+def make_certificate(
+    names: Sequence[str],
+    not_before: int,
+    lifetime: int,
+    key: Key = KEY,
+    common_name: str = "test",
+) -> bytes:
     """Return a certificate as PEM, signed by itself.
 
     `names` are DNS names and IP addresses; without names it has no subjectAltName at all.
-    `not_before` is in Unix seconds, `lifetime` in seconds.
+    `not_before` is in Unix seconds, `lifetime` in seconds. Two certificates that a client trusts at
+    the same time need different common names.
     """
     begin = datetime.datetime.fromtimestamp(not_before, datetime.timezone.utc)
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
