@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
-"""Reports certbot's renewals to InfluxDB: a deploy hook in one file.
+"""Reports certbot's renewals to InfluxDB or VictoriaMetrics: a deploy hook in one file.
 
 Copy this file into /etc/letsencrypt/renewal-hooks/deploy, make it executable, and run it there once
-with --check. It needs Python 3.9 and requests. certbot starts it after each renewal. It reads the
-certificate that certbot has renewed, and reports when that was, for which names, and when the next
-renewal is due.
+with --check. It needs Python 3.9 and requests. certbot starts the hook after each renewal. The hook
+reads the renewed certificate, and reports its start, its names and the date of the next renewal.
 
 The other programs of this project import this file: settings, certificates, points and sending are
 here. The hook runs as root. It trusts certbot's configuration folder, which belongs to root, and
-its environment. It does not trust what the server answers.
+its environment. It does not trust the answers of the server.
 """
 
 from __future__ import annotations
@@ -90,47 +89,46 @@ class Setting(NamedTuple):
 SETTINGS: dict[str, Setting] = {
     "INFLUXDB_URL": Setting(
         "http://127.0.0.1:8086",
-        "InfluxDB, VictoriaMetrics, or a Telegraf listener",
+        "address of InfluxDB, VictoriaMetrics or a Telegraf listener",
         URL,
-        "http:// or https://, host and port, as in http://127.0.0.1:8086; "
-        "user and password belong in INFLUXDB_TOKEN",
+        "http:// or https:// with a host and a port, such as http://127.0.0.1:8086 "
+        "(put user and password into INFLUXDB_TOKEN)",
     ),
     "INFLUXDB_VERSION": Setting(
         "2",
-        "2: /api/v2/write (InfluxDB 1.8 and later); "
-        "1: /write (before, and Telegraf's influxdb_listener); 3: /api/v3/write_lp",
+        "2 for InfluxDB 1.8 to 2.x, 1 for older ones and Telegraf's influxdb_listener, "
+        "3 for InfluxDB 3",
         r"[123]",
-        "2 (InfluxDB 1.8 and newer), 1 (older, and Telegraf's influxdb_listener), "
-        "or 3 (InfluxDB 3)",
+        "2 (InfluxDB 1.8 to 2.x), 1 (older, and Telegraf's influxdb_listener) or 3 (InfluxDB 3)",
     ),
     "INFLUXDB_BUCKET": Setting(
         "telegraf",
-        "bucket; or database, or database/retention_policy",
+        "bucket; on InfluxDB 1.x the database, or database/retention_policy",
         r"[^/].*",
-        "the name of a bucket, or of a database",
+        "the name of a bucket or of a database",
     ),
-    "INFLUXDB_ORG": Setting("", "organization; 2.x needs it"),
-    "INFLUXDB_TOKEN": Setting("", "token, or user:password on 1.x"),
-    "INFLUXDB_TOKEN_FILE": Setting("", "a file that holds the token, instead of INFLUXDB_TOKEN"),
+    "INFLUXDB_ORG": Setting("", "organization; only InfluxDB 2.x needs it"),
+    "INFLUXDB_TOKEN": Setting("", "token; on InfluxDB 1.x user:password"),
+    "INFLUXDB_TOKEN_FILE": Setting("", "file that holds the token, instead of INFLUXDB_TOKEN"),
     "INFLUXDB_TIMEOUT": Setting(
         "10",
-        "seconds for all tries together",
+        "seconds in which a report must be sent, with all retries",
         r"(?=.*[1-9])[0-9]{1,5}(\.[0-9]{1,9})?",
         "a number of seconds above 0, such as 10",
     ),
     "MEASUREMENT": Setting(
         "certbot_renewal",
-        "measurement",
+        "name of the measurement",
         r"[^#_].*",
-        "a name that begins with neither # nor _",
+        "a name that does not begin with # or _",
     ),
-    "HOSTNAME": Setting("", "host tag; empty: the host's name. A container must set it"),
+    "HOSTNAME": Setting("", "host tag; empty means the name of the host. Required in a container"),
     "VERIFY": Setting(
         "",
-        "where run reports look whether a certificate is served: 443, host:993; "
-        "for one lineage NAME=host:443, NAME=none",
+        "ports to check whether the renewed certificate is served: 443 or host:993; "
+        "for one lineage NAME=host:443 or NAME=none",
         rf"(?x) {VERIFY_WORDS}",
-        "port, host:port, NAME=port, NAME=host:port or NAME=none; several of them parted by spaces",
+        "port, host:port, NAME=port, NAME=host:port or NAME=none, separated by spaces",
     ),
 }
 
@@ -175,8 +173,8 @@ class SettingSource(NamedTuple):
 class Settings(NamedTuple):
     """The settings, checked.
 
-    `timeout` is in seconds. `host` is the host tag. `verify` is the text of VERIFY, "" if nothing
-    is to be looked at. `sources` has, by name, each setting's text and its origin, for --check.
+    `timeout` is in seconds. `host` is the host tag. `verify` is the text of VERIFY, "" if no
+    endpoint is checked. `sources` has, by name, each setting's text and its origin, for --check.
     """
 
     url: str
@@ -224,10 +222,12 @@ def read_text(path: str, problems: list[str], may_be_missing: bool = False) -> s
             return file.read()
     except FileNotFoundError as error:
         if not may_be_missing:
-            problems.append(f"{path}: {error.strerror}: make it text that this user can read")
+            problems.append(f"{path}: {error.strerror}: restore the file, or correct its path")
+    except PermissionError as error:
+        problems.append(f"{path}: {error.strerror}: run as root, or let this user read the file")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        problems.append(f"{path}: {reason}: make it text that this user can read")
+        problems.append(f"{path}: {reason}: replace it with a text file")
     return ""
 
 
@@ -258,12 +258,13 @@ def read_env_file(path: str, problems: list[str]) -> dict[str, str]:
         match = ENV_LINE.fullmatch(stripped)
         if match is None:
             problems.append(
-                f"{path}: line {number} is not NAME=value (not shown, it may hold a secret)"
+                f"{path}: line {number} is not NAME=value: correct the line "
+                "(it is not shown because it may hold a secret)"
             )
         elif match["name"] not in known_names:
             known = ", ".join(known_names)
             problems.append(
-                f"{path}: line {number}: {match['name']} is no setting (known: {known})"
+                f"{path}: line {number}: {match['name']} is not a known setting: use one of {known}"
             )
         else:
             values[match["name"]] = match["quoted"] or match["plain"] or ""
@@ -279,7 +280,7 @@ def setting_sources(
         for name, setting in SETTINGS.items()
     }
     if environ.get("INFLUXDB_USER") in ("1", "2"):
-        origin = "INFLUXDB_USER, as the published hook has it"
+        origin = "INFLUXDB_USER, as in the published hook"
         sources["INFLUXDB_VERSION"] = SettingSource(environ["INFLUXDB_USER"], origin)
 
     for name in SETTINGS:
@@ -289,7 +290,7 @@ def setting_sources(
             sources[name] = SettingSource(environ[name], "the environment")
 
     if not sources["HOSTNAME"].value.strip():
-        sources["HOSTNAME"] = SettingSource(os.uname().nodename, "the host itself")
+        sources["HOSTNAME"] = SettingSource(os.uname().nodename, "the name of this host")
     return sources
 
 
@@ -300,7 +301,7 @@ def setting_problems(values: Mapping[str, str]) -> list[str]:
         setting = SETTINGS[name]
         if re.fullmatch(setting.pattern, value) and not CONTROL.search(value):
             continue
-        state = "wrong" if value else "empty"
+        state = "not valid" if value else "empty"
         problems.append(f"{name} is {state}: it must be {setting.must_be}")
     return problems
 
@@ -312,14 +313,14 @@ def read_token(values: Mapping[str, str], problems: list[str]) -> str:
     if not token_file:
         return token
     if token:
-        problems.append("INFLUXDB_TOKEN and INFLUXDB_TOKEN_FILE are both set: keep one")
+        problems.append("INFLUXDB_TOKEN and INFLUXDB_TOKEN_FILE are both set: remove one of them")
         return ""
 
     token = read_text(token_file, problems).strip()
     if not token or CONTROL.search(token):
         problems.append(
-            "INFLUXDB_TOKEN_FILE is wrong: it must name a file that holds the token, "
-            "on one line, and nothing else"
+            "INFLUXDB_TOKEN_FILE is not valid: it must name a file that holds only the token, "
+            "on one line"
         )
     return token
 
@@ -341,7 +342,7 @@ def read_settings(environ: Environ, folder: str, script: str, env_file: str = EN
     problems += setting_problems(values)
     token = read_token(values, problems)
     if problems:
-        places = f"settings: {env_path}, the environment, the top of {script}"
+        places = f"settings come from {env_path}, the environment and the top of {script}"
         raise ReportError(f"{'; '.join(problems)} ({places})")
 
     return Settings(
@@ -380,9 +381,9 @@ class Certificate(NamedTuple):
 class Lineages(NamedTuple):
     """All lineages in certbot's configuration folder.
 
-    `names` are the names of all of them, `certificates` those that can be read, `unreadable` says
-    by name what is wrong with a lineage. `problems` concern the folders themselves: if there are
-    any, `names` may not be complete.
+    `names` are the names of all lineages, `certificates` the certificates that can be read.
+    `unreadable` has, by name, the problem of a lineage. `problems` concern the folders themselves:
+    if there are any, `names` may not be complete.
     """
 
     names: set[str]
@@ -422,7 +423,7 @@ def read_certificate(path: str, lineage: str, renewal_conf: str = "") -> Certifi
         is_damaged = isinstance(error, (ssl.SSLError, ValueError))  # SSLError is an OSError
         reason = "not a certificate" if is_damaged else getattr(error, "strerror", "")
         raise ReportError(
-            f"{path}: {reason}: look at it as root, with: certbot certificates"
+            f"{path}: {reason}: check the certificate as root with: certbot certificates"
         ) from None
 
     interval = renew_before_expiry(renewal_conf)
@@ -476,7 +477,7 @@ def list_folder(path: str, problems: list[str]) -> list[str]:
 def add_lineage_name(lineages: Lineages, folder: str, entry: str, name: str) -> None:
     """Add the name of a lineage, unless certbot would not take it for one."""
     if not entry.isprintable():
-        lineages.problems.append(f"{folder}: {entry!a} is no name of a lineage: remove it")
+        lineages.problems.append(f"{folder}: {entry!a} is not the name of a lineage: remove it")
     elif not entry.startswith("."):  # certbot ignores hidden files
         lineages.names.add(name)
 
@@ -488,7 +489,10 @@ def read_lineage(folder: str, name: str, lineages: Lineages) -> None:
     renewal_conf = read_text(path, problems)
     missing = missing_parts(renewal_conf)
     if missing and not problems:
-        problems.append(f"{path}: {', '.join(missing)} missing, certbot cannot renew it")
+        problems.append(
+            f"{path}: {', '.join(missing)} missing, so certbot cannot renew the certificate: "
+            "restore the file, or issue the certificate again"
+        )
 
     try:
         certificate = read_certificate(current_certificate_path(folder, name), name, renewal_conf)
@@ -798,18 +802,18 @@ def delivery_points(
 ) -> list[Point]:
     """Return a point for each delivery: the certificate that the target has, and the one on disk.
 
-    A delivery of a lineage that cannot be read is left out, unless it has ended.
+    A delivery of a lineage that cannot be read is left out, unless the delivery is retired.
     """
     renewed_at = {certificate.lineage: certificate.not_before for certificate in certificates}
     points = []
     for delivery in deliveries:
-        has_ended = delivery.fingerprint == DELIVERY_ENDED
-        if not has_ended and delivery.lineage not in renewed_at:
+        is_retired = delivery.fingerprint == DELIVERY_ENDED
+        if not is_retired and delivery.lineage not in renewed_at:
             continue
         fields: dict[str, FieldValue] = {
             "deployed": delivery.not_before,
             "deployed_expiry": delivery.not_after,
-            "renewed": 0 if has_ended else renewed_at[delivery.lineage],
+            "renewed": 0 if is_retired else renewed_at[delivery.lineage],
             "run_at": run_at,
             # "none" if there is no error; cut to what a field can hold.
             "deploy_error": joined_names([delivery.error]),
@@ -824,18 +828,23 @@ LINES_PER_REQUEST = 5000  # InfluxDB's documentation, "Optimize writes"
 FIRST_PAUSE_SECONDS = 0.5  # between the first try and the second; doubled after each try
 LARGEST_CLOCK_DIFFERENCE = 300  # seconds between this host and the server
 ERROR_BYTES = 8192  # as much of an answer is read
+VICTORIA_METRICS_HEADER = "X-Server-Hostname"  # in each of its answers
 
-DOES_IT_RUN = "does it run, and is INFLUXDB_URL its address?"
+CHECK_SERVER = "check that the server is running and that INFLUXDB_URL is correct"
 SET_CA_BUNDLE = (
     "set REQUESTS_CA_BUNDLE to the file with your CA's certificate, or correct INFLUXDB_URL"
 )
 
 
 class Remedy(NamedTuple):
-    """What to do about an answer that matches the pattern: its status, a space, and its text."""
+    """What to do about an answer that matches the pattern: its status, a space, and its text.
+
+    `server` matches the beginning of the server's version, from the header X-Influxdb-Version.
+    """
 
     pattern: str
     text: str
+    server: str = ""
 
 
 # The first that matches. Taken from InfluxDB 1.8, 1.12, 2.9 and 3, and Telegraf 1.39.
@@ -843,41 +852,53 @@ REMEDIES = (
     Remedy(r"orgID or org|organization name", "set INFLUXDB_ORG to the organization's name"),
     Remedy(
         r"^401",
-        "set INFLUXDB_TOKEN to a valid token, or to user:password on 1.x; "
-        "Telegraf's influxdb_v2_listener wants INFLUXDB_VERSION=2",
+        'INFLUXDB_TOKEN is not valid: create a token with write access to the bucket "{bucket}"',
+        server=r"v?[23]\.",
+    ),
+    Remedy(
+        r"^401",
+        "INFLUXDB_TOKEN is not valid: set it to user:password of a user with write access to "
+        'the database "{bucket}"',
+        server=r"1\.",
+    ),
+    Remedy(
+        r"^401",
+        "INFLUXDB_TOKEN is not valid: set it to the token of the server, or to user:password "
+        "(Telegraf's influxdb_v2_listener needs INFLUXDB_VERSION=2)",
     ),
     Remedy(
         r"^403",
-        "give the token, or the user, in INFLUXDB_TOKEN the right to write to {bucket}",
+        'give the token or the user in INFLUXDB_TOKEN write access to "{bucket}"',
     ),
     Remedy(
         r"retention policy not found",
-        "create it, or correct what stands behind the slash in INFLUXDB_BUCKET",
+        "create the retention policy, or correct the part after the slash in INFLUXDB_BUCKET",
     ),
     Remedy(
         r"^404 .*(bucket|database)",
-        "create {bucket}, or correct INFLUXDB_BUCKET, or give the token access to it",
+        'create "{bucket}", correct INFLUXDB_BUCKET, or give the token access to "{bucket}"',
     ),
     Remedy(
         r"^40[45]",
-        "set INFLUXDB_VERSION={other} (1: before 1.8, and Telegraf's influxdb_listener), "
-        "or correct the path in INFLUXDB_URL",
+        "set INFLUXDB_VERSION={other}, or correct the path in INFLUXDB_URL "
+        "(1 is for InfluxDB before 1.8 and Telegraf's influxdb_listener)",
     ),
-    Remedy(r"^(5|429)|max-(values|series)-per", "look at the server's log"),
+    Remedy(r"^(5|429)|max-(values|series)-per", "check the log of the server"),
     Remedy(
         r"new tag",
-        "give the table all its tags: influxdb3 create table --database {bucket} "
-        "--tags domain,host,lineage,target {measurement}",
+        "delete the table and create it with all tags: influxdb3 create table "
+        "--database {bucket} --tags domain,host,lineage,target {measurement}",
     ),
     Remedy(
         r"conflict",
-        "set MEASUREMENT to another name: something else writes other types to this one",
+        "set MEASUREMENT to another name, because another program writes other field types to "
+        "this measurement",
     ),
     Remedy(
         r"retention policy",
-        "set the clock of this host, or let INFLUXDB_BUCKET keep points for longer",
+        'correct the clock of this host, or increase the retention of "{bucket}"',
     ),
-    Remedy(r"", "correct INFLUXDB_URL, or what stands between this host and InfluxDB"),
+    Remedy(r"", "check INFLUXDB_URL, and any proxy between this host and the server"),
 )
 
 # Matches: partial write: points beyond retention policy dropped=3 (1.x)
@@ -896,7 +917,8 @@ class SendResult(NamedTuple):
 
     `error` is "" if the server stored the points, perhaps with a `remark`. `retry` says that
     another try may help, `retry_after` after how many seconds the server wants it. `date` is the
-    server's clock, the text of the header Date, "" if there is none.
+    server's clock, the text of the header Date, "" if there is none. `has_buckets` is False if the
+    server is VictoriaMetrics.
     """
 
     error: str = ""
@@ -904,6 +926,7 @@ class SendResult(NamedTuple):
     retry_after: float = 0.0
     remark: str = ""
     date: str = ""
+    has_buckets: bool = True
 
 
 def load_requests() -> Any:
@@ -916,8 +939,8 @@ def load_requests() -> Any:
         import requests
     except ImportError:
         raise ReportError(
-            f"no requests library for {sys.executable}: "
-            "apt-get install python3-requests, or pip install requests"
+            f"{sys.executable} has no requests library: "
+            "install it with apt-get install python3-requests, or pip install requests"
         ) from None
     return requests
 
@@ -985,7 +1008,7 @@ class Sending:
         self.requests = load_requests()
         self.deadline = time.monotonic() + settings.timeout
         self.tries = 0
-        self.result = SendResult(f"no answer from {settings.url}: {DOES_IT_RUN}", retry=True)
+        self.result = SendResult(f"no answer from {settings.url}: {CHECK_SERVER}", retry=True)
 
     def run(self) -> SendResult:
         """Try until a try succeeds, fails for good, or the timeout has passed."""
@@ -993,8 +1016,9 @@ class Sending:
         result = self.result
         if not result.retry:
             return result
-        effort = f"tried {self.tries} times; INFLUXDB_TIMEOUT is {self.settings.timeout:g} s"
-        return result._replace(error=f"{result.error} ({effort})")
+        tries = counted(self.tries, "try", "tries")
+        limit = f"INFLUXDB_TIMEOUT is {self.settings.timeout:g} s"
+        return result._replace(error=f"{result.error} ({tries}; {limit})")
 
     def try_until_deadline(self) -> None:
         """Try again while that may help: after 0.5 s, 1 s, 2 s, or when the server wants it."""
@@ -1031,9 +1055,10 @@ class Sending:
     def judge_response(self, response: Any) -> SendResult:
         """Judge an answer; `result` says that it is incomplete while its text is read."""
         if response.status_code == 204:
-            return SendResult(date=response.headers.get("Date", ""))
-        incomplete = f"answered {response.status_code} and never finished: is it InfluxDB?"
-        self.result = SendResult(f"{self.settings.url} {incomplete}", retry=True)
+            has_buckets = VICTORIA_METRICS_HEADER not in response.headers
+            return SendResult(date=response.headers.get("Date", ""), has_buckets=has_buckets)
+        incomplete = f"answered {response.status_code}, but the answer never ended"
+        self.result = SendResult(f"{self.settings.url} {incomplete}: {CHECK_SERVER}", retry=True)
         body = next(response.iter_content(ERROR_BYTES), b"").decode("utf-8", "replace")
         return judge_answer(
             self.settings, response.status_code, response.headers, body, self.droppable
@@ -1059,7 +1084,7 @@ def unreachable(settings: Settings, error: BaseException) -> str:
     """Return what to say of a request without an answer, with the remedy."""
     cause = root_cause(error)
     is_tls = isinstance(error, load_requests().exceptions.SSLError) or "CA certificate" in cause
-    remedy = SET_CA_BUNDLE if is_tls else DOES_IT_RUN
+    remedy = SET_CA_BUNDLE if is_tls else CHECK_SERVER
     return f"cannot reach {settings.url}: {cause}: {remedy}"
 
 
@@ -1082,20 +1107,21 @@ def judge_answer(
     text = error_message(body)
     dropped = DROPPED_POINTS.search(text)
     if dropped and int(dropped["dropped_1"] or dropped["dropped_2"]) <= droppable:
-        remark = "; what is older than the bucket keeps was not stored"  # the others were stored
+        remark = "; renewals older than the retention of the bucket were not stored"
         return SendResult(remark=remark, date=headers.get("Date", ""))
 
     if status < 300:
         return SendResult(
-            f"{settings.url} answered {status}, where InfluxDB answers 204: "
-            "it is something else, correct INFLUXDB_URL"
+            f"{settings.url} answered {status}, but InfluxDB answers 204: "
+            "set INFLUXDB_URL to the address of the server"
         )
     if status < 400:
         # Without a query, a fragment, a user and a password: each may hold a secret.
         location = re.sub(r"[?#].*|(?<=//)[^/@]*@", "", headers.get("Location", ""))
+        target = shortened(location) or "an unknown address"
         return SendResult(
-            f"{settings.url} answered {status}, a redirect to {shortened(location) or 'nowhere'}: "
-            "set INFLUXDB_URL to InfluxDB itself"
+            f"{settings.url} answered {status}, a redirect to {target}: "
+            "set INFLUXDB_URL to the address of the server"
         )
     return judge_refusal(settings, status, headers, text)
 
@@ -1105,12 +1131,13 @@ def judge_refusal(
 ) -> SendResult:
     """Return what a status of 400 or more means. The token is not repeated, if the server did."""
     reason = f"{status} {shortened(text)}"
-    remedy = remedy_for(reason, REMEDIES).format(
+    server_version = headers.get("X-Influxdb-Version", "")
+    remedy = remedy_for(reason, REMEDIES, server_version).format(
         bucket=settings.bucket,
         measurement=settings.measurement,
         other=1 if settings.version == 2 else 2,
     )
-    answer = f"{status} {shortened(without_secrets(settings, text)) or 'nothing more'}"
+    answer = f"{status} {shortened(without_secrets(settings, text)) or '(no text)'}"
 
     retry_after = re.fullmatch(r"\d{1,6}", headers.get("Retry-After", ""))
     if retry_after:
@@ -1123,9 +1150,16 @@ def judge_refusal(
     )
 
 
-def remedy_for(answer: str, remedies: Sequence[Remedy]) -> str:
-    """Return the text of the first remedy that matches an answer: its status, a space, its text."""
-    return next(remedy.text for remedy in remedies if re.search(remedy.pattern, answer))
+def remedy_for(answer: str, remedies: Sequence[Remedy], server_version: str = "") -> str:
+    """Return the text of the first remedy that matches an answer: its status, a space, its text.
+
+    `server_version` is that of the header X-Influxdb-Version, "" if there is none.
+    """
+    return next(
+        remedy.text
+        for remedy in remedies
+        if re.search(remedy.pattern, answer) and re.match(remedy.server, server_version)
+    )
 
 
 def error_message(body: str) -> str:
@@ -1150,18 +1184,18 @@ def without_secrets(settings: Settings, text: str) -> str:
 class Report(NamedTuple):
     """What one report says.
 
-    `renewals` are points at the time of a certificate, which may be older than the bucket keeps.
-    `states` are points at the current time. `last` is sent when the server has stored all others,
-    None if there is nothing such. `summaries` say in words what is reported, one for each
-    certificate, `endings` one for each lineage that is gone. `problems` are what is wrong though
-    the report can be sent, each with its remedy.
+    `renewals` are points at the time of a certificate, which may be older than the retention of the
+    bucket. `states` are points at the current time. `last` is sent when the server has stored all
+    others, None if there is no last point. `summaries` has a text for each certificate, `retired` a
+    text for each lineage that is no longer on its host. `problems` do not prevent the report; each
+    has its remedy.
     """
 
     renewals: list[Point]
     states: list[Point]
     summaries: list[str]
     problems: list[str]
-    endings: Sequence[str] = ()
+    retired: Sequence[str] = ()
     last: Point | None = None
 
     def points(self) -> list[Point]:
@@ -1179,10 +1213,17 @@ class Outcome(NamedTuple):
 
 
 class Served(NamedTuple):
-    """What a run report saw of a served certificate: fields of its state, and the same in words."""
+    """What a run report saw of a served certificate: fields of its state, and the same in words.
+
+    `words` are "1 of 2", or "1 of 2, another certificate at www.example.com".
+    """
 
     fields: dict[str, FieldValue]
-    summary: str
+    words: str = ""
+
+    def summary(self) -> str:
+        """Return the words for the success line of a report."""
+        return f", served at {self.words}" if self.words else ""
 
 
 class KnownFile:
@@ -1190,8 +1231,8 @@ class KnownFile:
 
     It has a line with the time of that report, and a line for each lineage: its name and notBefore
     of its certificate, 0 if that is not known. A run report needs it to see which lineages are
-    gone, and which certificates have come since. Only a run report creates it: that it exists
-    means that run reports are installed. A deploy hook adds a lineage that is new.
+    retired, and which certificates are new. Only a run report creates it: if it exists, run reports
+    are installed. A deploy hook adds a new lineage.
 
     Whoever writes it replaces the file as a whole, and only after the server has stored the report:
     whatever happens, a power loss included, it is the old one or the new one, and never says more
@@ -1239,7 +1280,10 @@ class KnownFile:
             write_text(f"{self.path}.new", text)
             os.replace(f"{self.path}.new", self.path)
         except OSError as error:
-            remedy = "make it writable, or a certificate that ends must be told with --retire"
+            remedy = (
+                "make the file writable; until then, retired certificates are only reported by "
+                f"{RUN_REPORT_NAME}.py --retire"
+            )
             warn(f"{self.path}: {error.strerror}: {remedy}")
 
 
@@ -1261,17 +1305,17 @@ def certificates_report(
         moment = max(now, certificate.not_before)
         if moment != now:
             report.problems.append(
-                f"the clock of this host says {utc(now)}, before {certificate.lineage} "
-                f"was issued ({utc(moment)}): set the clock"
+                f"the clock of this host shows {utc(now)}, before {certificate.lineage} "
+                f"was issued ({utc(moment)}): correct the clock"
             )
-        seen = (served or {}).get(certificate.lineage, Served({}, ""))
+        seen = (served or {}).get(certificate.lineage, Served({}))
         run_at = moment if has_run_reports else 0
         report.renewals.extend(renewal_points(settings, certificate))
         report.states.append(state_point(settings, certificate, run_at, moment, seen.fields))
         report.summaries.append(
             f"{certificate.lineage} renewed {utc(certificate.not_before)}, "
-            f"{len(certificate.names)} names, "
-            f"next renewal due {utc(certificate.renewal_due)}{seen.summary}"
+            f"{counted(len(certificate.names), 'name')}, "
+            f"next renewal due {utc(certificate.renewal_due)}{seen.summary()}"
         )
 
     path = os.path.join(folder, DELIVERY_STATE_FILE)
@@ -1311,13 +1355,13 @@ def renewal_report(settings: Settings, environ: Environ, folder: str, now: int) 
     lineages = Lineages({lineage}, [certificate], {}, [])
     if not names:
         fault = not_set("RENEWED_DOMAINS")
-        lineages.problems.append(f"{fault}. The names of the certificate were reported")
+        lineages.problems.append(f"{fault} (the names of the certificate are reported)")
     known_file = KnownFile(folder)
     known = known_file.read(lineages.problems)
     report = certificates_report(settings, folder, lineages, now, known_file.exists())
 
-    # A new lineage is added to the known file: if it is deleted before the next run report, that
-    # one must report it as gone.
+    # A new lineage is added to the known file: if it is deleted before the next run report, the run
+    # report must report it as retired.
     is_new = known_file.exists() and lineage not in known
     if is_new and lineage.isprintable() and not lineages.problems:
         return RenewalReport(report, lineage)
@@ -1329,8 +1373,9 @@ def report_of_names(
 ) -> Report:
     """Return the report of a renewal whose certificate cannot be read: its names, renewed now."""
     points = make_renewal_points(settings, lineage, names, now)
-    summary = f"{names[0]}, {len(names)} names"
-    return Report([], points, [summary], [f"{fault}. Reported as renewed now, without state"])
+    summary = f"{names[0]}, {counted(len(names), 'name')}"
+    problem = f"{fault} (the renewal is reported with the current time, without a state)"
+    return Report([], points, [summary], [problem])
 
 
 def report_renewal(settings: Settings, environ: Environ, folder: str, now: int) -> Outcome:
@@ -1345,8 +1390,8 @@ def report_renewal(settings: Settings, environ: Environ, folder: str, now: int) 
 def not_set(name: str) -> str:
     """Return what to say if certbot's variable is not set."""
     return (
-        f"{name} is empty or not set: certbot sets it for a deploy hook. "
-        f"By hand use {NAME}.py --check"
+        f"{name} is empty or not set, but certbot sets it for a deploy hook: "
+        f"to start the hook by hand, use {NAME}.py --check"
     )
 
 
@@ -1363,8 +1408,12 @@ def read_renewed_certificate(live_folder: str) -> Certificate:
 
 
 def report_of_folder(settings: Settings, folder: str, now: int) -> Report:
+    """Return a report of all certificates of this host, for --dry-run."""
+    return report_of_lineages(settings, folder, read_lineages(folder), now)
+
+
+def report_of_lineages(settings: Settings, folder: str, lineages: Lineages, now: int) -> Report:
     """Return a report of all certificates of this host, for --check and --dry-run."""
-    lineages = read_lineages(folder)
     known_file = KnownFile(folder)
     known_file.read(lineages.problems)  # only to report that it cannot be read
     report = certificates_report(settings, folder, lineages, now, known_file.exists())
@@ -1382,8 +1431,14 @@ def no_certificate_problems(folder: str, lineages: Lineages) -> list[str]:
 def no_certificate_problem(folder: str) -> str:
     """Return what to say about a configuration folder without certificates."""
     return (
-        f"{folder}/live: no certificate: get one with certbot, or name its folder with --config-dir"
+        f"{folder}/live: no certificates: get a certificate with certbot, "
+        "or name certbot's configuration folder with --config-dir"
     )
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun: 1 name, 2 names. `plural`: if it is not the noun and an s."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 def utc(moment: float) -> str:
@@ -1421,17 +1476,22 @@ def send_report(settings: Settings, report: Report) -> Outcome:
         remark = result.remark or remark
 
     subjects = "; ".join(subjects_of(report))
-    say(f"{subjects}: reported into {settings.bucket} at {settings.url}{remark}")
+    say(f"{subjects}: reported to {destination(settings, result.has_buckets)}{remark}")
     return Outcome(True, problems + clock_problems(result.date))
 
 
+def destination(settings: Settings, has_buckets: bool) -> str:
+    """Return in words where reports are sent to."""
+    return f"{settings.url}, bucket {settings.bucket}" if has_buckets else settings.url
+
+
 def subjects_of(report: Report) -> list[str]:
-    """Return in words what a report is about: one certificate, or how many; and what is gone."""
+    """Return in words what a report is about: certificates, and what is retired."""
     if len(report.summaries) == 1:
-        return [*report.summaries, *report.endings]
-    if report.endings and not report.summaries:
-        return list(report.endings)
-    return [f"{len(report.summaries)} certificates", *report.endings]
+        return [*report.summaries, *report.retired]
+    if report.retired and not report.summaries:
+        return list(report.retired)
+    return [counted(len(report.summaries), "certificate"), *report.retired]
 
 
 def clock_problems(date: str) -> list[str]:
@@ -1444,10 +1504,10 @@ def clock_problems(date: str) -> list[str]:
     if abs(server - now) <= LARGEST_CLOCK_DIFFERENCE:
         return []
     try:
-        clocks = f"the clock of this host says {utc(now)}, the server's {utc(server)}"
+        clocks = f"the clock of this host shows {utc(now)}, the clock of the server {utc(server)}"
     except (ValueError, OverflowError, OSError):
         return []  # a year that the system cannot show
-    return [f"{clocks}: set the wrong one"]
+    return [f"{clocks}: correct the wrong clock"]
 
 
 # ---- --check -----------------------------------------------------------------------------------
@@ -1460,43 +1520,57 @@ STARTER_PATHS = (
     "/etc/telegraf/**",
 )
 RUN_REPORT_NAME = "certbot_renewal_run"
+RUN_REPORT_OPTIONS = (
+    "--all",
+    "--history",
+    "--patience",
+    "--stdout",
+    "--retire",
+    "--host",
+    "--after-dry-run",
+)
 CHECK_SECONDS = 5.0  # to find out what kind of server answers
 LEAST_RETENTION_DAYS = 400  # a certificate lives for 398 days at most (CA/Browser Forum)
-NO_FLUX = (
-    ", which has no Flux: it keeps the reports, but flux/, kapacitor/ and the board cannot ask it"
-)
+NO_FLUX = ", which has no Flux: it stores reports, but flux/, kapacitor/ and the board do not work"
 
 # Matches VictoriaMetrics' -retentionPeriod: 12, 100d, 1.5y. Without a unit it is months.
 RETENTION = re.compile(r"(?P<amount>\d+(?:\.\d+)?)(?P<unit>[hdwy]?)M*")
 RETENTION_DAYS = {"h": 1 / 24, "d": 1, "w": 7, "y": 365, "": 31}
 
 
+CONTAINER_ID = re.compile(r"[0-9a-f]{12}|[0-9a-f]{64}")
+
+
 def warnings_of(settings: Settings, folder: str) -> list[str]:
-    """Return what does not keep a report from being sent, but is a fault all the same."""
-    warnings = []
-    if re.fullmatch(r"[0-9a-f]{12}|[0-9a-f]{64}", settings.host):
-        warnings.append(
-            f"the host tag {settings.host} is a container's id, which changes: "
-            f"set HOSTNAME in {folder}/{ENV_FILE}"
-        )
-    return warnings + secret_warnings(settings)
+    """Return the problems that do not prevent a report."""
+    return container_id_problems(settings, folder) + secret_warnings(settings)
+
+
+def container_id_problems(settings: Settings, folder: str) -> list[str]:
+    """Return what to say if the host tag is a container's id."""
+    if not CONTAINER_ID.fullmatch(settings.host):
+        return []
+    return [
+        f"the host tag {settings.host} is a container's id, which changes: "
+        f"set HOSTNAME in {folder}/{ENV_FILE}"
+    ]
 
 
 def secret_warnings(settings: Settings) -> list[str]:
-    """Return a warning for each file with the token that everybody may read."""
+    """Return a warning for each file with the token that every user can read."""
     token = settings.sources["INFLUXDB_TOKEN"]
     secret_files = [settings.sources["INFLUXDB_TOKEN_FILE"].value]
     if token.value:
         secret_files.insert(0, token.origin)
     return [
-        f"{path} holds the token and everybody may read it: chmod o= {path}"
+        f"{path} holds the token, but every user can read it: chmod o= {path}"
         for path in secret_files
         if os.path.isfile(path) and os.stat(path).st_mode & 0o004
     ]
 
 
-def run_report_starters(folder: str) -> list[str]:
-    """Return the files that start run reports: those that name the program, and the post hook."""
+def run_report_starters() -> list[str]:
+    """Return the files that start run reports: the files that name the program and --all."""
     from glob import glob
 
     command = re.compile(rf"(?m)^[^#\n]*{RUN_REPORT_NAME}\.py.*--all")
@@ -1504,10 +1578,14 @@ def run_report_starters(folder: str) -> list[str]:
     for pattern in STARTER_PATHS:
         paths = sorted(glob(pattern, recursive=True))
         starters += [path for path in paths if command.search(read_text(path, []))]
-    post_hook = os.path.join(folder, "renewal-hooks", "post", f"{RUN_REPORT_NAME}.py")
-    if os.access(post_hook, os.X_OK):
-        starters.append(post_hook)
     return starters
+
+
+class Server(NamedTuple):
+    """The server that answers at INFLUXDB_URL: its kind and version in words."""
+
+    kind: str
+    has_buckets: bool = True
 
 
 class ServerProbe:
@@ -1518,25 +1596,29 @@ class ServerProbe:
         self.settings = settings
         self.requests = load_requests()
 
-    def describe(self) -> str:
-        """Return the kind and version of the server, in words, within CHECK_SECONDS."""
-        return str(run_with_deadline(CHECK_SECONDS, self.ask_server, "none: no answer"))
+    def describe(self) -> Server:
+        """Return the server, within CHECK_SECONDS."""
+        server: Server = run_with_deadline(CHECK_SECONDS, self.ask_server, Server("no answer"))
+        return server
 
-    def ask_server(self) -> str:
-        """Return the kind and version; "none: …" if nothing answers."""
+    def ask_server(self) -> Server:
+        """Return the server; its kind is "no answer: …" if nothing answers."""
         try:
             headers = self.get("/ping")[0]
             version = shortened(headers.get("X-Influxdb-Version", ""))
             if version:
-                return influxdb_kind(version)
-            if "X-Server-Hostname" in headers:
+                return Server(influxdb_kind(version))
+            if VICTORIA_METRICS_HEADER in headers:
                 version = self.find("/metrics", r"vm_app_version\{.*short_version=")
                 retention = self.find("/metrics", r'flag\{name="retentionPeriod", value=')
-                return f"VictoriaMetrics {version}".rstrip() + retention_warning(retention)
+                kind = f"VictoriaMetrics {version}".rstrip() + retention_warning(retention)
+                return Server(kind, has_buckets=False)
             version = self.find("/api/v1/status/buildinfo", '.*"version":')
-            return f"Prometheus {version}" if version else "InfluxDB unknown"
+            if version:
+                return Server(f"Prometheus {version}", has_buckets=False)
+            return Server("unknown")
         except (self.requests.RequestException, OSError, ValueError) as error:
-            return f"none: {root_cause(error)}"
+            return Server(f"no answer: {root_cause(error)}")
 
     def get(self, path: str) -> tuple[Mapping[str, str], str]:
         """Return the headers and the text of an answer, at most 800 KiB of it."""
@@ -1569,7 +1651,7 @@ def influxdb_kind(version: str) -> str:
 
 
 def retention_warning(retention: str) -> str:
-    """Return what to say if VictoriaMetrics keeps points for less than a certificate may live."""
+    """Return what to say if the retention of VictoriaMetrics is shorter than 400 days."""
     match = RETENTION.fullmatch(retention)
     if match is None:
         return ""
@@ -1577,35 +1659,109 @@ def retention_warning(retention: str) -> str:
     if days >= LEAST_RETENTION_DAYS:
         return ""
     return (
-        f", which keeps points for {days:g} days: an alert ends with them, "
-        f"start it with -retentionPeriod={LEAST_RETENTION_DAYS}d"
+        f", retention {days:g} days: alerts end with the last stored report, "
+        f"so start VictoriaMetrics with -retentionPeriod={LEAST_RETENTION_DAYS}d"
     )
 
 
-def say_row(label: str, text: str) -> None:
-    """Print a row of --check."""
-    say(f"{label:20} {text}")
+def renewal_status(certificate: Certificate, now: int) -> str:
+    """Return how far a certificate's renewal is: OK, due, OVERDUE or EXPIRED.
+
+    A renewal is overdue a day after its due date, or after half of the time between the due date
+    and the expiry if that is shorter.
+    """
+    grace = min(DAY, (certificate.not_after - certificate.renewal_due) / 2)
+    if now >= certificate.not_after:
+        return "EXPIRED"
+    if now > certificate.renewal_due + grace:
+        return "OVERDUE"
+    return "due" if now >= certificate.renewal_due else "OK"
 
 
-def say_settings(settings: Settings) -> None:
-    """Print each setting and where it comes from. The token is not shown."""
+def ready_verdict(settings: Settings, certificates: Sequence[Certificate], now: int) -> str:
+    """Return the last line of --check of an installation that works."""
+    statuses = [renewal_status(certificate, now) for certificate in certificates]
+    overdue = statuses.count("OVERDUE")
+    expired = statuses.count("EXPIRED")
+    late = []
+    if overdue:
+        late.append(f"{counted(overdue, 'certificate is', 'certificates are')} overdue")
+    if expired:
+        late.append(f"{counted(expired, 'certificate has', 'certificates have')} expired")
+    if late:
+        return f"ready, but {' and '.join(late)}: find the reason with certbot renew --dry-run"
+    return f"ready: reports arrive at {settings.url}, as host {settings.host}"
+
+
+def say_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print aligned columns, indented."""
+    columns = list(zip(header, *rows))
+    widths = [max(map(len, column)) for column in columns]
+    for cells in (header, *rows):
+        padded = [cell.ljust(width) for cell, width in zip(cells, widths)]
+        say("  " + "  ".join(padded).rstrip())
+
+
+def say_settings(settings: Settings, script: str) -> None:
+    """Print the settings that are not defaults, and their origin. The token is not shown.
+
+    The table of the defaults is in the script.
+    """
+    say(f"Settings (the others have the defaults of {script}):")
+    rows = []
     for name, source in settings.sources.items():
-        is_secret = name == "INFLUXDB_TOKEN" and source.value
-        value = "***" if is_secret else source.value or "(empty)"
-        say_row(name, f"{value:24} from {source.origin}")
+        if not source.is_default:
+            is_secret = name == "INFLUXDB_TOKEN" and source.value
+            value = "***" if is_secret else source.value or "(empty)"
+            rows.append([name, value, f"from {source.origin}"])
+    say_table(["setting", "value", "origin"], rows)
 
 
-def say_program(script: str) -> None:
-    """Print where a program is, and its mode."""
-    say_row("this file", f"{script}, mode {os.stat(script).st_mode & 0o7777:o}")
+def say_program(name: str, script: str, version: str) -> None:
+    """Print where a program is, its version and its mode."""
+    mode = os.stat(script).st_mode & 0o7777
+    say(f"{name}: {script}, version {version}, mode {mode:o}")
+
+
+def say_certificates(
+    certificates: Sequence[Certificate], served: Mapping[str, Served] | None, now: int
+) -> None:
+    """Print a table of the certificates. `served`: None if no endpoint was checked."""
+    if not certificates:
+        return
+    header = ["lineage", "names", "renewed", "due", "expires", "status"]
+    if served is not None:
+        header.append("served")
+    rows = []
+    for certificate in certificates:
+        row = [
+            certificate.lineage,
+            str(len(certificate.names)),
+            utc(certificate.not_before).removesuffix(" UTC"),
+            utc(certificate.renewal_due).removesuffix(" UTC"),
+            utc(certificate.not_after).removesuffix(" UTC"),
+            renewal_status(certificate, now),
+        ]
+        if served is not None:
+            row.append(served[certificate.lineage].words if certificate.lineage in served else "-")
+        rows.append(row)
+    say("Certificates (times are UTC):")
+    say_table(header, rows)
 
 
 def say_run_reports(folder: str) -> None:
-    """Print when the last run report was sent, and what starts them."""
+    """Print when the last run report was sent, and what starts run reports."""
     last = KnownFile(folder).last_run_report()
     when = f"last {last}" if last else "none yet"
-    starters = ", ".join(run_report_starters(folder)) or "nothing that is known here"
-    say_row("run reports", f"{when}, started by {starters}")
+    starters = run_report_starters()
+    if starters:
+        say(f"Run reports: {when}, started by:", *[f"  {path}" for path in starters])
+    else:
+        say(f"Run reports: {when} (no timer, cron job or Telegraf input found)")
+
+    post_hook = os.path.join(folder, "renewal-hooks", "post", f"{RUN_REPORT_NAME}.py")
+    if os.access(post_hook, os.X_OK):
+        say(f"Post hook: {post_hook}, reports only after attempted renewals")
 
 
 def deploy_hook_problems(script: str, folder: str) -> list[str]:
@@ -1620,14 +1776,14 @@ def deploy_hook_problems(script: str, folder: str) -> list[str]:
 
 
 def not_executable_problems(script: str) -> list[str]:
-    """Return what to say if certbot would ignore a hook, since it is not executable."""
+    """Return what to say if certbot would ignore a hook because it is not executable."""
     if os.stat(script).st_mode & 0o111:
         return []
     return [f"{script} is not executable, so certbot ignores it: chmod 755 {script}"]
 
 
 def version_problems(version: str, program: str) -> list[str]:
-    """Return what to say if another program of this project is not of this file's version."""
+    """Return what to say if another program of this project has another version than this file."""
     if version == __version__:
         return []
     return [
@@ -1636,47 +1792,60 @@ def version_problems(version: str, program: str) -> list[str]:
     ]
 
 
-def check_sending(settings: Settings, report: Report, folder: str) -> list[str]:
-    """Print what answers at INFLUXDB_URL, send the report; return what is wrong."""
-    kind = ServerProbe(settings).describe()
-    say_row("server", kind)
-    for summary in report.summaries:
-        say_row("certificate", summary)
+class Checked(NamedTuple):
+    """What --check found on this host: the certificates, the report of them, and the time.
+
+    `served` has what was seen of a lineage, None if no endpoint was checked.
+    """
+
+    certificates: Sequence[Certificate]
+    report: Report
+    now: int
+    served: Mapping[str, Served] | None = None
+
+
+def check_sending(settings: Settings, checked: Checked, folder: str) -> list[str]:
+    """Print the server, the certificates and the run reports, send the report; return problems.
+
+    Nothing is sent under a container's id: the server would keep a host that no longer exists.
+    """
+    server = ServerProbe(settings).describe()
+    say(f"Server: {server.kind}, at {destination(settings, server.has_buckets)}")
+    say_certificates(checked.certificates, checked.served, checked.now)
+    say_run_reports(folder)
 
     problems = warnings_of(settings, folder)
-    if kind.startswith("Prometheus"):
+    if server.kind.startswith("Prometheus"):
         problems.append(
-            "Prometheus takes no line protocol: set INFLUXDB_URL to vmagent or a Telegraf "
-            "listener, which pass points on to it"
+            "Prometheus does not accept line protocol: set INFLUXDB_URL to vmagent or to a "
+            "Telegraf listener that forwards to Prometheus"
         )
-    elif report.points():
-        problems += send_report(settings, report).problems
+    elif checked.report.points() and not container_id_problems(settings, folder):
+        problems += send_report(settings, checked.report).problems
     else:
-        problems += report.problems
+        problems += checked.report.problems
     return problems
 
 
 def check(settings: Settings, folder: str, script: str, now: int) -> list[str]:
     """Prove the installation with a real write; print what is found, return what is wrong."""
-    report = report_of_folder(settings, folder, now)
+    lineages = read_lineages(folder)
+    report = report_of_lineages(settings, folder, lineages, now)
     load_requests()  # before anything is printed: nothing works without it
     problems = deploy_hook_problems(script, folder)
-    say_settings(settings)
-    say_program(script)
-    say_run_reports(folder)
+    say_settings(settings, script)
+    say_program("Report hook", script, __version__)
 
-    problems += check_sending(settings, report, folder)
+    checked = Checked(lineages.certificates, report, now)
+    problems += check_sending(settings, checked, folder)
     if not problems:
-        say(
-            f"ready: renewals will be reported into {settings.bucket} at {settings.url}, "
-            f"as host {settings.host}"
-        )
+        say(ready_verdict(settings, lineages.certificates, now))
     return problems
 
 
 # ---- Command line ------------------------------------------------------------------------------
 class Options(NamedTuple):
-    """What the command line asks for; certbot gives nothing."""
+    """The options of the command line; certbot gives none."""
 
     check: bool = False
     dry_run: bool = False
@@ -1704,7 +1873,7 @@ def warn(text: str, program: str = NAME) -> None:
 
 
 def say_problems(problems: Sequence[str], program: str, is_check: bool) -> int:
-    """Print what is wrong, on one line of stderr; return the exit status, 0 if nothing is."""
+    """Print the problems on one line of stderr; return the exit status, 0 without problems."""
     if not problems:
         return 0
     prefix = "not ready: " if is_check else ""
@@ -1713,17 +1882,17 @@ def say_problems(problems: Sequence[str], program: str, is_check: bool) -> int:
 
 
 def say_points(settings: Settings, report: Report) -> None:
-    """Print the lines of a report and where they would go, for --dry-run."""
+    """Print the lines of a report and the URL for them, for --dry-run."""
     lines = [line_protocol(point) for point in report.points()]
     say(*lines)
-    say(f"# {len(lines)} lines, not sent; they would go to {write_url(settings)}")
+    say(f"# {counted(len(lines), 'line')}, not sent to {write_url(settings)}")
 
 
 def settings_table() -> str:
     """Return the table of settings, for --help."""
     lines = [
-        f"settings, from {ENV_FILE} in certbot's configuration folder, "
-        f"else the environment, else the top of {NAME}.py:"
+        f"settings, from {ENV_FILE} in certbot's configuration folder,",
+        f"from the environment, or from the table at the top of {NAME}.py:",
     ]
     for name, setting in SETTINGS.items():
         lines.append(f"  {name:20} {setting.default or '(empty)':22} {setting.meaning}")
@@ -1746,7 +1915,7 @@ def argument_parser(
         add_help=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("-h", "--help", action="store_true", help="print this")
+    parser.add_argument("-h", "--help", action="store_true", help="print this help")
     parser.add_argument("--version", action="store_true", help="print the version")
     parser.add_argument(
         "--config-dir", metavar="DIR", default="", help="certbot's configuration folder"
@@ -1777,9 +1946,17 @@ def command_line() -> argparse.ArgumentParser:
         NAME,
         (__doc__ or "").partition("\n")[0],
         settings_table(),
-        check_help="prove the installation, with a real write of the certificates present",
-        dry_run_help="print the lines and where they would go, send nothing",
+        check_help="check the installation, and report all certificates of this host",
+        dry_run_help="print the line protocol and the URL for it, send nothing",
     )
+
+
+def unknown_options(arguments: Sequence[str]) -> str:
+    """Return what to say about arguments that this program does not have."""
+    for argument in arguments:
+        if argument.partition("=")[0] in RUN_REPORT_OPTIONS:
+            return f"{argument} is an option of {RUN_REPORT_NAME}.py, which sends run reports"
+    return f"unknown arguments: {' '.join(arguments)}"
 
 
 def read_options(arguments: Sequence[str]) -> Options | None:
@@ -1790,14 +1967,16 @@ def read_options(arguments: Sequence[str]) -> Options | None:
     if not arguments:  # as certbot starts it: argparse is not needed, and not imported
         return Options()
     parser = command_line()
-    parsed = parser.parse_args(arguments)
+    parsed, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        parser.error(unknown_options(unknown))
     if printed_help(parsed, parser, NAME, __version__):
         return None
     return Options(parsed.check, parsed.dry_run, parsed.config_dir)
 
 
 def wrong_folder_problems(script: str, folder: str, program: str) -> list[str]:
-    """Return what to say if certbot starts the program as another kind of hook than it is.
+    """Return what to say if certbot starts the program as the wrong kind of hook.
 
     `folder` is the folder of renewal-hooks in which it belongs: deploy or post. On some mounts
     every file is executable, so certbot starts every file that it finds.
@@ -1811,13 +1990,13 @@ def wrong_folder_problems(script: str, folder: str, program: str) -> list[str]:
 
 
 def refuse_wrong_folder(script: str, folder: str, program: str) -> None:
-    """Raise a ReportError if certbot starts the program as another kind of hook than it is."""
+    """Raise a ReportError if certbot starts the program as the wrong kind of hook."""
     for problem in wrong_folder_problems(script, folder, program):
         raise ReportError(problem)
 
 
 def run(options: Options, environ: Environ, script: str, folder: str) -> list[str]:
-    """Do what the command line asks for; return what is wrong. Raise a ReportError."""
+    """Do what the command line asks for; return the problems. Raise a ReportError."""
     now = int(time.time())
     settings = read_settings(environ, folder, script)
     if options.check:
@@ -1838,7 +2017,7 @@ def run(options: Options, environ: Environ, script: str, folder: str) -> list[st
 
 
 def main(arguments: Sequence[str], environ: Environ, script: str = __file__) -> int:
-    """Run the hook; return 0: stored, 1: not stored or something to correct, 2: wrong usage."""
+    """Run the hook; return 0: stored, 1: not stored or a problem to correct, 2: wrong usage."""
     options = read_options(arguments)
     if options is None:
         return 0

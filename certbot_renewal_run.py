@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Reports all certificates of a host, and how certbot's run went, to InfluxDB: the run report.
+"""Sends run reports: all certificates of a host, and the result of certbot's last run.
 
 Copy this file into /etc/letsencrypt/renewal-hooks/post and make it executable. It needs
 certbot_renewal_report.py in /etc/letsencrypt/renewal-hooks/deploy, or beside it.
 
-certbot starts it as a post hook when it has attempted a renewal: it reports the certificates, and
-what failed. A timer, cron or a container starts it with --all after every run of certbot. That
-is the run report: it proves that runs happen, and it finds out which certificates are gone, and
-what is served.
+certbot starts this program as a post hook after it has attempted a renewal. The post hook reports
+the certificates and the failed renewals. A timer, cron or a container starts this program with
+--all after every run of certbot. That is the run report: it proves that certbot runs, it finds
+retired certificates, and it checks which certificates are served.
 
-It runs as root. It trusts certbot's configuration folder, which belongs to root, and its
-environment. It does not trust what a server shows or answers.
+The program runs as root. It trusts certbot's configuration folder, which belongs to root, and its
+environment. It does not trust the answers of servers.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ except ModuleNotFoundError as error:
         right_folder = os.path.join(hooks, "deploy")  # in another one it would be the wrong hook
     sys.exit(f"{NAME}: certbot_renewal_report.py is missing: copy it to {right_folder}")
 except SyntaxError as error:
-    sys.exit(f"{NAME}: {error.filename} is damaged: copy it again, from the release of this file")
+    sys.exit(f"{NAME}: {error.filename} is damaged: copy it again from the same release")
 if getattr(hook, "__version__", "") != __version__:
     sys.exit(
         f"{NAME}: {hook.__file__} is version {getattr(hook, '__version__', 'unknown')}, "
@@ -76,8 +76,8 @@ def exit_status_of(environ: Mapping[str, str], problems: list[str]) -> int | Non
         statuses[signal_.name[len("SIG") :]] = 128 + signal_
     if text and text not in statuses:
         problems.append(
-            "EXIT_STATUS is wrong: it must be certbot's exit status, a number, "
-            f"or a signal's name. Reported without: {text}"
+            "EXIT_STATUS is not valid: it must be certbot's exit status, a number "
+            f"or the name of a signal (ignored: {text})"
         )
     return statuses.get(text)
 
@@ -88,10 +88,11 @@ def failed_lineages(
     exit_status: int | None,
     now: int,
 ) -> list[str] | None:
-    """Return the lineages that are due and were not renewed; None if nothing says how a run went.
+    """Return the lineages that are due and were not renewed; None if the result is not known.
 
-    After a failed run these are all that are due. For a post hook, certbot gives the names of what
-    failed in FAILED_DOMAINS; with those of a dry run and of a forced renewal, which are not due.
+    After a failed run these are all due lineages. For a post hook, certbot gives the names of the
+    failed certificates in FAILED_DOMAINS, also after a dry run and after a forced renewal. These
+    are not due.
     """
     if exit_status is None and "FAILED_DOMAINS" not in environ:
         return None
@@ -149,7 +150,7 @@ def older_certificates(
             try:
                 yield hook.read_certificate(path, lineage, renewal_conf)
             except hook.ReportError as error:
-                problems.append(f"{error}. That renewal was not reported")
+                problems.append(f"{error} (this older renewal is not reported)")
 
 
 def older_paths(current_path: str) -> Iterator[str]:
@@ -358,8 +359,8 @@ def served_certificates(
     unknown = sorted({rule.lineage for rule in rules if rule.lineage} - lineages.names)
     if unknown:
         problems.append(
-            f"VERIFY speaks of {' '.join(unknown)}, which is no lineage here: "
-            "see certbot certificates"
+            f"VERIFY has rules for {' '.join(unknown)}, but this host has no lineage of that name: "
+            "correct VERIFY (certbot certificates lists the lineages)"
         )
 
     endpoints = {}
@@ -409,30 +410,27 @@ def served_state(
     else:
         endpoint, look = next(iter(looks.items()))
         problems.append(
-            f"nobody answers for {lineage} at {endpoint.host}:{endpoint.port} ({look!s}): "
-            f"correct VERIFY, or add {lineage}=none"
+            f"no server answers for {lineage} at {endpoint.host}:{endpoint.port} ({look!s}): "
+            f"check the server, correct VERIFY, or add {lineage}=none to VERIFY"
         )
 
-    summary = f", served at {correct} of {len(looks)}"
+    words = f"{correct} of {len(looks)}"
     if wrong_by_label:
-        summary += f", another one for {' '.join(sorted(wrong_by_label))}"
-    return hook.Served(fields, summary)
+        words += f", another certificate at {' '.join(sorted(wrong_by_label))}"
+    return hook.Served(fields, words)
 
 
 # ---- Retired certificates ----------------------------------------------------------------------
-def end_points(settings: hook.Settings, lineages: Iterable[str], now: int) -> list[hook.Point]:
-    """Return the last states of lineages that are no longer on this host.
-
-    The times of their certificates are 0.
-    """
-    gone = [hook.Certificate(lineage, [], 0, 0, 0) for lineage in lineages]
-    return [hook.state_point(settings, certificate, now, now) for certificate in gone]
+def retired_states(settings: hook.Settings, lineages: Iterable[str], now: int) -> list[hook.Point]:
+    """Return the last states of retired lineages. The times of their certificates are 0."""
+    retired = [hook.Certificate(lineage, [], 0, 0, 0) for lineage in lineages]
+    return [hook.state_point(settings, certificate, now, now) for certificate in retired]
 
 
 def retirement_report(
     settings: hook.Settings, folder: str, lineages: Sequence[str], host: str, now: int
 ) -> hook.Report:
-    """Return the end of lineages that are no longer on a host; `host` "": on this one.
+    """Return the report that retires lineages of a host; `host` "": of this host.
 
     Raise a ReportError if one is still on this host.
     """
@@ -443,17 +441,18 @@ def retirement_report(
         if present:
             raise hook.ReportError(still_present(sorted(present)))
 
-    endings = [f"{lineage} on {settings.host} ended" for lineage in lineages]
-    return hook.Report([], end_points(settings, lineages, now), [], [], endings)
+    retired = [f"{lineage} on {settings.host} retired" for lineage in lineages]
+    return hook.Report([], retired_states(settings, lineages, now), [], [], retired)
 
 
 def still_present(lineages: Sequence[str]) -> str:
     """Return what to say of lineages that are to be retired, but are on this host."""
     remedies = [
-        f"{lineage} is still on this host: certbot delete --cert-name {lineage}"
+        f"{lineage} is still on this host: delete it with certbot delete --cert-name {lineage}, "
+        "or name another host with --host"
         for lineage in lineages
     ]
-    return "; ".join([*remedies, "another host is named with --host"])
+    return "; ".join(remedies)
 
 
 # ---- certbot's dry run -------------------------------------------------------------------------
@@ -497,15 +496,16 @@ def dry_run_results(output: str) -> dict[str, str]:
 
 
 def dry_run_report(settings: hook.Settings, output: str, now: int) -> hook.Report:
-    """Return how the dry run of each lineage ended: fields of their own, neither renewal nor run.
+    """Return the result of each lineage's dry run, in fields that no renewal and no run has.
 
     Raise a ReportError if the output is not certbot's of a dry run.
     """
     results = dry_run_results(output)
     if not results:
         raise hook.ReportError(
-            f"stdin tells of no dry run: certbot renew --dry-run 2>&1 | {NAME}.py --after-dry-run. "
-            f"What it says: {hook.shortened(output) or 'nothing'}"
+            "stdin is not the output of a dry run: "
+            f"use certbot renew --dry-run 2>&1 | {NAME}.py --after-dry-run "
+            f"(stdin was: {hook.shortened(output) or 'empty'})"
         )
 
     points = []
@@ -517,8 +517,11 @@ def dry_run_report(settings: hook.Settings, output: str, now: int) -> hook.Repor
         points.append(hook.make_point(settings, fields, now, domain="all", lineage=lineage))
 
     failed = [lineage for lineage, reason in results.items() if reason]
-    how = f"failed: {' '.join(failed)}" if failed else "none failed"
-    return hook.Report([], points, [f"dry run of {len(results)} certificates, {how}"], [])
+    count = hook.counted(len(results), "certificate")
+    summary = f"dry run of {count}, {len(failed)} failed"
+    if failed:
+        summary += f" ({' '.join(failed)})"
+    return hook.Report([], points, [summary], [])
 
 
 def read_stdin() -> str:
@@ -547,7 +550,7 @@ def run_report(
     now: int,
     history: bool = False,
 ) -> RunReport:
-    """Return the run report: every certificate, what is gone or was missed, and certbot's run.
+    """Return the run report: every certificate, retired ones, missed renewals, certbot's run.
 
     With `history`, it has the renewals of all older certificates that are still in archive/.
     """
@@ -567,9 +570,9 @@ def run_report(
     if lineages.problems:  # not all lineages are seen, so none can be missed
         return RunReport(report)
 
-    gone = sorted(set(known) - lineages.names)
-    report.states.extend(end_points(settings, gone, now))
-    report = report._replace(endings=[f"{lineage} ended" for lineage in gone])
+    retired = sorted(set(known) - lineages.names)
+    report.states.extend(retired_states(settings, retired, now))
+    report = report._replace(retired=[f"{lineage} retired" for lineage in retired])
     known_now = dict.fromkeys(lineages.unreadable, 0)
     for certificate in lineages.certificates:
         known_now[certificate.lineage] = certificate.not_before
@@ -579,11 +582,11 @@ def run_report(
 def post_hook_report(
     settings: hook.Settings, environ: Mapping[str, str], folder: str, now: int
 ) -> RunReport:
-    """Return the report of certbot's post hook: every certificate, and what failed.
+    """Return the report of certbot's post hook: every certificate, and the failed renewals.
 
-    certbot starts a post hook only when a renewal was attempted: it proves nothing for the days
-    on which it does not come, so it is no run report. Nothing is looked at that is served: servers
-    restart after the hooks.
+    certbot starts a post hook only if a renewal was attempted. On other days there is no report, so
+    the post hook does not prove that certbot runs: it is not a run report. It does not check which
+    certificates are served, because servers restart after the hooks.
     """
     lineages = hook.read_lineages(folder)
     known_file = hook.KnownFile(folder)
@@ -632,7 +635,9 @@ def print_report(report: hook.Report) -> None:
         with open(1, "wb", closefd=False) as stdout:
             stdout.write("".join(lines).encode())
     except OSError as error:
-        raise hook.ReportError(f"stdout: {error.strerror}: nothing was taken") from None
+        raise hook.ReportError(
+            f"stdout: {error.strerror}: the report was not written, check the program that reads it"
+        ) from None
 
 
 # ---- Waiting for InfluxDB ----------------------------------------------------------------------
@@ -679,7 +684,7 @@ class TurnFile:
 
 # ---- Command line ------------------------------------------------------------------------------
 class Options(NamedTuple):
-    """What the command line asks for; nothing: the post hook's report."""
+    """The options of the command line; without an option: the post hook's report."""
 
     all: bool
     history: bool
@@ -725,7 +730,7 @@ class RunReporter:
         return outcome
 
     def report_patiently(self, turn: TurnFile) -> hook.Outcome:
-        """Try until the report is stored, a newer one has come, or the patience has ended.
+        """Try until the report is stored, a newer report has come, or the time is over.
 
         Each try reports what is on disk then.
         """
@@ -794,9 +799,9 @@ class RunReporter:
 
 
 def check(settings: hook.Settings, folder: str, script: str, now: int) -> list[str]:
-    """Prove that run reports arrive, with a real write; print what is found, return what is wrong.
+    """Prove that run reports arrive, with a real write; print what is found, return the problems.
 
-    It reports the certificates and what is served, but no run of certbot.
+    It reports the certificates and which of them are served, but no run of certbot.
     """
     lineages = hook.read_lineages(folder)
     known_file = hook.KnownFile(folder)
@@ -810,16 +815,14 @@ def check(settings: hook.Settings, folder: str, script: str, now: int) -> list[s
         problems += hook.not_executable_problems(script)
         problems += report_hook_problems(folder)
 
-    hook.say_settings(settings)
-    hook.say_program(script)
-    hook.say_row("report hook", f"{hook.__file__}, version {hook.__version__}")
-    hook.say_run_reports(folder)
-    problems += hook.check_sending(settings, report, folder)
+    hook.say_settings(settings, os.path.abspath(hook.__file__))
+    hook.say_program("Run report program", script, __version__)
+    hook.say_program("Report hook", hook.__file__, hook.__version__)
+    endpoints = served if settings.verify else None
+    checked = hook.Checked(lineages.certificates, report, now, endpoints)
+    problems += hook.check_sending(settings, checked, folder)
     if not problems:
-        hook.say(
-            f"ready: run reports will be sent into {settings.bucket} at {settings.url}, "
-            f"as host {settings.host}"
-        )
+        hook.say(hook.ready_verdict(settings, lineages.certificates, now))
     return problems
 
 
@@ -829,13 +832,13 @@ def report_hook_problems(folder: str) -> list[str]:
     path = os.path.join(deploy_folder, f"{hook.NAME}.py")
     if not os.path.exists(path):
         return [
-            f"{hook.NAME}.py is not in {deploy_folder}: certbot does not start it: copy it there"
+            f"{hook.NAME}.py is not in {deploy_folder}, where certbot would run it: copy it there"
         ]
     return hook.not_executable_problems(path)
 
 
 def hours(text: str) -> float:
-    """Return a number of hours of the command line; raise ValueError if it is none."""
+    """Return a number of hours of the command line; raise ValueError if it is not valid."""
     number = float(text)
     if not 0 <= number <= MOST_PATIENCE_HOURS:
         raise ValueError(text)
@@ -846,27 +849,28 @@ def command_line() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = hook.argument_parser(
         NAME,
-        f"{(__doc__ or '').partition(chr(10))[0]} Without an option it is certbot's post hook.",
+        f"{(__doc__ or '').partition(chr(10))[0]}\n"
+        "Without an option it works as certbot's post hook.",
         hook.settings_table(),
-        check_help="prove that reports arrive, with a real write, and that certificates are served",
-        dry_run_help="print the lines and where they would go, send nothing",
+        check_help="check the installation, report all certificates and check which are served",
+        dry_run_help="print the line protocol and the URL for it, send nothing",
     )
     parser.add_argument(
         "--all",
         action="store_true",
-        help="the run report: every certificate, and how certbot's run went",
+        help="send the run report: every certificate, and the result of certbot's run",
     )
     parser.add_argument(
         "--history",
         action="store_true",
-        help="with --all: the renewals of older certificates in archive/, too",
+        help="with --all: also report the renewals of older certificates in archive/",
     )
     parser.add_argument(
         "--patience",
         type=hours,
         default=0.0,
         metavar="HOURS",
-        help="with --all: while InfluxDB is away, try for so long",
+        help="with --all: retry for HOURS while the server cannot be reached",
     )
     parser.add_argument(
         "--stdout",
@@ -878,13 +882,13 @@ def command_line() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="tell that certificates are no longer on this host",
+        help="report that certificates no longer exist on this host",
     )
-    parser.add_argument("--host", default="", help="with --retire: on that host, by its HOSTNAME")
+    parser.add_argument("--host", default="", help="with --retire: on the host with this HOSTNAME")
     parser.add_argument(
         "--after-dry-run",
         action="store_true",
-        help="tell how certbot renew --dry-run went, from what it printed: stdin",
+        help="report the results of certbot renew --dry-run, whose output is stdin",
     )
     return parser
 
@@ -898,12 +902,12 @@ def read_options(arguments: Sequence[str]) -> Options | None:
     parsed = parser.parse_args(arguments)
     has_options_of_all = parsed.history or parsed.stdout or parsed.patience
     if has_options_of_all and not parsed.all:
-        parser.error("--history, --patience and --stdout go with --all")
+        parser.error("--history, --patience and --stdout need --all")
     if parsed.host and not parsed.retire:
-        parser.error("--host goes with --retire")
+        parser.error("--host needs --retire")
     commands = [parsed.all, bool(parsed.retire), parsed.after_dry_run, parsed.check]
     if sum(commands) > 1:
-        parser.error("--all, --retire, --after-dry-run and --check do not go together")
+        parser.error("--all, --retire, --after-dry-run and --check exclude each other")
     if hook.printed_help(parsed, parser, NAME, __version__):
         return None
     return Options(
@@ -921,7 +925,7 @@ def read_options(arguments: Sequence[str]) -> Options | None:
 
 
 def main(arguments: Sequence[str], environ: hook.Environ, script: str = __file__) -> int:
-    """Run the program; return 0: stored, 1: not stored or something to correct, 2: wrong usage."""
+    """Run the program; return 0: stored, 1: not stored or a problem to correct, 2: wrong usage."""
     options = read_options(arguments)
     if options is None:
         return 0

@@ -121,7 +121,8 @@ def test_a_1_x_refuses_a_wrong_password(
     refused = report_hook(**{**environ, "INFLUXDB_TOKEN": "hook:fake-wrong"})
     assert refused.status == 1
     assert "answered 401 " in refused.err
-    assert "set INFLUXDB_TOKEN to a valid token, or to user:password on 1.x" in refused.err
+    assert 'set it to user:password of a user with write access to the database "' in refused.err
+    assert "create a token" not in refused.err
     assert "fake-wrong" not in refused.err
     assert stored_renewals(closed_influxdb, database) == set()
 
@@ -138,7 +139,7 @@ def test_a_1_x_refuses_a_user_who_may_not_write(
     forbidden = report_hook(**{**environ, "INFLUXDB_TOKEN": "guest:fake-guest"})
     assert forbidden.status == 1
     assert "answered 403 " in forbidden.err
-    assert f"the right to write to {database}" in forbidden.err
+    assert f'write access to "{database}"' in forbidden.err
 
 
 # ---- InfluxDB 2.x ------------------------------------------------------------------------------
@@ -148,12 +149,12 @@ def test_a_1_x_refuses_a_user_who_may_not_write(
         (
             {"INFLUXDB_TOKEN": "fake-wrong"},
             "401 unauthorized access",
-            "set INFLUXDB_TOKEN to a valid token",
+            "INFLUXDB_TOKEN is not valid: create a token with write access to the bucket",
         ),
         (
             {"INFLUXDB_TOKEN": ""},
             "401 unauthorized access",
-            "set INFLUXDB_TOKEN to a valid token",
+            "INFLUXDB_TOKEN is not valid: create a token with write access to the bucket",
         ),
         (
             {"INFLUXDB_ORG": "nobody"},
@@ -186,6 +187,8 @@ def test_a_2_x_refuses_a_wrong_setting(
     assert ran.status == 1
     assert status in ran.err
     assert remedy in ran.err
+    assert "1.x" not in ran.err
+    assert "user:password" not in ran.err
     assert "fake-wrong" not in ran.err
     assert influxdb.points(bucket) == set()
 
@@ -200,7 +203,7 @@ def test_a_2_x_refuses_a_token_that_may_only_read(
     ran = report_hook(**environ)
     assert ran.status == 1
     assert "403 " in ran.err
-    assert f"the right to write to {bucket}" in ran.err
+    assert f'write access to "{bucket}"' in ran.err
     assert token not in ran.err
     assert influxdb.points(bucket) == set()
 

@@ -138,7 +138,7 @@ def test_a_dry_run_of_certbot_reports_no_renewal(
     dry_run = certbot.renew("--dry-run", "--run-deploy-hooks")
     assert dry_run.returncode == 0, dry_run.stdout
     assert_hook_succeeded(certbot, dry_run.stdout)
-    assert "reported into" in dry_run.stdout
+    assert "reported to" in dry_run.stdout
     assert {point for point in bucket.points() if point[1] == "renewed_count"} == {
         (moment, "renewed_count", "1", "domain=all", "host=web1", "lineage=example.com"),
         (moment, "renewed_count", "1", "domain=example.com", "host=web1"),
@@ -180,7 +180,7 @@ def test_certbot_shows_and_logs_a_report_that_fails_and_goes_on(
     assert issued.returncode == 0
     reason = (
         "certbot_renewal_report: cannot reach http://127.0.0.1:1: Connection refused: "
-        "does it run, and is INFLUXDB_URL its address?"
+        "check that the server is running and that INFLUXDB_URL is correct"
     )
     for text in (issued.stdout, certbot.log.read_text()):
         assert "Hook 'deploy-hook' reported error code 1" in text
@@ -234,7 +234,7 @@ def test_a_renewal_without_hooks_is_reported_by_the_next_run_report(
     assert certbot.shell(RUN_REPORT).returncode == 0
     first = certbot.not_before("example.com")
     output = force_renewal(certbot, "example.com", "--no-directory-hooks")
-    assert "reported into" not in output
+    assert "reported to" not in output
     assert bucket.renewals_of("example.com") == {first}
 
     second = certbot.not_before("example.com")

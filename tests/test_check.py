@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -13,8 +14,8 @@ import responses
 
 import certbot_renewal_report as hook
 from support.hooks import Ran, start_report_hook
-from support.lineages import UNREACHABLE
-from support.renewals import Renewal, renew, stored_renewals
+from support.lineages import UNREACHABLE, make_aged_lineage
+from support.renewals import MOCKED_URL, Renewal, renew, stored_renewals, storing_influxdb
 from support.servers import require_program, skip_or_fail
 from tools.servers import faulty
 from tools.servers.influxdb import InfluxDB
@@ -39,9 +40,22 @@ def script(certbot_folder: Path) -> Path:
     return certbot_folder / "renewal-hooks" / "deploy" / "certbot_renewal_report.py"
 
 
-def row(label: str, text: str) -> str:
-    """Return a row of --check, or its beginning."""
-    return f"{label:20} {text}"
+def table_of(out: str, title: str) -> list[list[str]]:
+    """Return the cells of the rows of a table that --check prints, with its header."""
+    lines = out.splitlines()
+    begin = next(number for number, line in enumerate(lines) if line.startswith(title)) + 1
+    rows = []
+    for line in lines[begin:]:
+        if not line.startswith("  "):
+            break
+        rows.append(re.split(r" {2,}", line.strip()))
+    return rows
+
+
+def statuses(out: str) -> dict[str, str]:
+    """Return the status of each lineage in the table of certificates."""
+    header, *rows = table_of(out, "Certificates")
+    return {row[0]: row[header.index("status")] for row in rows}
 
 
 @contextlib.contextmanager
@@ -64,15 +78,20 @@ def test_check_prints_settings_server_and_certificates_and_ends_in_ready(
     environ = influxdb.settings(bucket)
     ran = report_hook("--check", **environ)
     assert (ran.status, ran.err) == (0, "")
-    assert row("INFLUXDB_BUCKET", f"{bucket:24} from the environment") in ran.out
-    assert row("MEASUREMENT", f"{'certbot_renewal':24} from {script}") in ran.out
-    assert row("this file", f"{script}, mode 755") in ran.out
-    assert row("server", VERSIONS[influxdb.name]) in ran.out
-    assert row("certificate", "example.com renewed ") in ran.out
-    assert row("certificate", "example.org renewed ") in ran.out
-    assert "2 certificates: reported into" in ran.out
-    ready = f"ready: renewals will be reported into {bucket} at {influxdb.url}, as host web1"
-    assert ran.out.splitlines()[-1] == ready
+    lines = ran.out.splitlines()
+    assert lines[0] == f"Settings (the others have the defaults of {script}):"
+    settings = table_of(ran.out, "Settings")
+    assert ["INFLUXDB_BUCKET", bucket, "from the environment"] in settings
+    assert ["HOSTNAME", "web1", "from the environment"] in settings
+    assert "MEASUREMENT" not in ran.out
+    assert f"Report hook: {script}, version {hook.__version__}, mode 755" in lines
+    assert f"Server: {VERSIONS[influxdb.name]}" in ran.out
+    assert f", at {influxdb.url}, bucket {bucket}\n" in ran.out
+    assert statuses(ran.out) == {"example.com": "OK", "example.org": "OK"}
+    assert lines[-2:] == [
+        f"2 certificates: reported to {influxdb.url}, bucket {bucket}",
+        f"ready: reports arrive at {influxdb.url}, as host web1",
+    ]
     assert not environ["INFLUXDB_TOKEN"] or environ["INFLUXDB_TOKEN"] not in ran.out
 
 
@@ -88,6 +107,77 @@ def test_check_writes_the_certificates_and_may_be_repeated(
     assert stored_renewals(influxdb, bucket) == renewal.points() | other.points()
 
 
+def test_the_certificates_are_a_table_whose_times_are_utc(
+    report_hook: Hook, certbot_folder: Path
+) -> None:
+    now = int(time.time())
+    renewal = renew(certbot_folder, "example.com", ["example.com", "www.example.com"])
+    with storing_influxdb():
+        ran = report_hook("--check", INFLUXDB_URL=MOCKED_URL)
+    times = [
+        time.strftime("%Y-%m-%d %H:%M", time.gmtime(renewal.not_before + days * DAY))
+        for days in (0, 60, 90)
+    ]
+    assert "Certificates (times are UTC):" in ran.out.splitlines()
+    assert table_of(ran.out, "Certificates") == [
+        ["lineage", "names", "renewed", "due", "expires", "status"],
+        ["example.com", "2", *times, "OK"],
+    ]
+    assert renewal.not_before <= now
+    assert ", 2 names, next renewal due " in ran.out
+
+
+# ---- Certificates that were not renewed --------------------------------------------------------
+HOUR = 3600
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "due_after", "age", "status"),
+    [
+        (90 * DAY, 60 * DAY, 60 * DAY - 1, "OK"),
+        (90 * DAY, 60 * DAY, 60 * DAY, "due"),
+        (90 * DAY, 60 * DAY, 61 * DAY, "due"),
+        (90 * DAY, 60 * DAY, 61 * DAY + 1, "OVERDUE"),
+        (90 * DAY, 60 * DAY, 90 * DAY - 1, "OVERDUE"),
+        (90 * DAY, 60 * DAY, 90 * DAY, "EXPIRED"),
+        # Half of the time between the due date and the expiry is less than a day.
+        (24 * HOUR, 12 * HOUR, 18 * HOUR, "due"),
+        (24 * HOUR, 12 * HOUR, 18 * HOUR + 1, "OVERDUE"),
+    ],
+)
+def test_a_renewal_is_ok_due_overdue_or_its_certificate_has_expired(
+    lifetime: int, due_after: int, age: int, status: str
+) -> None:
+    begin = 1_790_000_000
+    certificate = hook.Certificate("a", ["a"], begin, begin + lifetime, begin + due_after)
+    assert hook.renewal_status(certificate, begin + age) == status
+
+
+@pytest.mark.parametrize(
+    ("ages", "verdict"),
+    [
+        ([1, 60], "ready: reports arrive at {url}, as host web1"),
+        ([1, 70], "ready, but 1 certificate is overdue: {remedy}"),
+        ([70, 71, 1], "ready, but 2 certificates are overdue: {remedy}"),
+        ([1, 91], "ready, but 1 certificate has expired: {remedy}"),
+        (
+            [70, 91, 92],
+            "ready, but 1 certificate is overdue and 2 certificates have expired: {remedy}",
+        ),
+    ],
+)
+def test_the_verdict_names_certificates_that_are_overdue_or_have_expired(
+    report_hook: Hook, certbot_folder: Path, ages: list[int], verdict: str
+) -> None:
+    for number, days in enumerate(ages):
+        make_aged_lineage(certbot_folder, f"c{number}", days)
+    with storing_influxdb():
+        ran = report_hook("--check", INFLUXDB_URL=MOCKED_URL)
+    assert (ran.status, ran.err) == (0, "")  # the installation works
+    remedy = "find the reason with certbot renew --dry-run"
+    assert ran.out.splitlines()[-1] == verdict.format(url=MOCKED_URL, remedy=remedy)
+
+
 # ---- An installation that is wrong -------------------------------------------------------------
 def test_check_names_everything_that_is_wrong_and_reports_what_it_can(
     server: Callable[[str], InfluxDB],
@@ -99,9 +189,8 @@ def test_check_names_everything_that_is_wrong_and_reports_what_it_can(
     influxdb = server("influxd-1.12")
     bucket = influxdb.new_bucket()
     script.chmod(0o644)
-    host = "3f2b8c9d0e1a"
     env_file = certbot_folder / "certbot_renewal_report.env"
-    env_file.write_text(f"INFLUXDB_TOKEN=fake-token\nHOSTNAME={host}\n")
+    env_file.write_text("INFLUXDB_TOKEN=fake-token\n")
     env_file.chmod(0o644)
     broken = renew(certbot_folder, "broken", ["example.net"], lifetime=DAY)
     (broken.live_folder / "cert.pem").unlink()
@@ -111,20 +200,44 @@ def test_check_names_everything_that_is_wrong_and_reports_what_it_can(
     assert ran.status == 1
     assert ran.err.startswith("certbot_renewal_report: not ready: ")
     assert f"{script} is not executable, so certbot ignores it: chmod 755 {script}" in ran.err
-    container_id = f"the host tag {host} is a container's id, which changes"
-    assert f"{container_id}: set HOSTNAME in {env_file}" in ran.err
-    open_file = f"{env_file} holds the token and everybody may read it: chmod o= {env_file}"
+    open_file = f"{env_file} holds the token, but every user can read it: chmod o= {env_file}"
     assert open_file in ran.err
     assert "live/broken/cert.pem: No such file or directory" in ran.err
     assert "ready: " not in ran.out
     assert "fake-token" not in ran.out + ran.err
-    assert stored_renewals(influxdb, bucket) == renewal.points(host)
+    assert stored_renewals(influxdb, bucket) == renewal.points()
+
+
+@pytest.mark.parametrize("host", ["3f2b8c9d0e1a", "3f2b8c9d0e1a" * 5 + "abcd"])
+@pytest.mark.parametrize("program", ["report_hook", "run_report"])
+def test_check_sends_nothing_under_the_id_of_a_container(
+    server: Callable[[str], InfluxDB],
+    request: pytest.FixtureRequest,
+    certbot_folder: Path,
+    renewal: Renewal,
+    program: str,
+    host: str,
+) -> None:
+    influxdb = server("influxd-1.12")
+    bucket = influxdb.new_bucket()
+    ran = request.getfixturevalue(program)("--check", HOSTNAME=host, **influxdb.settings(bucket))
+    assert ran.status == 1
+    env_file = certbot_folder / "certbot_renewal_report.env"
+    assert ran.err.endswith(
+        f": not ready: the host tag {host} is a container's id, which changes: "
+        f"set HOSTNAME in {env_file}\n"
+    )
+    assert statuses(ran.out) == {"example.com": "OK"}
+    assert "reported to" not in ran.out
+    assert influxdb.points(bucket) == set()
 
 
 def test_check_of_a_server_that_is_not_there(report_hook: Hook, renewal: Renewal) -> None:
     ran = report_hook("--check", **UNREACHABLE)
     assert ran.status == 1
-    assert row("server", "none: Connection refused") in ran.out
+    assert (
+        "Server: no answer: Connection refused, at http://127.0.0.1:1, bucket telegraf\n" in ran.out
+    )
     assert "not ready: cannot reach http://127.0.0.1:1: Connection refused" in ran.err
 
 
@@ -135,16 +248,16 @@ def test_check_ends_though_the_server_never_finishes_its_answer(
         environ = {"INFLUXDB_URL": url, "INFLUXDB_TIMEOUT": "0.6"}
         done = start_report_hook(certbot_folder, "--check", **environ)
     assert done.returncode == 1
-    assert row("server", "none: no answer\n") in done.stdout
+    assert "Server: no answer, at " in done.stdout
     assert "not ready: no answer from" in done.stderr
 
 
 def test_check_of_a_server_whose_answers_drip(report_hook: Hook, renewal: Renewal) -> None:
     with faulty.EVERY["dripping headers"]() as url:
         ran = report_hook("--check", INFLUXDB_URL=url, INFLUXDB_TIMEOUT="0.6")
-    assert row("server", "none: no answer\n") in ran.out
+    assert "Server: no answer, at " in ran.out
     assert re.search(
-        r"no answer from .* \(tried [1-9]\d* times; INFLUXDB_TIMEOUT is 0\.6 s\)", ran.err
+        r"no answer from .* \((1 try|\d+ tries); INFLUXDB_TIMEOUT is 0\.6 s\)", ran.err
     )
 
 
@@ -153,7 +266,7 @@ def test_check_of_a_server_that_is_something_else(report_hook: Hook, renewal: Re
         faulty.answer(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
     ) as url:
         ran = report_hook("--check", INFLUXDB_URL=url)
-    assert row("server", "InfluxDB unknown\n") in ran.out
+    assert "Server: unknown, at " in ran.out
 
 
 @pytest.mark.parametrize(
@@ -169,17 +282,12 @@ def test_a_server_is_known_by_the_version_in_its_answer(version: str, kind: str)
     assert hook.influxdb_kind(version) == kind
 
 
-def test_check_without_run_reports_says_so(report_hook: Hook, renewal: Renewal) -> None:
-    ran = report_hook("--check", **UNREACHABLE)
-    assert row("run reports", "none yet, started by ") in ran.out
-
-
 def test_check_before_there_is_a_certificate(report_hook: Hook, certbot_folder: Path) -> None:
     for name in ("live", "renewal"):
         (certbot_folder / name).mkdir()
-    remedy = "get one with certbot, or name its folder"
+    remedy = "get a certificate with certbot, or name certbot's"
     ran = report_hook("--check")
-    assert f"{certbot_folder}/live: no certificate: {remedy}" in ran.err
+    assert f"{certbot_folder}/live: no certificates: {remedy}" in ran.err
 
 
 def test_check_of_a_hook_that_certbot_would_not_start(
@@ -212,12 +320,13 @@ def test_check_recognizes_telegraf(
         environ = {"INFLUXDB_URL": url, "INFLUXDB_BUCKET": bucket}
         ran = report_hook("--check", **environ, INFLUXDB_VERSION=str(version))
     assert (ran.status, ran.err) == (0, "")
-    assert row("server", "Telegraf ") in ran.out
+    assert "Server: Telegraf" in ran.out
 
 
 KEEPS_LONG_ENOUGH = ""
 KEEPS = (
-    ", which keeps points for {} days: an alert ends with them, start it with -retentionPeriod=400d"
+    ", retention {} days: alerts end with the last stored report, "
+    "so start VictoriaMetrics with -retentionPeriod=400d"
 )
 
 
@@ -240,8 +349,10 @@ def test_check_recognizes_victoriametrics_and_how_long_it_keeps_points(
         victoria.flush()
         stored = victoria.query("certbot_renewal_renewal_due[1h]")
     assert (ran.status, ran.err) == (0, "")
-    expected = row("server", rf"VictoriaMetrics( v[\d.]+)?{remark}")
+    expected = rf"Server: VictoriaMetrics( v[\d.]+)?{remark}, at {victoria.url}"
     assert re.search(rf"^{expected}$", ran.out, re.MULTILINE)
+    assert "bucket" not in ran.out  # it has none
+    assert re.search(rf"(?m): reported to {victoria.url}$", ran.out)
     assert [series["metric"]["host"] for series in stored] == ["web1"]
 
 
@@ -251,10 +362,10 @@ def test_check_says_of_prometheus_what_takes_line_protocol_for_it(
     with if_installed(start_prometheus(tmp_path)) as prometheus:
         ran = report_hook("--check", INFLUXDB_URL=prometheus.url)
     assert ran.status == 1
-    assert re.search("^" + row("server", r"Prometheus \d+\."), ran.out, re.MULTILINE)
+    assert re.search(rf"(?m)^Server: Prometheus \d+\..*, at {prometheus.url}$", ran.out)
     assert ran.err == (
-        "certbot_renewal_report: not ready: Prometheus takes no line protocol: "
-        "set INFLUXDB_URL to vmagent or a Telegraf listener, which pass points on to it\n"
+        "certbot_renewal_report: not ready: Prometheus does not accept line protocol: "
+        "set INFLUXDB_URL to vmagent or to a Telegraf listener that forwards to Prometheus\n"
     )
 
 
@@ -282,6 +393,6 @@ def test_check_recognizes_influxdb_3(
         ran = report_hook("--check", **environ)
         request = mock.calls[1].request
     assert (ran.status, ran.err) == (0, "")
-    assert row("server", "InfluxDB 3.9.0, which has no Flux: ") in ran.out
+    assert "Server: InfluxDB 3.9.0, which has no Flux: " in ran.out
     assert request.path_url == path
     assert f"{scheme} apiv3_fake" in str(request.headers["Authorization"])

@@ -65,7 +65,7 @@ def test_each_lineage_is_reported_with_the_reason_in_certbots_words(
 ) -> None:
     done = certbot.shell(f"certbot renew --dry-run 2>&1 | {after_dry_run}")
     assert done.stdout.startswith(
-        "dry run of 3 certificates, failed: refused torn: reported into"
+        "dry run of 3 certificates, 2 failed (refused torn): reported to"
     ), done.stdout
     assert {point[1:3] + point[5:] for point in bucket.points()} == {
         ("dry_run_failed", "0", "lineage=example.com"),
@@ -81,6 +81,6 @@ def test_the_output_of_a_real_run_is_refused(
     bucket: Bucket, certbot: Certbot, after_dry_run: str
 ) -> None:
     out = certbot.shell(f"certbot renew 2>&1 | {after_dry_run}").stdout
-    assert "stdin tells of no dry run: certbot renew --dry-run" in out
-    assert "What it says: Saving debug log" in out
+    assert "stdin is not the output of a dry run: use certbot renew --dry-run" in out
+    assert "(stdin was: Saving debug log" in out
     assert bucket.points() == set()

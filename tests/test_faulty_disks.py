@@ -69,7 +69,7 @@ def start_in_place(
 def small_disk(certbot_folder: Path) -> Iterator[None]:
     """Mount a small disk at certbot's folder."""
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "none", certbot_folder],
+        ["mount", "-t", "tmpfs", "-o", "size=512k", "none", certbot_folder],
         capture_output=True,
         text=True,
     )
@@ -123,10 +123,10 @@ def assert_reported_with_warning(
         ended = start_in_place(disk, program, environ)
 
     assert ended.returncode == 0
-    assert "reported into" in ended.stdout
+    assert "reported to" in ended.stdout
     assert ended.stderr == (
-        f"certbot_renewal_report: warning: {disk.known}: {reason}: make it writable, "
-        "or a certificate that ends must be told with --retire\n"
+        f"certbot_renewal_report: warning: {disk.known}: {reason}: make the file writable; "
+        "until then, retired certificates are only reported by certbot_renewal_run.py --retire\n"
     )
     assert disk.known.read_text() == OTHER
     reporting.expect_renewal_stored()
@@ -198,7 +198,10 @@ def test_a_printed_report_that_stdout_does_not_take_is_not_known_as_reported(
     )
 
     assert ended.returncode == 1
-    assert ended.stderr == f"certbot_renewal_run: stdout: {reason}: nothing was taken\n"
+    assert ended.stderr == (
+        f"certbot_renewal_run: stdout: {reason}: the report was not written, "
+        "check the program that reads it\n"
+    )
     assert disk.known.read_text() == OTHER
 
 

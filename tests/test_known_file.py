@@ -1,4 +1,4 @@
-"""What run reports remember: which certificates are gone, and which renewals were not reported."""
+"""What run reports remember: retired certificates, and renewals that were not reported."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def begin() -> int:
 
 @pytest.fixture
 def two_reported(run_report: Program, certbot_folder: Path, bucket: Bucket) -> None:
-    """Make two lineages, `gone` and `stays`, and report them."""
-    for lineage in ("gone", "stays"):
+    """Make two lineages, `old` and `stays`, and report them."""
+    for lineage in ("old", "stays"):
         make_aged_lineage(certbot_folder, lineage, 1)
     assert run_report("--all", **bucket.settings).status == 0
     next_second()
@@ -44,27 +44,27 @@ def two_reported(run_report: Program, certbot_folder: Path, bucket: Bucket) -> N
 def test_a_lineage_whose_files_are_missing_is_unreadable_and_not_retired(
     run_report: Program, certbot_folder: Path, bucket: Bucket
 ) -> None:
-    remove_files(certbot_folder, "gone")
+    remove_files(certbot_folder, "old")
     assert run_report("--all", **bucket.settings).status == 1
-    assert bucket.state_of("gone")["renewal_due"] > 0
+    assert bucket.state_of("old")["renewal_due"] > 0
 
 
 @pytest.mark.usefixtures("two_reported")
-def test_a_lineage_that_is_gone_is_reported_once(
+def test_a_lineage_that_no_longer_exists_is_retired_once(
     run_report: Program, certbot_folder: Path, bucket: Bucket
 ) -> None:
-    remove_lineage(certbot_folder, "gone")
+    remove_lineage(certbot_folder, "old")
     ran = run_report("--all", **bucket.settings)
     assert ran.status == 0
-    assert re.findall("; (.*): reported into ", ran.out) == ["gone ended"]
-    last_state = bucket.state_of("gone")
+    assert re.findall("; (.*): reported to ", ran.out) == ["old retired"]
+    last_state = bucket.state_of("old")
     times = {last_state[name] for name in ("not_before", "renewal_due", "not_after")}
     assert times == {0}
     assert known(certbot_folder) == ["stays"]
 
     next_second()
     assert run_report("--all", **bucket.settings).status == 0
-    assert bucket.state_of("gone") == last_state
+    assert bucket.state_of("old") == last_state
     assert bucket.state_of("stays")["run_at"] > last_state["run_at"]
 
 
@@ -72,14 +72,14 @@ def test_a_lineage_that_is_gone_is_reported_once(
 def test_what_was_not_stored_is_reported_by_the_next_run_report(
     run_report: Program, certbot_folder: Path, bucket: Bucket
 ) -> None:
-    remove_lineage(certbot_folder, "gone")
+    remove_lineage(certbot_folder, "old")
     assert run_report("--all", **{**bucket.settings, **UNREACHABLE}).status == 1
-    assert known(certbot_folder) == ["gone", "stays"]
+    assert known(certbot_folder) == ["old", "stays"]
     assert run_report("--all", **bucket.settings).status == 0
-    assert bucket.state_of("gone")["renewal_due"] == 0
+    assert bucket.state_of("old")["renewal_due"] == 0
 
 
-def test_a_lineage_that_lived_between_two_run_reports_is_reported_as_gone(
+def test_a_lineage_that_lived_between_two_run_reports_is_reported_as_retired(
     report_hook: Program, run_report: Program, certbot_folder: Path, bucket: Bucket
 ) -> None:
     make_empty_folders(certbot_folder)
@@ -143,7 +143,7 @@ def test_an_older_certificate_that_cannot_be_read_is_named(
     ran = run_report("--all", "--dry-run", **bucket.settings)
     assert ran.status == 1
     assert "cert3.pem: not a certificate" in ran.err
-    assert "That renewal was not reported" in ran.err
+    assert "(this older renewal is not reported)" in ran.err
 
 
 def test_a_known_file_that_cannot_be_written_is_a_warning(
@@ -153,9 +153,11 @@ def test_a_known_file_that_cannot_be_written_is_a_warning(
     (certbot_folder / f"{certbot_renewal_report.KNOWN_FILE}.new").mkdir()
     ran = run_report("--all", **bucket.settings)
     assert ran.status == 0
-    assert "reported into" in ran.out
+    assert "reported to" in ran.out
     assert "warning: " in ran.err
-    assert "make it writable, or a certificate that ends must be told with --retire" in ran.err
+    assert (
+        "make the file writable; until then, retired certificates are only reported by" in ran.err
+    )
 
 
 def test_a_known_file_that_cannot_be_read_stays_as_it_is(
@@ -163,12 +165,12 @@ def test_a_known_file_that_cannot_be_read_stays_as_it_is(
 ) -> None:
     make_aged_lineage(certbot_folder, "example.com", 1)
     file = certbot_folder / certbot_renewal_report.KNOWN_FILE
-    file.write_bytes(b"gone.example.com 1\n\xff\n")
+    file.write_bytes(b"old.example.com 1\n\xff\n")
     ran = run_report("--all", **bucket.settings)
     assert ran.status == 1
     assert "not UTF-8 text" in ran.err
-    assert "reported into" in ran.out
-    assert file.read_bytes() == b"gone.example.com 1\n\xff\n"
+    assert "reported to" in ran.out
+    assert file.read_bytes() == b"old.example.com 1\n\xff\n"
     assert len(bucket.runs()) == 1
 
 

@@ -93,7 +93,9 @@ def test_a_token_alone_on_a_line_is_not_shown(certbot_folder: Path, env_file: Pa
     env_file.write_text("INFLUXDB_TOKEN=\nfakeSecret7f3fakeSecret7f3==\n")
     ended = start_report_hook(certbot_folder, "--dry-run")
     assert ended.returncode == 1
-    assert "line 2 is not NAME=value (not shown, it may hold a secret)" in ended.stderr
+    assert (
+        "line 2 is not NAME=value: correct the line (it is not shown because it may" in ended.stderr
+    )
     assert "fakeSecret" not in ended.stdout + ended.stderr
 
 
@@ -127,7 +129,7 @@ def test_a_setting_that_is_no_utf_8_is_named(certbot_folder: Path) -> None:
         timeout=60,
     )
     assert ended.returncode == 1
-    assert "INFLUXDB_BUCKET is wrong: it must be the name of a bucket" in ended.stderr
+    assert "INFLUXDB_BUCKET is not valid: it must be the name of a bucket" in ended.stderr
 
 
 # ---- Answers that are odd ----------------------------------------------------------------------
@@ -197,7 +199,7 @@ def test_an_answer_in_json_of_another_kind_is_shown_as_it_is(
 ) -> None:
     stderr = stderr_of_answer(400, body)
     assert "answered 400 " in stderr
-    assert ": correct INFLUXDB_URL, or what stands between this host and InfluxDB" in stderr
+    assert ": check INFLUXDB_URL, and any proxy between this host and the server" in stderr
 
 
 @pytest.mark.parametrize("token", ["e", "a:o"])
@@ -205,4 +207,4 @@ def test_a_short_token_is_not_replaced_in_the_remedy(
     stderr_of_answer: RefusedReport, token: str
 ) -> None:
     stderr = stderr_of_answer(404, '{"message": "bucket not found"}', INFLUXDB_TOKEN=token)
-    assert "create telegraf, or correct INFLUXDB_BUCKET" in stderr
+    assert 'create "telegraf", correct INFLUXDB_BUCKET' in stderr

@@ -72,7 +72,7 @@ def test_the_newest_of_two_waiting_run_reports_is_stored_with_what_is_on_disk_th
             out, err = second.communicate(timeout=60)
 
     assert (first.returncode, second.returncode, err) == (0, 0, "")
-    assert out.startswith("2 certificates: reported into ")
+    assert out.startswith("2 certificates: reported to ")
     assert out.count("\n") == 1
     points = alerting.influxdb.points(bucket)
     assert [run["exit_status"] for run in run_points(points)] == ["0"]  # only the second

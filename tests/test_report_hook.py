@@ -52,9 +52,9 @@ def test_help_prints_the_table_of_settings(report_hook: Hook) -> None:
 def test_help_prints_the_options(report_hook: Hook) -> None:
     help_text = report_hook("-h").out
     assert help_text.startswith("usage: certbot_renewal_report.py ")
-    assert re.search(r"(?m)^  -h, --help +print this$", help_text)
-    assert re.search(r"(?m)^  --check +prove the installation, ", help_text)
-    assert re.search(r"(?m)^  --dry-run +print the lines and where they would go, ", help_text)
+    assert re.search(r"(?m)^  -h, --help +print this help$", help_text)
+    assert re.search(r"(?m)^  --check +check the installation, ", help_text)
+    assert re.search(r"(?m)^  --dry-run +print the line protocol and the URL for it, ", help_text)
 
 
 def test_version_is_printed(report_hook: Hook) -> None:
@@ -67,6 +67,19 @@ def test_a_wrong_option_is_a_usage_error(report_hook: Hook) -> None:
     assert ended.value.code == 2
 
 
+@pytest.mark.parametrize(
+    "arguments", [["--all"], ["--patience=24", "--all"], ["--retire", "a"], ["--after-dry-run"]]
+)
+def test_an_option_of_the_run_report_is_named_with_its_program(
+    report_hook: Hook, capfd: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        report_hook(*arguments)
+    assert ended.value.code == 2
+    message = f"{arguments[0]} is an option of certbot_renewal_run.py, which sends run reports\n"
+    assert capfd.readouterr().err.endswith(f"error: {message}")
+
+
 def test_a_dry_run_prints_the_lines_and_sends_nothing(
     report_hook: Hook, certbot_folder: Path
 ) -> None:
@@ -74,7 +87,7 @@ def test_a_dry_run_prints_the_lines_and_sends_nothing(
     ran = report_hook("--dry-run", INFLUXDB_URL="http://127.0.0.1:1", INFLUXDB_TOKEN="fake-token")
     assert ran.status == 0
     assert len(printed_points(ran)) == 3
-    assert "3 lines, not sent" in ran.out
+    assert "# 3 lines, not sent to http://127.0.0.1:1/api/v2/write?" in ran.out
     assert "fake-token" not in ran.out + ran.err
 
 
@@ -87,7 +100,7 @@ def test_a_line_break_in_a_path_does_not_break_the_message(report_hook: Hook) ->
 def test_started_by_hand_it_says_what_to_do(report_hook: Hook) -> None:
     ran = report_hook()
     assert (ran.status, ran.out) == (1, "")
-    assert "By hand use certbot_renewal_report.py --check" in ran.err
+    assert "to start the hook by hand, use certbot_renewal_report.py --check" in ran.err
 
 
 def test_started_as_a_post_hook_it_reports_nothing_and_says_where_it_belongs(

@@ -35,7 +35,7 @@ def test_the_certificates_of_another_host_are_retired_with_one_command(
     ran = run_report("--host", "old-web", "--retire", *names, **bucket.settings)
     assert ran.status == 0
     assert ran.out.startswith(
-        "a.example.com on old-web ended; b.example.com on old-web ended: reported into "
+        "a.example.com on old-web retired; b.example.com on old-web retired: reported to "
     )
     points = bucket.points()
     assert {point[3:] for point in points} == {

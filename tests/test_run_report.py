@@ -105,7 +105,7 @@ def test_the_exit_status_is_read_as_systemd_gives_it(
     ran = run_report("--all", "--dry-run", EXIT_STATUS=text)
     (run,) = [line for line in ran.out.splitlines() if " certificates=1i" in line]
     assert (f"exit_status={status}i" in run) == (status is not None)
-    assert ("EXIT_STATUS is wrong" in ran.err) == (text == "x y")
+    assert ("EXIT_STATUS is not valid" in ran.err) == (text == "x y")
 
 
 def test_a_dry_run_does_not_write_the_known_file(run_report: Program, certbot_folder: Path) -> None:
@@ -138,7 +138,7 @@ def test_more_names_than_a_field_can_hold_are_cut(
     make_empty_folders(certbot_folder)
     for number in range(400):  # 96,000 characters
         (certbot_folder / "renewal" / f"{number:03}{'x' * 237}.conf").touch()
-    assert "reported into" in run_report("--all", **bucket.settings).out
+    assert "reported to" in run_report("--all", **bucket.settings).out
     (run,) = bucket.runs()
     names = run["unreadable"].split()
     assert run["unreadable_count"] == "400"
@@ -172,19 +172,19 @@ def test_a_folder_that_is_no_lineage_is_named_and_retires_nothing(
     ran = run_report("--all", "--dry-run")
     assert ran.status == 1
     live_folder = certbot_folder / "live"
-    assert f"{live_folder}: 'a\\nb' is no name of a lineage: remove it" in ran.err
-    assert ran.err.count("is no name of a lineage: remove it") == 2
+    assert f"{live_folder}: 'a\\nb' is not the name of a lineage: remove it" in ran.err
+    assert ran.err.count("is not the name of a lineage: remove it") == 2
     assert re.findall(r"renewal_due=(\d)", ran.out) == ["1"]  # of example.com; 0 would be retired
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--host", "old-web"], "--host goes with --retire"),
-        (["--host", "old-web", "--all"], "--host goes with --retire"),
-        (["--history"], "--history, --patience and --stdout go with --all"),
-        (["--stdout", "--check"], "--history, --patience and --stdout go with --all"),
-        (["--all", "--after-dry-run"], "--after-dry-run and --check do not go together"),
+        (["--host", "old-web"], "--host needs --retire"),
+        (["--host", "old-web", "--all"], "--host needs --retire"),
+        (["--history"], "--history, --patience and --stdout need --all"),
+        (["--stdout", "--check"], "--history, --patience and --stdout need --all"),
+        (["--all", "--after-dry-run"], "--after-dry-run and --check exclude each other"),
         (["--check", "--dry-run"], "argument --dry-run: not allowed with argument --check"),
     ],
 )

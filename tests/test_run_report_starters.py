@@ -114,7 +114,7 @@ def assert_reported(bucket: Bucket, exit_status: str | None) -> None:
 def test_the_line_for_cron(bucket: Bucket, certbot: Certbot) -> None:
     done = certbot.shell(CRON)
     assert "broken.conf: cert, privkey, chain, fullchain, [renewalparams] missing" in done.stdout
-    assert "reported into" not in done.stdout  # cron would mail it
+    assert "reported to" not in done.stdout  # cron would mail it
     assert_reported(bucket, "1")
     assert known(certbot.folder) == ["broken", "example.com"]
 
@@ -133,7 +133,7 @@ def test_the_compose_service(bucket: Bucket, certbot: Certbot, tmp_path: Path) -
     log = tmp_path / "log"
     known_file = certbot.folder / certbot_renewal_report.KNOWN_FILE
     with running([*service["entrypoint"], script], log, certbot.surroundings()) as child:
-        wait_for(lambda: "reported into" in log.read_text(), "the report", child=child)
+        wait_for(lambda: "reported to" in log.read_text(), "the report", child=child)
         wait_for(known_file.exists, "the known file", child=child)
     assert child.returncode == 0  # it ends when it is stopped, also while it sleeps
     assert_reported(bucket, "1")
@@ -163,7 +163,7 @@ def test_telegrafs_exec_input(bucket: Bucket, certbot: Certbot, telegraf_once: l
     assert (moment, "renewed_count", "1", "domain=example.com", "host=web1") in bucket.points()
 
 
-def test_telegrafs_exec_input_reports_what_is_gone(
+def test_telegrafs_exec_input_retires_a_certificate_that_was_deleted(
     bucket: Bucket, certbot: Certbot, telegraf_once: list[str]
 ) -> None:
     assert certbot.start(telegraf_once).returncode == 0
@@ -178,7 +178,7 @@ def test_a_report_that_stdout_did_not_take_is_not_remembered(certbot: Certbot) -
     done = certbot.shell(f"bash -c 'set -o pipefail; {RUN_REPORT} --stdout >/dev/full'")
     assert done.returncode == 1
     assert "Traceback" not in done.stdout
-    assert "stdout: No space left on device: nothing was taken" in done.stdout
+    assert "stdout: No space left on device: the report was not written" in done.stdout
     assert not (certbot.folder / certbot_renewal_report.KNOWN_FILE).exists()
 
 
@@ -253,22 +253,33 @@ def etc(certbot_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def run_reports_row(report_hook: Program) -> str:
-    """Return what --check says about run reports."""
-    rows = report_hook("--check", **UNREACHABLE).out.splitlines()
-    (row,) = [row for row in rows if row.startswith("run reports ")]
-    return row
+def run_reports_of_check(report_hook: Program) -> list[str]:
+    """Return what --check prints about run reports and the post hook."""
+    lines = report_hook("--check", **UNREACHABLE).out.splitlines()
+    (begin,) = [number for number, line in enumerate(lines) if line.startswith("Run reports: ")]
+    return lines[begin:]
+
+
+NO_STARTER = "(no timer, cron job or Telegraf input found)"
 
 
 @pytest.mark.usefixtures("etc")
-def test_check_says_that_nothing_starts_run_reports(report_hook: Program) -> None:
-    row = run_reports_row(report_hook)
-    assert row == "run reports          none yet, started by nothing that is known here"
-
-
-def test_check_says_what_starts_run_reports(
-    report_hook: Program, run_report: Program, certbot_folder: Path, etc: Path
+def test_check_says_that_nothing_starts_run_reports(
+    report_hook: Program, run_report: Program
 ) -> None:
+    (certbot_post_hook,) = run_reports_of_check(report_hook)[1:]
+    assert certbot_post_hook.startswith("Post hook: ")
+    assert certbot_post_hook.endswith(
+        "/certbot_renewal_run.py, reports only after attempted renewals"
+    )
+    assert run_reports_of_check(report_hook)[0] == f"Run reports: none yet {NO_STARTER}"
+
+    assert run_report("--all", "--stdout").status == 0
+    last = rf"Run reports: last 20\d\d-\S+ \S+ UTC {re.escape(NO_STARTER)}"
+    assert re.fullmatch(last, run_reports_of_check(report_hook)[0])
+
+
+def test_check_says_what_starts_run_reports(report_hook: Program, etc: Path) -> None:
     starters = {
         "systemd/system/certbot.service.d/renewal-report.conf": REPORT_DROP_IN.read_text(),
         "cron.d/certbot": f"17 3,15 * * * root {CRON}\n",
@@ -279,11 +290,7 @@ def test_check_says_what_starts_run_reports(
     for name, text in starters.items():
         (etc / name).parent.mkdir(parents=True, exist_ok=True)
         (etc / name).write_text(text)
-    post_hook = install_run_report(certbot_folder)
-    assert run_report("--all", "--stdout").status == 0
-
-    expected = [str(etc / name) for name in starters if name != "cron.d/off"]
-    pattern = r"run reports +last 20\d\d-\S+ \S+ UTC, started by " + ", ".join(
-        [*expected, str(post_hook)]
-    )
-    assert re.fullmatch(pattern, run_reports_row(report_hook))
+    assert run_reports_of_check(report_hook) == [
+        "Run reports: none yet, started by:",
+        *[f"  {etc / name}" for name in starters if name != "cron.d/off"],
+    ]

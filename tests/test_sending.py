@@ -125,7 +125,7 @@ def test_whatever_text_is_reported_is_stored_unchanged(
             RENEWED_DOMAINS=" ".join(names),
             **influxdb.settings(bucket),
         )
-        assert "Reported as renewed now" in ran.err, ran.err
+        assert "the renewal is reported with the current time" in ran.err, ran.err
         tags = ("domain=all", f"host={host}", "lineage=a,b =c")
         renewal = renewal_points("a,b =c", names, 0, host)
         assert {point[1:] for point in influxdb.points(bucket)} == {
@@ -155,7 +155,7 @@ def test_a_bucket_that_does_not_exist(
     ran = report_hook(**renewal.environ, **influxdb.settings("nowhere"))
     assert ran.status == 1
     assert "answered 404 " in ran.err
-    assert "create nowhere, or correct INFLUXDB_BUCKET" in ran.err
+    assert 'create "nowhere", correct INFLUXDB_BUCKET' in ran.err
 
 
 def test_a_measurement_that_holds_other_types(
@@ -183,7 +183,7 @@ def test_more_names_than_influxdb_1_x_takes(
         ran = report_hook(**renewal.environ, **influxdb.settings(bucket))
     assert ran.status == 1
     assert limit in ran.err
-    assert "look at the server's log" in ran.err
+    assert "check the log of the server" in ran.err
 
 
 # ---- Retention ---------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ def test_a_certificate_older_than_the_bucket_keeps_is_no_failure(
     old = renew(certbot_folder, age=10 * DAY)
     ran = report_hook(**old.environ, **influxdb.settings(bucket))
     assert (ran.status, ran.err) == (0, "")
-    assert "what is older than the bucket keeps was not stored" in ran.out
+    assert "renewals older than the retention of the bucket were not stored" in ran.out
     assert {point[1] for point in influxdb.points(bucket)} == STATE_FIELDS
 
 
@@ -236,4 +236,4 @@ def test_a_retention_policy_that_does_not_exist(
     ran = report_hook(**renewal.environ, **environ, INFLUXDB_VERSION="1")
     assert ran.status == 1
     assert "retention policy not found" in ran.err
-    assert "correct what stands behind the slash in INFLUXDB_BUCKET" in ran.err
+    assert "correct the part after the slash in INFLUXDB_BUCKET" in ran.err

@@ -108,7 +108,7 @@ def test_a_listener_that_asks_for_a_password(
     assert stored_renewals(influxdb, bucket) == renewal.points()
     assert refused.status == 1
     assert "answered 401 " in refused.err
-    assert "set INFLUXDB_TOKEN" in refused.err
+    assert "INFLUXDB_TOKEN is not valid: set it to " in refused.err
 
 
 @contextlib.contextmanager

@@ -115,8 +115,12 @@ def test_a_server_that_was_not_reloaded_serves_another_certificate(setting: Sett
 def test_check_says_what_is_served(setting: Setting) -> None:
     renew(setting.folder, "a")
     done = start_run_report(setting.folder, "--check", **setting.environ)
-    assert f", served at 0 of 1, another one for {setting.label('a')}" in done.stdout
-    assert ", served at 1 of 1\n" in done.stdout
+    assert re.search(r"(?m)^  lineage +names +.* +status +served$", done.stdout)
+    rows = re.findall(r"(?m)^  (\w) .* (OK|due) +(\d of \d.*)$", done.stdout)
+    assert rows == [
+        ("a", "OK", f"0 of 1, another certificate at {setting.label('a')}"),
+        ("b", "due", "1 of 1"),
+    ]
 
 
 def test_when_nobody_answers_the_last_answer_stays(
@@ -127,8 +131,8 @@ def test_when_nobody_answers_the_last_answer_stays(
     address = f"127.0.0.1:{free_port()}"
     done = start_run_report(certbot_folder, "--all", VERIFY=address, **bucket.settings)
     assert done.returncode == 1
-    reason = f"nobody answers for a at {address} (Connection refused)"
-    assert f"{reason}: correct VERIFY, or add a=none" in done.stderr
+    reason = f"no server answers for a at {address} (Connection refused)"
+    assert f"{reason}: check the server, correct VERIFY, or add a=none to VERIFY" in done.stderr
     assert seen_of(bucket, "a") == Seen("0", None, None)
 
 
@@ -223,8 +227,9 @@ def test_a_lineage_in_verify_that_does_not_exist_is_named(
     renew(certbot_folder, "a")
     ran = run_report("--all", "--dry-run", VERIFY="a=none a.example.com=443 b=none")
     assert ran.err == (
-        "certbot_renewal_run: VERIFY speaks of a.example.com b, "
-        "which is no lineage here: see certbot certificates\n"
+        "certbot_renewal_run: VERIFY has rules for a.example.com b, "
+        "but this host has no lineage of that name: "
+        "correct VERIFY (certbot certificates lists the lineages)\n"
     )
 
 
@@ -235,8 +240,8 @@ def test_a_wrong_verify_is_named(run_report: Program, certbot_folder: Path, veri
     renew(certbot_folder, "a")
     ran = run_report("--all", "--dry-run", VERIFY=verify)
     assert ran.status == 1
-    must_be = "port, host:port, NAME=port, NAME=host:port or NAME=none; several"
-    assert f"VERIFY is wrong: it must be {must_be}" in ran.err
+    must_be = "port, host:port, NAME=port, NAME=host:port or NAME=none, separated by spaces"
+    assert f"VERIFY is not valid: it must be {must_be}" in ran.err
 
 
 def test_a_server_that_does_not_speak_tls_does_not_answer(
@@ -250,7 +255,7 @@ def test_a_server_that_does_not_speak_tls_does_not_answer(
         ran = run_report("--all", "--dry-run", VERIFY=verify)
     assert ran.status == 1
     assert ran.out.count(",served=0i ") == 1
-    assert "nobody answers for a at " in ran.err
+    assert "no server answers for a at " in ran.err
 
 
 @given(st.integers(-631152000, 4102444800), st.integers(1, 400 * DAY))

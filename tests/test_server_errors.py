@@ -71,7 +71,8 @@ def requests_until_failure(report_hook: Hook, environ: dict[str, str], answer: A
     assert (ran.status, ran.out) == (1, "")
     assert answer.message in ran.err
     assert len(ran.err) < 900
-    assert "(tried " not in ran.err or f"(tried {count} times" in ran.err
+    tries = "1 try" if count == 1 else f"{count} tries"
+    assert "INFLUXDB_TIMEOUT is" not in ran.err or f"({tries}; INFLUXDB_TIMEOUT is" in ran.err
     assert SECRET not in ran.err
     return count
 
@@ -81,28 +82,28 @@ REFUSALS = [
     Answer(
         401,
         '{"code":"unauthorized","message":"unauthorized access"}',
-        "401 unauthorized access: set INFLUXDB_TOKEN",
+        "401 unauthorized access: INFLUXDB_TOKEN is not valid: set it to the token of",
     ),
     Answer(
         401,
         '{"error":"authorization failed"}',
-        "401 authorization failed: set INFLUXDB_TOKEN",
+        "401 authorization failed: INFLUXDB_TOKEN is not valid",
         version=1,
     ),
     Answer(
         403,
         '{"code":"forbidden","message":"insufficient permissions for write"}',
-        "give the token, or the user, in INFLUXDB_TOKEN",
+        'give the token or the user in INFLUXDB_TOKEN write access to "telegraf"',
     ),
     Answer(
         404,
         '{"code":"not found","message":"bucket \\"telegraf\\" not found"}',
-        "create telegraf, or correct INFLUXDB_BUCKET",
+        'create "telegraf", correct INFLUXDB_BUCKET, or give the token access to "telegraf"',
     ),
     Answer(
         404,
         '{"error":"database not found: \\"telegraf\\""}',
-        "create telegraf, or correct INFLUXDB_BUCKET",
+        'create "telegraf", correct INFLUXDB_BUCKET, or give the token access to "telegraf"',
         version=1,
     ),
     Answer(404, '{"message":"organization name \\"x\\" not found"}', "set INFLUXDB_ORG"),
@@ -122,7 +123,7 @@ REFUSALS = [
     Answer(
         500,
         '{"error":"retention policy not found: rp"}',
-        "create it, or correct what stands behind the slash",
+        "create the retention policy, or correct the part after the slash in INFLUXDB_BUCKET",
         version=1,
     ),
 ]
@@ -148,7 +149,7 @@ def test_influxdb_3_says_which_tags_its_table_lacks(
     )
     body = f'{{"error":"partial write of line protocol occurred","data":[{line}]}}'
     remedy = (
-        "give the table all its tags: influxdb3 create table --database telegraf "
+        "delete the table and create it with all tags: influxdb3 create table --database telegraf "
         "--tags domain,host,lineage,target certbot_renewal"
     )
     answer = Answer(400, body, f"400 {reason}: {remedy}", version=3)
@@ -181,14 +182,18 @@ def test_foreign_words_are_short_on_one_line_and_without_secrets(
 
 
 NOT_INFLUXDB = [
-    Answer(200, "<html>Please log in</html>", "answered 200, where InfluxDB answers 204"),
+    Answer(
+        200,
+        "<html>Please log in</html>",
+        "answered 200, but InfluxDB answers 204: set INFLUXDB_URL",
+    ),
     Answer(
         302,
         "",
         "a redirect to https://login.example.com/: set INFLUXDB_URL",
         headers={"Location": f"https://user:{SECRET}@login.example.com/?x=1"},
     ),
-    Answer(301, "", "a redirect to nowhere"),
+    Answer(301, "", "a redirect to an unknown address: set INFLUXDB_URL"),
 ]
 
 
@@ -203,8 +208,8 @@ def test_an_answer_that_is_not_of_influxdb_is_no_success(
 @pytest.mark.parametrize(
     "answer",
     [
-        Answer(500, "panic", "500 panic: look at the server's log (tried "),
-        Answer(503, "", "503 nothing more: look at the server's log (tried "),
+        Answer(500, "panic", "500 panic: check the log of the server ("),
+        Answer(503, "", "503 (no text): check the log of the server ("),
     ],
 )
 def test_a_server_error_is_tried_again_until_the_timeout(
@@ -217,7 +222,7 @@ def test_a_server_error_is_tried_again_until_the_timeout(
 def test_no_other_try_is_made_if_the_server_wants_it_after_the_timeout(
     report_hook: Hook, environ: dict[str, str]
 ) -> None:
-    message = "429 slow down (Retry-After 30 s): look at the server's log (tried 1 times"
+    message = "429 slow down (Retry-After 30 s): check the log of the server (1 try;"
     answer = Answer(429, "slow down", message, headers={"Retry-After": "30"})
     assert requests_until_failure(report_hook, environ, answer) == 1
 
@@ -251,7 +256,7 @@ def test_a_renewal_beyond_the_retention_is_no_failure(
 ) -> None:
     ran = report_with_dropped_points(report_hook, environ, 3)  # the renewal has three points
     assert (ran.status, ran.err) == (0, "")
-    assert "what is older than the bucket keeps was not stored" in ran.out
+    assert "renewals older than the retention of the bucket were not stored" in ran.out
 
 
 def test_a_state_beyond_the_retention_is_a_failure(
@@ -259,7 +264,7 @@ def test_a_state_beyond_the_retention_is_a_failure(
 ) -> None:
     ran = report_with_dropped_points(report_hook, environ, 4)  # the fourth point is the state
     assert ran.status == 1
-    remedy = "set the clock of this host, or let INFLUXDB_BUCKET keep points for longer"
+    remedy = 'correct the clock of this host, or increase the retention of "telegraf"'
     assert remedy in ran.err
 
 
@@ -272,8 +277,8 @@ def test_a_clock_that_is_before_the_certificate_is_reported_and_the_report_is_se
         ran = report_hook(**{**environ, **future.environ})
         lines = sent_lines(influxdb)
     assert (ran.status, ran.out.count("\n")) == (1, 1)
-    assert "the clock of this host says" in ran.err
-    assert "set the clock" in ran.err
+    assert "the clock of this host shows" in ran.err
+    assert ": correct the clock\n" in ran.err
     # The state is never before its certificate: all points have the time of the certificate.
     assert {line.rpartition(" ")[2] for line in lines} == {str(future.not_before)}
 
@@ -284,21 +289,24 @@ def test_a_clock_that_differs_from_the_servers_is_reported(
     with storing_influxdb(Date="Wed, 21 Oct 2015 07:28:00 GMT"):
         ran = report_hook(**environ)
     assert ran.status == 1
-    assert "the server's 2015-10-21 07:28 UTC: set the wrong one" in ran.err
+    assert "the clock of the server 2015-10-21 07:28 UTC: correct the wrong clock" in ran.err
 
 
 # ---- Servers that misbehave, on real sockets ---------------------------------------------------
 @pytest.mark.parametrize(
     ("fault", "messages"),
     [
-        ("unreachable", ["Connection refused: does it run, and is INFLUXDB_URL its address?"]),
+        (
+            "unreachable",
+            ["Connection refused: check that the server is running and that INFLUXDB_URL is "],
+        ),
         ("blackholed", ["cannot reach", "no answer from"]),  # whichever the deadline meets first
         ("dripping headers", ["no answer from"]),
-        ("dripping body", ["answered 500 and never finished"]),
-        ("endless redirect", ["answered 302 and never finished"]),
+        ("dripping body", ["answered 500, but the answer never ended: check that"]),
+        ("endless redirect", ["answered 302, but the answer never ended: check that"]),
         ("silent", ["cannot reach", "no answer from"]),
         ("hanging up", ["cannot reach"]),
-        ("503", ["answered 503 nothing more: look at the server's log"]),
+        ("503", ["answered 503 (no text): check the log of the server"]),
         ("not HTTP", ["cannot reach"]),
     ],
 )

@@ -60,7 +60,7 @@ def assert_is_named(report_hook: Hook, environ: dict[str, str], name: str, state
 def test_a_wrong_setting_is_named_with_what_it_must_be(
     report_hook: Hook, environ: dict[str, str], name: str, value: str
 ) -> None:
-    assert_is_named(report_hook, {**environ, name: value}, name, "wrong")
+    assert_is_named(report_hook, {**environ, name: value}, name, "not valid")
 
 
 @pytest.mark.parametrize(
@@ -87,9 +87,12 @@ def test_all_problems_of_the_settings_are_reported_at_once(
     env_file.write_text("\n".join(lines) + "\n")
     ran = report_hook(**{**environ, "INFLUXDB_VERSION": "9", "INFLUXDB_TOKEN": ""})
     assert ran.status == 1
-    assert "INFLUXDB_URL is wrong" in ran.err
-    assert "INFLUXDB_VERSION is wrong" in ran.err
-    assert f"{env_file}: line 3: INFLUX_BUCKET is no setting" in ran.err
+    assert "INFLUXDB_URL is not valid" in ran.err
+    assert "INFLUXDB_VERSION is not valid" in ran.err
+    assert (
+        f"{env_file}: line 3: INFLUX_BUCKET is not a known setting: use one of INFLUXDB_URL, "
+        in ran.err
+    )
     assert "line 4 is not NAME=value" in ran.err
     assert SECRET not in ran.err
 
@@ -98,7 +101,7 @@ def test_a_token_and_a_token_file_are_one_too_many(
     report_hook: Hook, environ: dict[str, str]
 ) -> None:
     ran = report_hook(**{**environ, "INFLUXDB_TOKEN_FILE": "/nowhere/token"})
-    assert "are both set: keep one" in ran.err
+    assert "are both set: remove one of them" in ran.err
 
 
 def test_a_token_file_that_is_missing(
@@ -107,8 +110,10 @@ def test_a_token_file_that_is_missing(
     path = tmp_path / "token"
     ran = report_hook(**{**environ, "INFLUXDB_TOKEN": "", "INFLUXDB_TOKEN_FILE": str(path)})
     assert ran.status == 1
-    assert "INFLUXDB_TOKEN_FILE is wrong: it must name a file that holds the token" in ran.err
-    assert f"{path}: No such file or directory" in ran.err
+    assert (
+        "INFLUXDB_TOKEN_FILE is not valid: it must name a file that holds only the token" in ran.err
+    )
+    assert f"{path}: No such file or directory: restore the file, or correct its path" in ran.err
 
 
 @pytest.mark.parametrize("content", [b"", b"a\nb", b"\xff\xfe"])
@@ -119,7 +124,9 @@ def test_a_token_file_without_a_token(
     path.write_bytes(content)
     ran = report_hook(**{**environ, "INFLUXDB_TOKEN": "", "INFLUXDB_TOKEN_FILE": str(path)})
     assert ran.status == 1
-    assert "INFLUXDB_TOKEN_FILE is wrong: it must name a file that holds the token" in ran.err
+    assert (
+        "INFLUXDB_TOKEN_FILE is not valid: it must name a file that holds only the token" in ran.err
+    )
 
 
 def test_an_env_file_that_is_not_text(
@@ -128,7 +135,7 @@ def test_an_env_file_that_is_not_text(
     env_file.write_bytes(b"\xff\xfeH\x00")
     ran = report_hook(**environ)
     assert ran.status == 1
-    assert f"{env_file}: not UTF-8 text: make it text" in ran.err
+    assert f"{env_file}: not UTF-8 text: replace it with a text file" in ran.err
 
 
 def test_a_folder_in_place_of_the_env_file(
@@ -137,7 +144,7 @@ def test_a_folder_in_place_of_the_env_file(
     env_file.mkdir()
     ran = report_hook(**environ)
     assert ran.status == 1
-    assert f"{env_file}: Is a directory: make it text" in ran.err
+    assert f"{env_file}: Is a directory: replace it with a text file" in ran.err
 
 
 def test_an_env_file_that_the_user_may_not_read(
@@ -148,4 +155,4 @@ def test_an_env_file_that_the_user_may_not_read(
     let_everybody_enter(env_file.parent)
     ran = as_nobody(lambda: report_hook(**environ))
     assert ran.status == 1
-    assert f"{env_file}: Permission denied: make it text that this user can read" in ran.err
+    assert f"{env_file}: Permission denied: run as root, or let this user read the file" in ran.err

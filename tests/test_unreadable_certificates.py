@@ -90,8 +90,8 @@ def test_a_renewal_is_reported_by_its_names_if_the_certificate_cannot_be_read(
     times = [int(line.rpartition(" ")[2]) for line in lines]
     assert all(before <= moment <= time.time() for moment in times)
     assert ran.status == 1
-    assert f"cert.pem: {reason}: look at it as root" in ran.err
-    assert "Reported as renewed now, without state" in ran.err
+    assert f"cert.pem: {reason}: check the certificate as root" in ran.err
+    assert "(the renewal is reported with the current time, without a state)" in ran.err
 
 
 def test_a_certificate_that_the_user_may_not_read(
@@ -101,7 +101,7 @@ def test_a_certificate_that_the_user_may_not_read(
     let_everybody_enter(certbot_folder)
     ran = as_nobody(lambda: report_hook("--dry-run", **renewal.environ))
     assert ran.status == 1
-    remedy = "look at it as root, with: certbot certificates"
+    remedy = "check the certificate as root with: certbot certificates"
     assert f"cert.pem: Permission denied: {remedy}" in ran.err
     assert "domain=www.example.com" in ran.out
 
@@ -115,8 +115,9 @@ def test_without_names_the_names_of_the_certificate_are_reported(
     ran, lines = report(report_hook, environ)
     assert any("domain=www.example.com" in line for line in lines)
     assert ran.status == 1
-    remedy = "certbot sets it for a deploy hook. By hand use"
-    assert f"RENEWED_DOMAINS is empty or not set: {remedy}" in ran.err
+    remedy = "to start the hook by hand, use certbot_renewal_report.py --check"
+    problem = "RENEWED_DOMAINS is empty or not set, but certbot sets it for a deploy hook"
+    assert f"{problem}: {remedy} (the names of the certificate are reported)" in ran.err
 
 
 def test_without_a_lineage_the_names_are_reported(report_hook: Hook, renewal: Renewal) -> None:

@@ -196,7 +196,7 @@ class ExchangeTrial:
     def expect_only_delivered_is_known(self, exchange: Exchange, ended: Ended) -> None:
         """Expect that a run report that was delivered has changed the known file, and no other."""
         # Not the exit status: a corrupt Date may still be reported as a wrong clock.
-        is_delivered = "reported into" in ended.out
+        is_delivered = "reported to" in ended.out
         is_changed = self.disk.known.read_text() != self.disk.first_known
         must_change = is_delivered and exchange.program is Program.RUN_REPORT
         expect(is_changed == must_change, f"{exchange}: only what was delivered is known")
