@@ -603,8 +603,9 @@ def check(targets: Sequence[base.Target], folder: str, script: str) -> list[str]
     problems += idle_problems(targets, lineages)
     if not problems:
         path = os.path.join(folder, TOML_FILE)
-        certificate_count = counted(len(lineages), "certificate")
-        hook.say(f"ready: {certificate_count} for {counted(len(targets), 'target')} in {path}")
+        certificate_count = hook.counted(len(lineages), "certificate")
+        target_count = hook.counted(len(targets), "target")
+        hook.say(f"ready: {certificate_count} for {target_count} in {path}")
     return problems
 
 
@@ -630,24 +631,18 @@ def with_last_error(state: StateFile, result: Result) -> Result:
 
 
 def print_states(results: Sequence[Result]) -> None:
-    """Print a table: for each lineage and target, what would be delivered.
+    """Print a table: for each target and lineage, what would be delivered.
 
     Errors are not in the table: `undelivered_problems` has them.
     """
-    rows = [("target", "certificate", "state")]
-    for result in results:
+    rows = []
+    for result in sorted(results, key=lambda result: (result.target, result.lineage)):
         state = "FAILED" if result.error else result.action or "up to date"
         rows.append((result.target, result.lineage, state))
 
-    target_width = max(len(target) for target, _, _ in rows)
-    lineage_width = max(len(lineage) for _, lineage, _ in rows)
-    for target, lineage, state in rows:
-        hook.say(f"{target:{target_width}}  {lineage:{lineage_width}}  {state}")
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a number with its noun, in the plural if it is not 1."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    if rows:
+        hook.say("Deliveries:")
+        hook.say_table(("target", "certificate", "state"), rows)
 
 
 def idle_problems(targets: Sequence[base.Target], lineages: Sequence[base.Lineage]) -> list[str]:

@@ -394,7 +394,7 @@ def test_check_without_a_certificate_is_not_ready(certbot_folder: Path) -> None:
     hook = install_deliver_hook(certbot_folder, "[[command]]\ncommand = ['true']\n")
     live = certbot_folder / "live"
     live.mkdir()
-    error = f"not ready: {live}: no certificate: get one with certbot"
+    error = f"not ready: {live}: no certificates: get a certificate with certbot"
     assert_failure(run_deliver_hook(hook, "--check"), error)
 
 
