@@ -301,8 +301,10 @@ def setting_problems(values: Mapping[str, str]) -> list[str]:
         setting = SETTINGS[name]
         if re.fullmatch(setting.pattern, value) and not CONTROL.search(value):
             continue
-        state = "not valid" if value else "empty"
-        problems.append(f"{name} is {state}: it must be {setting.must_be}")
+        if value:
+            problems.append(f"{name} is not valid: it must be {setting.must_be}")
+        else:
+            problems.append(f"{name} is empty: it must be {setting.must_be}")
     return problems
 
 
@@ -1057,8 +1059,10 @@ class Sending:
         if response.status_code == 204:
             has_buckets = VICTORIA_METRICS_HEADER not in response.headers
             return SendResult(date=response.headers.get("Date", ""), has_buckets=has_buckets)
-        incomplete = f"answered {response.status_code}, but the answer never ended"
-        self.result = SendResult(f"{self.settings.url} {incomplete}: {CHECK_SERVER}", retry=True)
+        answer = f"{self.settings.url} answered {response.status_code}"
+        self.result = SendResult(
+            f"{answer}, but the answer never ended: {CHECK_SERVER}", retry=True
+        )
         body = next(response.iter_content(ERROR_BYTES), b"").decode("utf-8", "replace")
         return judge_answer(
             self.settings, response.status_code, response.headers, body, self.droppable
@@ -1182,7 +1186,7 @@ def without_secrets(settings: Settings, text: str) -> str:
 
 # ---- Reports -----------------------------------------------------------------------------------
 class Report(NamedTuple):
-    """What one report says.
+    """The content of one report.
 
     `renewals` are points at the time of a certificate, which may be older than the retention of the
     bucket. `states` are points at the current time. `last` is sent when the server has stored all
@@ -1227,16 +1231,15 @@ class Served(NamedTuple):
 
 
 class KnownFile:
-    """The file that says which lineages the last run report has reported.
+    """The file with the lineages that the last run report has reported.
 
     It has a line with the time of that report, and a line for each lineage: its name and notBefore
     of its certificate, 0 if that is not known. A run report needs it to see which lineages are
     retired, and which certificates are new. Only a run report creates it: if it exists, run reports
     are installed. A deploy hook adds a new lineage.
 
-    Whoever writes it replaces the file as a whole, and only after the server has stored the report:
-    whatever happens, a power loss included, it is the old one or the new one, and never says more
-    than was reported.
+    A program replaces the file as a whole, and only after the server has stored the report. Also
+    after a power loss it is the old file or the new one, and never has more than was reported.
     """
 
     LINE = re.compile(r"(?m)^(?P<lineage>.+) (?P<not_before>\d{1,12})$")
@@ -1342,7 +1345,7 @@ def renewal_report(settings: Settings, environ: Environ, folder: str, now: int) 
     names = environ.get("RENEWED_DOMAINS", "").split()
     live_folder = environ.get("RENEWED_LINEAGE", "").strip()
     if not names and not live_folder:
-        raise ReportError(not_set("RENEWED_DOMAINS"))
+        raise ReportError(not_set_problem("RENEWED_DOMAINS"))
     try:
         certificate = read_renewed_certificate(live_folder)
     except ReportError as error:
@@ -1354,7 +1357,7 @@ def renewal_report(settings: Settings, environ: Environ, folder: str, now: int) 
     lineage = certificate.lineage
     lineages = Lineages({lineage}, [certificate], {}, [])
     if not names:
-        fault = not_set("RENEWED_DOMAINS")
+        fault = not_set_problem("RENEWED_DOMAINS")
         lineages.problems.append(f"{fault} (the names of the certificate are reported)")
     known_file = KnownFile(folder)
     known = known_file.read(lineages.problems)
@@ -1387,7 +1390,7 @@ def report_renewal(settings: Settings, environ: Environ, folder: str, now: int) 
     return outcome
 
 
-def not_set(name: str) -> str:
+def not_set_problem(name: str) -> str:
     """Return what to say if certbot's variable is not set."""
     return (
         f"{name} is empty or not set, but certbot sets it for a deploy hook: "
@@ -1398,7 +1401,7 @@ def not_set(name: str) -> str:
 def read_renewed_certificate(live_folder: str) -> Certificate:
     """Return the certificate in a lineage's folder in live/; raise a ReportError."""
     if not live_folder:
-        raise ReportError(not_set("RENEWED_LINEAGE"))
+        raise ReportError(not_set_problem("RENEWED_LINEAGE"))
     live_folder = os.path.abspath(live_folder)
     lineage = os.path.basename(live_folder)
     certbot_folder = os.path.dirname(os.path.dirname(live_folder))
@@ -1713,7 +1716,7 @@ def say_settings(settings: Settings, script: str) -> None:
         if not source.is_default:
             is_secret = name == "INFLUXDB_TOKEN" and source.value
             value = "***" if is_secret else source.value or "(empty)"
-            rows.append([name, value, f"from {source.origin}"])
+            rows.append([name, value, source.origin])
     say_table(["setting", "value", "origin"], rows)
 
 
@@ -1951,7 +1954,7 @@ def command_line() -> argparse.ArgumentParser:
     )
 
 
-def unknown_options(arguments: Sequence[str]) -> str:
+def unknown_options_problem(arguments: Sequence[str]) -> str:
     """Return what to say about arguments that this program does not have."""
     for argument in arguments:
         if argument.partition("=")[0] in RUN_REPORT_OPTIONS:
@@ -1969,7 +1972,7 @@ def read_options(arguments: Sequence[str]) -> Options | None:
     parser = command_line()
     parsed, unknown = parser.parse_known_args(arguments)
     if unknown:
-        parser.error(unknown_options(unknown))
+        parser.error(unknown_options_problem(unknown))
     if printed_help(parsed, parser, NAME, __version__):
         return None
     return Options(parsed.check, parsed.dry_run, parsed.config_dir)

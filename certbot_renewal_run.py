@@ -205,7 +205,7 @@ DER_VALIDITY = re.compile(
 
 PEM_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----(.+?)-----END", re.DOTALL)
 
-# What a look at an endpoint found: the certificate (DER), or in words why there is none.
+# The result of a look at an endpoint: the certificate (DER), or in words why there is none.
 Look = Union[bytes, str]
 
 
@@ -213,7 +213,7 @@ class VerifyRule(NamedTuple):
     """One word of VERIFY.
 
     `lineage` is "" in a rule for all lineages, `host` is "" for each name of a certificate itself,
-    `port` is None if the lineage is not to be looked at (NAME=none).
+    `port` is None if the lineage is not to be checked (NAME=none).
     """
 
     lineage: str
@@ -320,7 +320,7 @@ def certificates_by_der(
 
 
 def is_served_correctly(on_disk: hook.Certificate | None, lineage: str, server_name: str) -> bool:
-    """Return whether what is served is the lineage's certificate, or another one for the name.
+    """Return whether the served certificate is the lineage's, or another one for the name.
 
     `on_disk` is the certificate that is served, None if it is not on disk. A name may have two
     certificates: one of another lineage is correct if it holds the name, perhaps by a wildcard.
@@ -439,13 +439,13 @@ def retirement_report(
     else:
         present = hook.read_lineages(folder).names.intersection(lineages)
         if present:
-            raise hook.ReportError(still_present(sorted(present)))
+            raise hook.ReportError(still_present_problem(sorted(present)))
 
     retired = [f"{lineage} on {settings.host} retired" for lineage in lineages]
     return hook.Report([], retired_states(settings, lineages, now), [], [], retired)
 
 
-def still_present(lineages: Sequence[str]) -> str:
+def still_present_problem(lineages: Sequence[str]) -> str:
     """Return what to say of lineages that are to be retired, but are on this host."""
     remedies = [
         f"{lineage} is still on this host: delete it with certbot delete --cert-name {lineage}, "
@@ -647,7 +647,7 @@ MOST_PATIENCE_HOURS = 24.0 * 365
 
 
 class TurnFile:
-    """The file that says which run report is the newest, for those that wait for InfluxDB.
+    """The file with the id of the newest run report, for reports that wait for InfluxDB.
 
     The newest run report wins: if an older one were stored after it, the older run would look like
     news. So:
@@ -659,8 +659,8 @@ class TurnFile:
       try. The id in it is that of an older report, which may be waiting. If this report is stored,
       and no other report has written its id since, it writes its own, and the older one ends.
 
-    The file may be missing or empty: then nobody waits, or a disk is full. Then a report that
-    waits goes on.
+    The file may be missing or empty: then no report waits, or a disk is full. A report that waits
+    continues in both cases.
     """
 
     def __init__(self, folder: str) -> None:
@@ -714,7 +714,7 @@ class RunReporter:
         self.folder = folder
 
     def report(self) -> hook.Outcome:
-        """Send the report; while InfluxDB is away, try again for as long as --patience allows."""
+        """Send the report; while InfluxDB cannot be reached, retry for the time of --patience."""
         is_sent = not (self.options.dry_run or self.options.stdout or self.options.check)
         if not is_sent:
             return self.try_once(is_first=True)

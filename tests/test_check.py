@@ -81,8 +81,8 @@ def test_check_prints_settings_server_and_certificates_and_ends_in_ready(
     lines = ran.out.splitlines()
     assert lines[0] == f"Settings (the others have the defaults of {script}):"
     settings = table_of(ran.out, "Settings")
-    assert ["INFLUXDB_BUCKET", bucket, "from the environment"] in settings
-    assert ["HOSTNAME", "web1", "from the environment"] in settings
+    assert ["INFLUXDB_BUCKET", bucket, "the environment"] in settings
+    assert ["HOSTNAME", "web1", "the environment"] in settings
     assert "MEASUREMENT" not in ran.out
     assert f"Report hook: {script}, version {hook.__version__}, mode 755" in lines
     assert f"Server: {VERSIONS[influxdb.name]}" in ran.out

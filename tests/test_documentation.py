@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import certbot_renewal_board
@@ -16,9 +16,8 @@ from support.documents import (
     rows_of,
     section_of,
 )
-from support.hooks import Ran
 from tools import ROOT
-from tools.servers.lineages import DAY, REPORT_HOOK, RUN_REPORT
+from tools.servers.lineages import DAY, REPORT_HOOK
 
 README = (ROOT / "README.md").read_text()
 DELIVER = (ROOT / "docs" / "deliver.md").read_text()
@@ -26,32 +25,8 @@ BOARD = (ROOT / "docs" / "board.md").read_text()
 
 ANY_VALUE = re.compile("…")
 
-# What servers, libraries and the system say, and what stands for any value.
-FOREIGN = re.compile(
-    r"""
-    … | Connection[ ]refused | certificate[ ]verify[ ]failed | 404[ ]page[ ]not[ ]found
-    | retention[ ]policy[ ]not[ ]found | \b \d\d\d \b | [45]… | wrong | empty
-    """,
-    re.VERBOSE,
-)
-
 
 # ---- Settings and points -----------------------------------------------------------------------
-def test_the_readme_lists_the_settings_as_the_code_has_them() -> None:
-    documented = {}
-    for name, default, meaning in rows_of(README, "Settings", "| setting | default | meaning |"):
-        documented[name] = (default.replace("empty", ""), meaning)
-    settings = {}
-    for name, setting in hook.SETTINGS.items():
-        settings[name] = (setting.default, setting.meaning)
-    assert documented == settings
-
-
-def test_the_readme_names_the_variables_that_requests_reads() -> None:
-    for name in hook.FORWARDED_VARIABLES:
-        assert f"`{name}`" in README
-
-
 def test_the_line_protocol_in_the_readme_is_what_the_hook_writes() -> None:
     begin = 1_790_000_000
     end = begin + 90 * DAY
@@ -81,11 +56,6 @@ def headings_without_message(
     return unknown
 
 
-def test_every_heading_of_the_troubleshooting_is_a_message_of_a_program() -> None:
-    assert len(headings(README)) > 20
-    assert headings_without_message(README, [REPORT_HOOK, RUN_REPORT], FOREIGN) == []
-
-
 def test_every_heading_of_the_deliver_page_is_a_message_of_the_deliver_hook() -> None:
     programs = [*sorted((ROOT / "deliver").rglob("*.py")), REPORT_HOOK]
     assert len(headings(DELIVER)) > 10
@@ -98,51 +68,7 @@ def test_every_heading_of_the_board_page_is_a_message_of_the_board() -> None:
     assert headings_without_message(BOARD, programs, ANY_VALUE) == []
 
 
-def test_every_remedy_is_in_the_troubleshooting() -> None:
-    troubleshooting = section_of(README, "Troubleshooting")
-    for remedy in hook.REMEDIES:
-        for part in re.split(r"\{\w+\}(?: \(.*?\))?", remedy.text):
-            assert part.strip() in troubleshooting, remedy.text
-
-
 # ---- Options -----------------------------------------------------------------------------------
-def documented_options(program: str) -> set[str]:
-    """Return the options in the rows of the README's table of commands about a program.
-
-    A row that names no program is about all of them.
-    """
-    options: set[str] = set()
-    for command, *_ in rows_of(README, "What it does", "| command | does |"):
-        if program in command or ".py" not in command:
-            options.update(re.findall(r"--[a-z-]+", command))
-    return options
-
-
-def test_the_readme_has_the_options_of_the_report_hook(report_hook: Callable[..., Ran]) -> None:
-    options = options_of_help(report_hook("--help").out)
-    assert options == {"--help", "--version", "--config-dir", "--check", "--dry-run"}
-    assert documented_options("certbot_renewal_report.py") == options
-
-
-def test_the_readme_has_the_options_of_the_run_report(run_report: Callable[..., Ran]) -> None:
-    options = options_of_help(run_report("--help").out)
-    assert options == {
-        "--help",
-        "--version",
-        "--config-dir",
-        "--check",
-        "--dry-run",
-        "--all",
-        "--history",
-        "--patience",
-        "--stdout",
-        "--retire",
-        "--host",
-        "--after-dry-run",
-    }
-    assert documented_options("certbot_renewal_run.py") == options
-
-
 def test_the_board_page_has_the_options_of_the_board() -> None:
     rows = re.findall(r"(?m)^\| .*", section_of(BOARD, "Options"))
     documented = set(re.findall(r"`(--[a-z-]+)", " ".join(rows)))

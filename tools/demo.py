@@ -83,8 +83,8 @@ class Demo:
         """Start the servers, with their data in a folder; the stack stops them."""
         print_step(
             1,
-            f"Start a CA whose certificates are valid for {LIFETIME_SECONDS} seconds, "
-            "an InfluxDB, a Kapacitor and a mail server, all on 127.0.0.1",
+            f"Start a CA for certificates that are valid for {LIFETIME_SECONDS} seconds, "
+            "InfluxDB, Kapacitor and a mail server, all on 127.0.0.1",
         )
         self.authority = stack.enter_context(start_pebble(folder / "pebble", LIFETIME_SECONDS))
         self.influxdb = stack.enter_context(start_influxdb("influxd-1.8", folder / "influxdb"))
@@ -99,7 +99,7 @@ class Demo:
 
     def install_hook(self, folder: Path) -> Certbot:
         """Install the hook and its settings for a certbot with this configuration folder."""
-        print_step(2, "Install the hook in certbot's folder, with its settings")
+        print_step(2, "Install the report hook in certbot's folder, with its settings")
         certbot = Certbot(folder, self.authority)
         certbot.settings(
             {
@@ -131,7 +131,7 @@ class Demo:
         """Renew the certificate, and wait until the alert resolves."""
         print_step(
             5,
-            "Renew the certificate, late, but before it expires: certbot renew. "
+            "Renew the certificate before it expires: certbot renew. "
             "The alert resolves, and Kapacitor sends another mail",
         )
         show_certbot(certbot.renew())
@@ -155,8 +155,8 @@ class Demo:
         """Print all points; raise a RuntimeError if a renewal or a mail is missing."""
         print_step(
             7,
-            "Show what is in InfluxDB: two renewals, each with its names, "
-            "and the state after each report",
+            "Show the points in InfluxDB: two renewals, each with its names, "
+            "and the state of the certificate after each report",
         )
         renewals = 0
         for seconds, field, value, *tags in sorted(self.influxdb.points(BUCKET)):
@@ -167,7 +167,7 @@ class Demo:
 
         mails = len(self.box.mails)
         if renewals != 2 or mails != 2:
-            raise RuntimeError(f"{renewals} renewals and {mails} mails, 2 of each were expected")
+            raise RuntimeError(f"expected 2 renewals and 2 mails, found {renewals} and {mails}")
         print("\nThe demo is complete: two renewals, one alert that fired and resolved.")
 
 
@@ -193,7 +193,7 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    print("All its servers are stopped and all its files are deleted.")
+    print("All servers are stopped, and all files are deleted.")
     return 0
 
 
