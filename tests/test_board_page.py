@@ -80,7 +80,7 @@ def test_hosts_with_a_problem_and_dry_runs_are_on_the_page(open_page: PageOpener
         "63 days old",
         "overdue by 3.2 days",
         "not renewed in the last certbot run",
-        "in the same run: intranet.example.net old.example.net",
+        "also failed: intranet.example.net old.example.net",
         "Some challenges",
     ],
 )

@@ -20,6 +20,7 @@ from tools.servers.processes import MissingServer, built_program, installed_prog
 PAGE = read_page("served.md")
 BUCKET = "certbot"
 NAME = "www.example.com"
+URL = "https://influx.example.com:8086"
 
 NGINX_CONF = """events {}
 http {
@@ -59,7 +60,10 @@ def host(tmp_path: Path) -> Iterator[Host]:
         influxdb = machine.add_influxdb("influxd-1.12")
         with machine.network():
             influxdb.command(f'CREATE DATABASE "{BUCKET}"')
-        machine.write("/etc/letsencrypt/certbot_renewal_report.env", f"INFLUXDB_BUCKET={BUCKET}\n")
+        machine.write(
+            "/etc/letsencrypt/certbot_renewal_report.env",
+            f"INFLUXDB_URL={URL}\nINFLUXDB_BUCKET={BUCKET}\n",
+        )
         machine.run(
             "chmod 600 /etc/letsencrypt/certbot_renewal_report.env\n"
             "mkdir -p /etc/letsencrypt/renewal-hooks/deploy /etc/letsencrypt/renewal-hooks/post\n"

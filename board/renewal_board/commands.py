@@ -50,7 +50,7 @@ def for_overdue(lineage: str) -> list[Step]:
             "Check that certbot's timer is active, or that its cron job exists",
             "systemctl list-timers --all | grep certbot",
         ),
-        Step("If it was renewed and only the report was lost, send the report", CHECK_REPORT),
+        Step("If it was renewed and only the report was lost, send the report again", CHECK_REPORT),
     ]
 
 
@@ -58,6 +58,6 @@ def for_silent_host(host: str, lineages: Sequence[str]) -> list[Step]:
     """Return the steps for a host that no longer sends run reports."""
     retire = shlex.join([RUN_REPORT, "--host", host, "--retire", *lineages])
     return [
-        Step("On this host: send a run report", f"{RUN_REPORT} --all"),
-        Step("If this host no longer exists, on any other host: retire it", retire),
+        Step("Send a run report on this host", f"{RUN_REPORT} --all"),
+        Step("If this host no longer exists, retire it on any other host", retire),
     ]
