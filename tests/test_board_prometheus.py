@@ -100,12 +100,12 @@ def late_states(now: int) -> list[Point]:
     return [
         reported_state("by-its-report", due, reported, host="late"),
         certificate_state("without-reports", due, host="late", at=now - 2 * DAY),
-        reported_state("gone", now - 4 * DAY, now - 9 * DAY, host="late"),
-        retired_state("gone", host="late", run_at=now - 5 * DAY, at=now - 5 * DAY),
+        reported_state("deleted", now - 4 * DAY, now - 9 * DAY, host="late"),
+        retired_state("deleted", host="late", run_at=now - 5 * DAY, at=now - 5 * DAY),
         reported_state("forgotten", now + 9 * DAY, now - 3 * DAY, host="two"),
         reported_state("seen", now + 9 * DAY, now, host="two"),
-        reported_state("ended", now, now - DAY, host="web1"),
-        retired_state("ended", host="web1", run_at=now),
+        reported_state("retired", now, now - DAY, host="web1"),
+        retired_state("retired", host="web1", run_at=now),
     ]
 
 
@@ -133,7 +133,7 @@ def deliveries(now: int) -> list[Point]:
         ),
         target_state("never", deployed=0, renewed=new, lineage="delivered", run_at=now),
         target_state("no-longer", deployed=0, renewed=0, lineage="delivered", run_at=now),
-        target_state("of-what-ended", deployed=old, renewed=new, lineage="ended", run_at=now),
+        target_state("of-a-retired-certificate", deployed=old, renewed=new, lineage="retired", run_at=now),
     ]
 
 
@@ -209,7 +209,7 @@ def both_servers(
     metrics = victoria()
     folder = tmp_path_factory.mktemp("fleet")
     now = int(time.time())
-    # Without its certificate that ended: one renewal of that came in the same second as another's.
+    # Without its retired certificate: one renewal of it came in the same second as another's.
     fleet = [replace(host, ended=()) for host in FLEET] + [STRANGE_HOST]
     report_fleet(fleet, folder / "influxdb", bucket.influxdb, bucket.name, now)
     report_fleet(fleet, folder / "victoria", metrics, "certbot", now)

@@ -91,7 +91,7 @@ COMMON_OPTIONS: Mapping[str, Option] = {
     ),
     "lineages": Option(
         [],
-        "lineages to deliver; * matches any text. Without lineages and names: all",
+        "lineages to deliver; * matches any text. Without lineages and names: all lineages",
         LIST_OF_TEXTS,
     ),
     "names": Option(
