@@ -96,10 +96,11 @@ SETTINGS: dict[str, Setting] = {
     ),
     "INFLUXDB_VERSION": Setting(
         "2",
-        "2 for InfluxDB 1.8 to 2.x, 1 for older ones and Telegraf's influxdb_listener, "
+        "2 for InfluxDB 1.8 to 2.x, 1 for older InfluxDB and Telegraf's influxdb_listener, "
         "3 for InfluxDB 3",
         r"[123]",
-        "2 (InfluxDB 1.8 to 2.x), 1 (older, and Telegraf's influxdb_listener) or 3 (InfluxDB 3)",
+        "2 (InfluxDB 1.8 to 2.x), 1 (older InfluxDB, and Telegraf's influxdb_listener) "
+        "or 3 (InfluxDB 3)",
     ),
     "INFLUXDB_BUCKET": Setting(
         "telegraf",
