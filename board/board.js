@@ -3,12 +3,12 @@
   const element = (id) => document.getElementById(id);
   const body = document.body;
 
-  // How old the page is: a board that nobody makes any more shows what was, not what is.
+  // Warn if the page is old: then its job may have stopped.
   const age = () => {
     const seconds = Date.now() / 1000 - Number(body.dataset.made);
     const stale = seconds > Number(body.dataset.maxAge);
     const [amount, unit] = seconds < 7200 ? [seconds / 60, "minutes"] : seconds < 172800 ? [seconds / 3600, "hours"] : [seconds / 86400, "days"];
-    const text = stale ? `This page is ${Math.round(amount)} ${unit} old, and shows nothing newer: is what makes it still running?` : "";
+    const text = stale ? `This page is ${Math.round(amount)} ${unit} old. Check that the job that makes it still runs.` : "";
     element("top").classList.toggle("stale", stale);
     if (element("stale").textContent !== text) element("stale").textContent = text;
   };
@@ -42,7 +42,7 @@
     name: (a, b) => compare(a.name, b.name),
     host: (a, b) => compare(a.host, b.host) || compare(a.name, b.name),
   };
-  const FEW = 100; // rows of the history that are there at once
+  const FEW = 100; // rows of the history that are shown at first
   let sorted = "";
   let all = false;
 
@@ -92,13 +92,13 @@
     try {
       window.history.replaceState(null, "", `${location.pathname}${location.search}${kept.size ? `#${kept}` : ""}`);
     } catch {
-      // some browsers limit how often that may be done: the page works all the same
+      // some browsers limit how often this is allowed: the page still works
     }
   };
 
   const from_address = () => {
     const wanted = new URLSearchParams(location.hash.slice(1));
-    const host = wanted.get("host") ?? ""; // perhaps one that is gone: then nothing is shown, rather than all
+    const host = wanted.get("host") ?? ""; // a host that no longer exists: then no card is shown, rather than all cards
     if (![...element("host").options].some((it) => it.value === host)) element("host").add(new Option(host, host));
     for (const id of fields) element(id).value = wanted.get(id) ?? "";
     for (const id of fields.slice(1)) if (element(id).selectedIndex < 0) element(id).selectedIndex = 0;

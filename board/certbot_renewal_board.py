@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Shows every certificate that certbot renews: on an HTML page, in a table, as CSV or JSON.
+"""Shows all certificates of all hosts: on an HTML page, in a table, as CSV or as JSON.
 
 It reads InfluxDB with the queries of flux/, or VictoriaMetrics or Prometheus, so it shows what the
-alerts see. It needs requests, Jinja2 and rich; its own folder as a whole; and beside that folder
-certbot_renewal_report.py, whose settings it has, and the folder flux/.
+alerts use. It needs requests, Jinja2 and rich, its whole folder, and beside that folder the folder
+flux/ and certbot_renewal_report.py. It has the same settings as certbot_renewal_report.py.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import NamedTuple, TextIO
 try:
     from renewal_board import NAME, __version__
 except ModuleNotFoundError:
-    remedy = "copy the folder board/ as a whole"
+    remedy = "copy the whole folder board/"
     print(f"certbot_renewal_board: the folder renewal_board is missing: {remedy}", file=sys.stderr)
     sys.exit(2)
 from renewal_board.commands import CHECK_REPORT
@@ -74,14 +74,14 @@ def parse_span(text: str) -> int:
     """Return a span of time such as 400d, 12h or 90m in seconds."""
     match = SPAN.fullmatch(text)
     if match is None or not int(match["amount"]):
-        raise argparse.ArgumentTypeError(f"{text!r} is no span of time such as 400d, 12h or 90m")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time span such as 400d, 12h or 90m")
     return int(match["amount"]) * UNIT_SECONDS[match["unit"]]
 
 
 def parse_days(text: str) -> float:
     """Return a number of days."""
     if not DAYS.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of days such as 1 or 0.5")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days such as 1 or 0.5")
     return float(text)
 
 
@@ -90,38 +90,39 @@ def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         f"{NAME}.py",
         description=(__doc__ or "").partition("\n")[0],
-        epilog=f"The settings are the hook's, INFLUXDB_URL and so on: from {NAME}.env beside this "
-        "file, else the environment. Exit status: 0 nothing is wrong, 1 something is overdue or a "
-        "host silent, 2 the board could not be made, or wrong usage.",
+        epilog="Settings: the same as of certbot_renewal_report.py (INFLUXDB_URL and so on), from "
+        f"{NAME}.env beside this file, else from the environment. Exit status: 0: no certificate "
+        "is overdue and no host is silent. 1: a certificate is overdue or a host is silent. 2: the "
+        "board could not be made, or the usage is wrong.",
     )
-    parser.add_argument("--html", metavar="FILE", type=Path, help="write the board into a file")
+    parser.add_argument("--html", metavar="FILE", type=Path, help="write the HTML page to FILE")
     text = parser.add_mutually_exclusive_group()
-    text.add_argument("--csv", action="store_true", help="print every renewal, for an auditor")
-    text.add_argument("--json", action="store_true", help="print everything")
+    text.add_argument("--csv", action="store_true", help="print the renewals as CSV")
+    text.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.add_argument(
         "--since",
         metavar="SPAN",
         type=parse_span,
         default="400d",
-        help="how far back renewals go: 400d, 12h (default 400d)",
+        help="show renewals of this time span: 400d, 12h (default 400d)",
     )
     parser.add_argument(
         "--max-age",
         metavar="SPAN",
         type=parse_span,
         default="1h",
-        help="after which the page says that it is old (default 1h)",
+        help="age at which the page warns that it is old (default 1h)",
     )
     add_thresholds(parser)
     parser.add_argument(
         "--source",
         choices=SOURCES,
         default="influxdb",
-        help="what INFLUXDB_URL is: influxdb, or VictoriaMetrics and whatever else answers as "
-        "Prometheus does (default influxdb)",
+        help="kind of server at INFLUXDB_URL: influxdb, or prometheus for VictoriaMetrics and "
+        "Prometheus (default influxdb)",
     )
     parser.add_argument(
-        "--env", metavar="FILE", type=Path, default=ENV_FILE, help="a file with the settings"
+        "--env", metavar="FILE", type=Path, default=ENV_FILE, help="file with the settings"
     )
     parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
     return parser
@@ -130,9 +131,9 @@ def command_line() -> argparse.ArgumentParser:
 def add_thresholds(parser: argparse.ArgumentParser) -> None:
     """Add the options that are thresholds of the alerts."""
     meanings = {
-        "crit": "days after certbot should have renewed: overdue, as in the alert",
-        "silence": "days without a run report: silent, as in the alert",
-        "grace": "days for a renewal to be delivered and served",
+        "crit": "days after the due date from which a certificate is overdue (default 1.0)",
+        "silence": "days without a run report after which a host is silent (default 2.0)",
+        "grace": "days in which a renewed certificate must be delivered and served (default 1.0)",
     }
     for name, meaning in meanings.items():
         default = getattr(Thresholds, name)
@@ -181,7 +182,7 @@ def make_board(options: Options, environ: hook.Environ, out: TextIO) -> Fleet:
         fleet = read_fleet(source, options.since, options.thresholds)
     except (KeyError, ValueError, OverflowError, csv.Error) as error:
         raise hook.ReportError(
-            f"{settings.url} answers what the queries of flux/ never do ({error}): "
+            f"{settings.url} sent an unexpected answer ({error}): "
             "correct INFLUXDB_URL, INFLUXDB_BUCKET or MEASUREMENT"
         ) from None
 
@@ -190,8 +191,8 @@ def make_board(options: Options, environ: hook.Environ, out: TextIO) -> Fleet:
         write_page(options.html, html)
     if not fleet.cards:
         raise hook.ReportError(
-            f"no certificate is known yet in {source.place}: "
-            f"on each host run {CHECK_REPORT}, or correct {source.settings_to_correct}"
+            f"no certificate was reported to {source.place} yet: "
+            f"run {CHECK_REPORT} on each host, or correct {source.settings_to_correct}"
         )
     print_board(options, fleet, out)
     return fleet
@@ -217,7 +218,7 @@ def print_board(options: Options, fleet: Fleet, out: TextIO) -> None:
 def main(arguments: Sequence[str], environ: hook.Environ, out: TextIO) -> int:
     """Run the program.
 
-    Return 0; 1: something is overdue or a host silent; 2: the board could not be made.
+    Return 0; 1: a certificate is overdue or a host silent; 2: the board could not be made.
     """
     options = read_options(arguments)
     try:

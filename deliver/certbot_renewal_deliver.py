@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Delivers certbot's renewed certificates to where they are used: a deploy hook.
+"""Delivers renewed certificates to HAProxy, Vault, other servers or a command: a deploy hook.
 
 Copy this file and the folder certbot_renewal_targets into /etc/letsencrypt/renewal-hooks/deploy,
-beside certbot_renewal_report.py, make it executable, write certbot_renewal_deliver.toml, and run it
-there once with --check. It needs Python 3.9 (before 3.11 with tomli), hvac for Vault, and OpenSSH's
-client for ssh. certbot starts it after each renewal; start it with --all after each run of certbot,
-to deliver what failed before.
+beside certbot_renewal_report.py. Make it executable, write certbot_renewal_deliver.toml, and run it
+once with --check. It needs Python 3.9 (before 3.11 with tomli), hvac for Vault, and OpenSSH's
+client for ssh. certbot starts it after each renewal. Start it with --all after each certbot run, to
+repeat deliveries that failed.
 
 It runs as root. It trusts certbot's configuration folder, with the settings file in it, and its
 environment: both belong to root. The settings file names commands and paths, which are used as they
@@ -81,11 +81,13 @@ def read_targets(folder: str) -> list[base.Target]:
             targets += targets_of_kind(kind_name, tables, faults)
         else:
             known = ", ".join(f"[[{name}]]" for name in kind_names)
-            faults.append(f"{kind_name} is no kind of target: each begins with {known}")
+            faults.append(
+                f"{kind_name} is not a kind of target: begin each target with one of {known}"
+            )
 
     faults += equal_name_faults(targets)
     if not targets and not faults:
-        faults.append("no target in it")
+        faults.append("this file has no target: add one, as docs/deliver.md shows")
     if faults:
         raise base.DeliverError(f"{path}: {'; '.join(faults)}")
     return targets
@@ -99,12 +101,12 @@ def read_toml(path: str) -> dict[str, Any]:
             tables: dict[str, Any] = toml.load(file)
     except OSError as error:
         raise base.DeliverError(
-            f"{path}: {error.strerror}: write it, as docs/deliver.md says, "
-            "and let certbot's user read it"
+            f"{path}: {error.strerror}: write this file as docs/deliver.md shows, "
+            "readable for certbot's user"
         ) from None
     except ValueError as error:
         raise base.DeliverError(
-            f"{path}: {error}: it must be TOML, as in docs/deliver.md"
+            f"{path}: {error}: correct the syntax, as docs/deliver.md shows"
         ) from None
     return tables
 
@@ -146,7 +148,7 @@ def targets_of_table(
 
     all_known = ", ".join(known)
     own_faults = [
-        f"{option} is no option of {kind_name} (known: {all_known})"
+        f"{option} is not an option of {kind_name} (known options: {all_known})"
         for option in table
         if option not in known
     ]
@@ -163,7 +165,10 @@ def equal_name_faults(targets: Sequence[base.Target]) -> list[str]:
     """Return a text for each name that more than one target has."""
     counts = Counter(target.name for target in targets)
     equal_names = sorted(name for name, count in counts.items() if count > 1)
-    return [f"two targets are called {name}: give each a name" for name in equal_names]
+    return [
+        f"more than one target has the name {name}: set a different name for each"
+        for name in equal_names
+    ]
 
 
 # ---- Lineages on disk --------------------------------------------------------------------------
@@ -183,7 +188,7 @@ def read_all_lineages(folder: str, problems: list[str]) -> list[base.Lineage]:
 
 
 # ---- State -------------------------------------------------------------------------------------
-ENDED_SECONDS = 30 * hook.DAY  # the state file keeps an ended delivery for this long
+RETIRED_SECONDS = 30 * hook.DAY  # the state file keeps a retired delivery for this long
 
 
 class StateFile:
@@ -196,9 +201,9 @@ class StateFile:
       one, and a run that is killed loses nothing.
     - The threads of a run share one object; its own lock makes their changes one after the other.
     - Before a target changes for good, the line may say that the last run was stopped. It is
-      replaced when the delivery has ended. So a run that was killed in between is known.
-    - A delivery that is no longer wanted is kept for 30 days, as DELIVERY_ENDED, so that reports
-      say so.
+      replaced when the delivery is complete. So a run that was killed in between is known.
+    - A delivery that is no longer wanted is retired: it is kept for 30 days, as DELIVERY_ENDED, so
+      that reports say so.
     - The report hook and the run report read the file, without a lock, and report it.
 
     The file may be missing, or hold anything: then a delivery counts as never made. Only root may
@@ -221,7 +226,7 @@ class StateFile:
         except FileNotFoundError:
             return ""
         except OSError as error:
-            self.add_problem(error, "make it readable; without it a command runs again")
+            self.add_problem(error, "make it readable; until then each command runs again")
             return ""
 
     def add_problem(self, error: OSError, remedy: str) -> None:
@@ -235,7 +240,7 @@ class StateFile:
         return self.deliveries.get((lineage, target), hook.Delivery(lineage, target))
 
     def wanted_delivery(self, lineage: str, target: str) -> hook.Delivery:
-        """Return what a target has of a lineage that it wants; if it had ended, it begins again."""
+        """Return what a target has of a lineage that it wants; a retired one has nothing."""
         delivery = self.delivery(lineage, target)
         if delivery.fingerprint == hook.DELIVERY_ENDED:
             return hook.Delivery(lineage, target)
@@ -251,19 +256,20 @@ class StateFile:
             self.deliveries[key] = delivery._replace(changed_at=int(time.time()))
             self.write()
 
-    def end_others(self, wanted: set[tuple[str, str]]) -> None:
-        """Record that all deliveries but the wanted ones have ended.
+    def retire_others(self, wanted: set[tuple[str, str]]) -> None:
+        """Retire all deliveries but the wanted ones.
 
-        Forget those that ended more than ENDED_SECONDS ago. `wanted`: lineage and target of each.
+        Forget those that were retired more than RETIRED_SECONDS ago. `wanted`: lineage and target
+        of each.
         """
         now = int(time.time())
         with self.lock:  # a delivery that was left alone at its deadline may still be at work
             remaining = {}
             for key, delivery in self.deliveries.items():
                 if key not in wanted:
-                    delivery = ended_delivery(delivery, now)
-                has_ended = delivery.fingerprint == hook.DELIVERY_ENDED
-                if not has_ended or delivery.changed_at >= now - ENDED_SECONDS:
+                    delivery = retired_delivery(delivery, now)
+                is_retired = delivery.fingerprint == hook.DELIVERY_ENDED
+                if not is_retired or delivery.changed_at >= now - RETIRED_SECONDS:
                     remaining[key] = delivery
             if remaining != self.deliveries:
                 self.deliveries = remaining
@@ -275,10 +281,10 @@ class StateFile:
         try:
             base.replace_file(self.path, "".join(lines))
         except OSError as error:
-            self.add_problem(error, "make it writable, or alerts know nothing of this")
+            self.add_problem(error, "make it writable; until then reports omit new deliveries")
 
 
-def ended_delivery(delivery: hook.Delivery, now: int) -> hook.Delivery:
+def retired_delivery(delivery: hook.Delivery, now: int) -> hook.Delivery:
     """Return what is recorded of a delivery that is no longer wanted; `now`: Unix seconds."""
     if delivery.fingerprint == hook.DELIVERY_ENDED:
         return delivery
@@ -341,8 +347,8 @@ def wait_for_lock(descriptor: int, path: str) -> None:
             return
         if deadline.has_passed():
             raise base.DeliverError(
-                f"{path}: another run has held it for {LOCK_SECONDS:g} s: "
-                "look what it hangs at, and end it"
+                f"{path}: another run has held this lock for {LOCK_SECONDS:g} s: "
+                f"find that run with: fuser -v {path}"
             )
         time.sleep(LOCK_PAUSE_SECONDS)
 
@@ -423,14 +429,14 @@ class Visit(ABC):
         recorded = self.state.wanted_delivery(lineage.name, target.name)
 
         def record_start() -> None:
-            error = "the last run was stopped while it delivered"
+            error = "the last run was stopped during this delivery"
             self.state.record(recorded._replace(error=error))
 
         attempt = base.Attempt(lineage, recorded, base.Deadline(seconds), record_start)
         late = Result(
             lineage.name,
             target.name,
-            error="no answer in time: timeout is too short, or it hangs",
+            error="no answer in time: check the target, or raise timeout",
             is_down=True,
         )
         result: Result = hook.run_with_deadline(
@@ -491,7 +497,7 @@ class DeliveryVisit(Visit):
 def fault_text(error: Exception) -> str:
     """Return the text of an error that nobody expected."""
     reason = f"{type(error).__name__}: {hook.shortened(str(error))}"
-    return f"{reason}: this is a fault of {NAME}.py, please report it"
+    return f"{reason}: this is a bug in {NAME}.py, please report it"
 
 
 def undelivered_problems(results: Sequence[Result]) -> list[str]:
@@ -517,21 +523,21 @@ def deliver_lineage(targets: Sequence[base.Target], folder: str, live_folder: st
         state = StateFile(folder)
         results = DeliveryVisit(state).run(targets, [base.read_lineage(live_folder)])
     problems = [*state.problems, *undelivered_problems(results)]
-    say_deliveries(results, problems)
+    print_deliveries(results, problems)
     return problems
 
 
 def deliver_all(targets: Sequence[base.Target], folder: str) -> list[str]:
-    """Deliver all lineages, and record which deliveries have ended; return what is wrong."""
+    """Deliver all lineages, and retire deliveries that nothing wants; return what is wrong."""
     problems: list[str] = []
     with run_lock(folder):
         state = StateFile(folder)
         lineages = read_all_lineages(folder, problems)
         results = DeliveryVisit(state).run(targets, lineages)
         if not problems:  # all lineages could be read, so those that are missing are deleted
-            state.end_others(wanted_pairs(targets, lineages))
+            state.retire_others(wanted_pairs(targets, lineages))
     problems += [*state.problems, *undelivered_problems(results)]
-    say_deliveries(results, problems)
+    print_deliveries(results, problems)
     return problems
 
 
@@ -545,8 +551,8 @@ def wanted_pairs(
     return pairs
 
 
-def say_deliveries(results: Sequence[Result], problems: Sequence[str]) -> None:
-    """Print on one line what was delivered, and how many had it."""
+def print_deliveries(results: Sequence[Result], problems: Sequence[str]) -> None:
+    """Print on one line what was delivered, and how many targets were up to date."""
     texts = [
         f"{result.lineage} to {result.target}: {result.action}"
         for result in results
@@ -554,12 +560,12 @@ def say_deliveries(results: Sequence[Result], problems: Sequence[str]) -> None:
     ]
     unchanged_count = sum(result.is_unchanged() for result in results)
     if unchanged_count:
-        texts.append(f"{unchanged_count} had it")
+        texts.append(f"{unchanged_count} up to date")
 
     if not texts:
         hook.say("nothing delivered")
     elif unchanged_count == len(results) and not problems:
-        hook.say(f"nothing to do: {unchanged_count} had it")
+        hook.say(f"nothing to do: {unchanged_count} up to date")
     else:
         hook.say("; ".join(texts))
 
@@ -572,7 +578,7 @@ def look_at_all(targets: Sequence[base.Target], folder: str) -> list[str]:
         lineages = read_all_lineages(folder, problems)
         results = DryVisit(state).run(targets, lineages)
     problems += [*state.problems, *undelivered_problems(results)]
-    say_looks(results)
+    print_states(results)
     return problems + idle_problems(targets, lineages)
 
 
@@ -593,11 +599,13 @@ def check(targets: Sequence[base.Target], folder: str, script: str) -> list[str]
     problems += installation_problems(script, folder)
     results = [with_last_error(state, result) for result in results]
     problems += [*state.problems, *undelivered_problems(results)]
-    say_looks(results)
+    print_states(results)
     problems += idle_problems(targets, lineages)
     if not problems:
         path = os.path.join(folder, TOML_FILE)
-        hook.say(f"ready: {len(lineages)} certificates for {len(targets)} targets of {path}")
+        certificate_count = hook.counted(len(lineages), "certificate")
+        target_count = hook.counted(len(targets), "target")
+        hook.say(f"ready: {certificate_count} for {target_count} in {path}")
     return problems
 
 
@@ -618,14 +626,23 @@ def with_last_error(state: StateFile, result: Result) -> Result:
     last_error = state.delivery(result.lineage, result.target).error
     if not result.action or not last_error:
         return result
-    return result._replace(error=f"the last try: {last_error}. --all tries again")
+    error = f"the last attempt failed: {last_error}: try again with --all"
+    return result._replace(error=error)
 
 
-def say_looks(results: Sequence[Result]) -> None:
-    """Print a row for each lineage and target: what would be delivered."""
-    for result in results:
-        text = result.error or result.action or "has it"
-        hook.say(f"{result.target:25} {result.lineage:25} {text}")
+def print_states(results: Sequence[Result]) -> None:
+    """Print a table: for each target and lineage, what would be delivered.
+
+    Errors are not in the table: `undelivered_problems` has them.
+    """
+    rows = []
+    for result in sorted(results, key=lambda result: (result.target, result.lineage)):
+        state = "FAILED" if result.error else result.action or "up to date"
+        rows.append((result.target, result.lineage, state))
+
+    if rows:
+        hook.say("Deliveries:")
+        hook.say_table(("target", "certificate", "state"), rows)
 
 
 def idle_problems(targets: Sequence[base.Target], lineages: Sequence[base.Lineage]) -> list[str]:
@@ -634,7 +651,7 @@ def idle_problems(targets: Sequence[base.Target], lineages: Sequence[base.Lineag
         return []
     busy_names = {target_name for _, target_name in wanted_pairs(targets, lineages)}
     return [
-        f"no certificate here is for {target.name}: correct its lineages and names"
+        f"no certificate matches the target {target.name}: correct its lineages or names"
         for target in targets
         if target.name not in busy_names
     ]
@@ -644,16 +661,15 @@ def restore(targets: Sequence[base.Target], folder: str) -> None:
     """Restore from the first target that can be restored from; print what was restored."""
     sources = [target for target in targets if isinstance(target, base.RestorableTarget)]
     if not sources:
-        raise base.DeliverError(f"{TOML_FILE} has no [[vault]] to restore from")
+        raise base.DeliverError(f"{TOML_FILE} has no [[vault]] table to restore from")
     with run_lock(folder):
         restored = sources[0].restore(folder)
     for text in restored.problems:
         hook.warn(text, NAME)
-    names = ", ".join(restored.names)
-    hook.say(
-        f"restored into {folder}: "
-        f"{names or 'nothing, all of it is there, or Vault holds nothing yet'}"
-    )
+    if restored.names:
+        hook.say(f"restored into {folder}: {', '.join(restored.names)}")
+    else:
+        hook.say(f"nothing restored: {folder} is up to date, or Vault holds nothing yet")
 
 
 # ---- Command line ------------------------------------------------------------------------------
@@ -680,7 +696,10 @@ def option_tables() -> dict[str, Mapping[str, base.Option]]:
 
 def options_help() -> str:
     """Return the options of all kinds of targets, for --help."""
-    lines = [f"targets, from {TOML_FILE} in certbot's configuration folder, each a table [[kind]]:"]
+    lines = [
+        f"options of targets, in {TOML_FILE} in certbot's configuration folder;",
+        "each target is a table that begins with [[kind]]:",
+    ]
     for kind, table in option_tables().items():
         lines += ["", f"{kind}:"]
         for name, option in table.items():
@@ -701,19 +720,19 @@ def command_line() -> argparse.ArgumentParser:
         NAME,
         (__doc__ or "").partition("\n")[0],
         epilog="",
-        check_help="prove the installation: look at each target, change nothing",
+        check_help="check the installation and ask each target; change nothing",
         dry_run_help="print what would be delivered, change nothing",
     )
     parser.add_argument(
         "what",
         nargs="?",
         choices=["restore"],
-        help="rebuild certbot's configuration folder out of Vault",
+        help="rebuild certbot's configuration folder from Vault",
     )
     parser.add_argument(
         "--all",
         action="store_true",
-        help="deliver each certificate to each target that lacks it: after each run of certbot",
+        help="deliver each certificate to each target that lacks it",
     )
     return parser
 
@@ -732,7 +751,7 @@ def read_options(arguments: Sequence[str]) -> Options | None:
     if hook.printed_help(parsed, parser, NAME, __version__):
         return None
     if parsed.what and (parsed.check or parsed.dry_run):
-        parser.error("restore changes files: use it without --check and --dry-run")
+        parser.error("restore changes files: do not combine it with --check or --dry-run")
     return Options(
         parsed.all, parsed.check, parsed.dry_run, parsed.what == "restore", parsed.config_dir
     )
@@ -759,8 +778,8 @@ def run(options: Options, environ: Mapping[str, str], script: str) -> list[str]:
         return deliver_all(targets, folder)
     if not live_folder:
         raise base.DeliverError(
-            "RENEWED_LINEAGE is not set: certbot sets it for a deploy hook. "
-            f"By hand use {NAME}.py --all"
+            "RENEWED_LINEAGE is not set: certbot sets it when it starts this hook. "
+            f"To deliver by hand, run {NAME}.py --all"
         )
     return deliver_lineage(targets, folder, os.path.abspath(live_folder))
 

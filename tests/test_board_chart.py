@@ -20,7 +20,7 @@ def chart_of_renewals(days: Sequence[int], since: int = 0) -> Chart:
         for day in days
     ]
     fleet = Fleet(
-        made=MADE, since=since, cards=[], hosts=[], renewals=renewals, dry_runs=[], lacks=""
+        made=MADE, since=since, cards=[], hosts=[], renewals=renewals, dry_runs=[], notice=""
     )
     return chart_of(fleet)
 

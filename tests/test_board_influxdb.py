@@ -111,10 +111,10 @@ def test_a_user_who_may_only_write_is_refused_until_granted_to_read(
         "INFLUXDB_TOKEN": "hook:fake-Secret-7f3",
     }
     refused = run_board(settings).err
-    assert "INFLUXDB_TOKEN the right to read telegraf" in refused
+    assert "allow the token or the user in INFLUXDB_TOKEN to read telegraf" in refused
     assert '"hook"' not in refused  # InfluxDB names the user
     run_as_admin(guarded_influxdb, "GRANT READ ON telegraf TO hook")
-    assert "no certificate is known yet" in run_board(settings).err
+    assert "no certificate was reported to" in run_board(settings).err
 
 
 def test_a_wrong_password_has_its_remedy(guarded_influxdb: InfluxDB) -> None:
@@ -125,4 +125,4 @@ def test_a_wrong_password_has_its_remedy(guarded_influxdb: InfluxDB) -> None:
 def test_a_token_that_may_only_write_has_its_remedy(server: Callable[[str], InfluxDB]) -> None:
     bucket = Bucket(server("influxd-2"))
     settings = {**bucket.settings, "INFLUXDB_TOKEN": new_token(bucket.influxdb, "write")}
-    assert "or let the token read it" in run_board(settings).err
+    assert "or allow the token to read this bucket" in run_board(settings).err

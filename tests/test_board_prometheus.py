@@ -45,13 +45,14 @@ NewVictoria = Callable[[], VictoriaMetrics]
 Whole = dict[str, Any]  # what the board prints as JSON
 
 FROM_PROMETHEUS = ("--source", "prometheus")
+VICTORIA_NOTICE = "VictoriaMetrics stores no text: failed names and reasons are missing."
 ONE_NAME_LATE = "elsewhere.example.com"
 
 # What only text says, at the end or in the middle of a problem.
 TEXT_IN_PROBLEM = re.compile(
     r"""
     : [ ] ( no [ ] route | connect [ ] to [ ] .* ) $  # why a delivery failed
-    | [ ] for [ ] elsewhere\.example\.com (?=,)       # for which names another one is served
+    | [ ] for [ ] elsewhere\.example\.com (?=[ ])     # for which names another one is served
     """,
     re.VERBOSE,
 )
@@ -93,18 +94,18 @@ def served_states(now: int) -> list[Point]:
 
 
 def late_states(now: int) -> list[Point]:
-    """Return states of certificates that are due, and of those that ended."""
+    """Return states of certificates that are due, and of retired ones."""
     due = now - 3 * DAY // 2
     reported = now - DAY - 3600
     return [
         reported_state("by-its-report", due, reported, host="late"),
         certificate_state("without-reports", due, host="late", at=now - 2 * DAY),
-        reported_state("gone", now - 4 * DAY, now - 9 * DAY, host="late"),
-        retired_state("gone", host="late", run_at=now - 5 * DAY, at=now - 5 * DAY),
+        reported_state("deleted", now - 4 * DAY, now - 9 * DAY, host="late"),
+        retired_state("deleted", host="late", run_at=now - 5 * DAY, at=now - 5 * DAY),
         reported_state("forgotten", now + 9 * DAY, now - 3 * DAY, host="two"),
         reported_state("seen", now + 9 * DAY, now, host="two"),
-        reported_state("ended", now, now - DAY, host="web1"),
-        retired_state("ended", host="web1", run_at=now),
+        reported_state("retired", now, now - DAY, host="web1"),
+        retired_state("retired", host="web1", run_at=now),
     ]
 
 
@@ -132,7 +133,7 @@ def deliveries(now: int) -> list[Point]:
         ),
         target_state("never", deployed=0, renewed=new, lineage="delivered", run_at=now),
         target_state("no-longer", deployed=0, renewed=0, lineage="delivered", run_at=now),
-        target_state("of-what-ended", deployed=old, renewed=new, lineage="ended", run_at=now),
+        target_state("of-a-retired-certificate", deployed=old, renewed=new, lineage="retired", run_at=now),
     ]
 
 
@@ -173,7 +174,7 @@ def without_text(whole: Whole) -> Whole:
             card["dry_run_error"] = "some reason"
         card["problems"] = [TEXT_IN_PROBLEM.sub("", problem) for problem in card["problems"]]
     for host in whole["hosts"]:
-        host["says"] = host["says"].replace("unreadable: broken", "unreadable: 1")
+        host["problem"] = host["problem"].replace("unreadable: broken", "unreadable: 1")
     for renewal in whole["renewals"]:
         renewal["names"] = sorted_words(renewal["names"])
     return {key: whole[key] for key in ("counts", "certificates", "hosts", "renewals")}
@@ -208,7 +209,7 @@ def both_servers(
     metrics = victoria()
     folder = tmp_path_factory.mktemp("fleet")
     now = int(time.time())
-    # Without its certificate that ended: one renewal of that came in the same second as another's.
+    # Without its retired certificate: one renewal of it came in the same second as another's.
     fleet = [replace(host, ended=()) for host in FLEET] + [STRANGE_HOST]
     report_fleet(fleet, folder / "influxdb", bucket.influxdb, bucket.name, now)
     report_fleet(fleet, folder / "victoria", metrics, "certbot", now)
@@ -239,16 +240,16 @@ def test_victoria_metrics_shows_the_same_as_influxdb_without_text(
     assert begins(from_metrics) == pytest.approx(begins(from_influxdb), rel=0, abs=30)
     for kind in ("certificates", "hosts", "renewals"):
         assert from_metrics[kind]
-    assert from_influxdb["lacks"] == ""
-    assert from_metrics["lacks"].startswith("Text is not kept there")
+    assert from_influxdb["notice"] == ""
+    assert from_metrics["notice"] == VICTORIA_NOTICE
 
 
 def test_victoria_metrics_has_problems_and_dry_runs(from_metrics: Whole) -> None:
     cards = cards_by_name(from_metrics)
     served = cards["elsewhere on cdn"]["problems"][0]
-    assert served.startswith("another certificate is served, which expires ")
+    assert served.startswith("another certificate is served (that certificate expires ")
     intranet = cards["intranet.example.net on web2"]
-    assert intranet["problems"] == ["certbot could not renew it in its last run"]
+    assert intranet["problems"] == ["not renewed in the last certbot run"]
     assert cards["example.net on web2"]["dry_run_error"] == "certbot could not renew it"
     assert cards["shop.example.com on web1"]["dry_run_error"] == "none"
 
@@ -269,7 +270,7 @@ def test_the_page_says_what_victoria_metrics_does_not_store(
     run = run_board(metrics.settings(), *FROM_PROMETHEUS, "--html", str(page))
     assert run == BoardRun(1, "", "")
     text = page.read_text()
-    assert "Text is not kept there" in text
+    assert VICTORIA_NOTICE in text
     assert f"from {metrics.url}." in text
 
 
@@ -299,7 +300,7 @@ def away_then_back(now: int, hosts_back: int, days_back: int) -> list[Point]:
 
 
 @pytest.mark.parametrize(
-    ("hosts_back", "days_back", "status", "silent", "unheard"),
+    ("hosts_back", "days_back", "status", "silent", "unknown"),
     [
         pytest.param(0, 0, 1, ["(most hosts)"], 5, id="all are away"),
         pytest.param(2, 0, 1, ["(most hosts)"], 3, id="the first are back"),
@@ -314,7 +315,7 @@ def test_silent_hosts_are_the_same_as_from_influxdb(
     days_back: int,
     status: int,
     silent: list[str],
-    unheard: int,
+    unknown: int,
 ) -> None:
     metrics = victoria()
     lines = away_then_back(int(time.time()), hosts_back, days_back)
@@ -322,7 +323,7 @@ def test_silent_hosts_are_the_same_as_from_influxdb(
     store_metrics(metrics, *lines)
     hosts = board_json(one_bucket.settings, status=status)["hosts"]
     assert board_json(metrics.settings(), *FROM_PROMETHEUS, status=status)["hosts"] == hosts
-    assert [host["kind"] for host in hosts].count("unheard") == unheard
+    assert [host["kind"] for host in hosts].count("unknown") == unknown
     assert [host["host"] for host in hosts if host["kind"] == "silent"] == silent
 
 
@@ -336,11 +337,9 @@ def test_of_many_silent_hosts_the_first_ten_are_named_and_all_are_counted(
         metrics, *(reported_state("a", then + 9 * DAY, then, host=name) for name in hosts)
     )
     whole = board_json(metrics.settings(), *FROM_PROMETHEUS)
-    says = {host["host"]: host["says"] for host in whole["hosts"]}
+    problems = {host["host"]: host["problem"] for host in whole["hosts"]}
     first = ", ".join(hosts[:10])
-    assert says["(most hosts)"] == (
-        f"no report of certbot for 3.0 days, last of 12 of 12 hosts: {first}, ..."
-    )
+    assert problems["(most hosts)"] == f"no run report for 3.0 days: 12 of 12 hosts: {first}, ..."
 
 
 # ---- Which ones failed -------------------------------------------------------------------------
@@ -359,9 +358,9 @@ def test_what_failed_is_known_if_nothing_else_was_due(victoria: NewVictoria) -> 
         certbot_run("some", now, failed="b", exit_status=1),
     )
     whole = board_json(metrics.settings(), *FROM_PROMETHEUS, status=0)
-    assert {host["host"]: host["says"] for host in whole["hosts"]} == {
-        "all": "certbot fails, not renewed: a b, exit status 1",
-        "some": "certbot fails, not renewed: 1, exit status 1",
+    assert {host["host"]: host["problem"] for host in whole["hosts"]} == {
+        "all": "the last certbot run failed (not renewed: a b; exit status 1)",
+        "some": "the last certbot run failed (not renewed: 1; exit status 1)",
     }
     states = {name: card["state"] for name, card in cards_by_name(whole).items()}
     assert states == {
@@ -385,9 +384,9 @@ def test_a_report_that_is_of_no_run_does_not_hide_the_last_run(victoria: NewVict
         certbot_run("odd", now, failed="x"),  # its exit status is not known
     )
     whole = board_json(metrics.settings(), *FROM_PROMETHEUS, status=0)
-    assert {host["host"]: host["says"] for host in whole["hosts"]} == {
-        "by-hand": "certbot fails, not renewed: 1, exit status 1",
-        "odd": "certbot fails, not renewed: 1",
+    assert {host["host"]: host["problem"] for host in whole["hosts"]} == {
+        "by-hand": "the last certbot run failed (not renewed: 1; exit status 1)",
+        "odd": "the last certbot run failed (not renewed: 1)",
     }
     states = {name: card["state"] for name, card in cards_by_name(whole).items()}
     assert states == {"old on odd": "renewed"}
@@ -470,8 +469,10 @@ def from_prometheus(prometheus: Prometheus) -> Whole:
 
 def test_the_history_of_prometheus_is_what_the_states_say(from_prometheus: Whole, now: int) -> None:
     begin = now - 70 * DAY
-    history = "The history is what the reports of this time say, without names."
-    assert from_prometheus["lacks"].endswith(history)
+    assert from_prometheus["notice"] == (
+        "Prometheus stores no text: failed names and reasons are missing. "
+        "The history begins with the first report, and has no names."
+    )
     rows = [row for row in from_prometheus["renewals"] if row["host"] == "cdn"]
     twice = [
         (row["time"], row["lifetime_days"], row["days_late"])

@@ -26,8 +26,11 @@ from tools.servers.prometheus import (
 
 NewVictoria = Callable[[], VictoriaMetrics]
 
-NO_PROMETHEUS = "it is no Prometheus: correct INFLUXDB_URL, as in http://victoria:8428"
-LIMIT_REMEDY = "raise that limit of the server"
+NOT_PROMETHEUS = (
+    "this is not VictoriaMetrics or Prometheus: correct INFLUXDB_URL, for example "
+    "http://victoria:8428"
+)
+LIMIT_REMEDY = "raise this limit of the server"
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"
 IS_PARTIAL = b'{"status":"success","isPartial":true,"data":{"resultType":"vector","result":[]}}'
 
@@ -50,8 +53,8 @@ def error_of(tmp_path: Path) -> Callable[..., str]:
 def test_without_a_report_the_remedy_names_the_settings(victoria: NewVictoria) -> None:
     metrics = victoria()
     err = run_board(metrics.settings(), "--source", "prometheus").err
-    assert f"no certificate is known yet in {metrics.url}: on each host run" in err
-    assert "or correct INFLUXDB_URL or MEASUREMENT" in err
+    assert f"no certificate was reported to {metrics.url} yet: run" in err
+    assert "on each host, or correct INFLUXDB_URL or MEASUREMENT" in err
 
 
 def test_renewals_of_the_published_hook_are_not_enough(
@@ -61,7 +64,7 @@ def test_renewals_of_the_published_hook_are_not_enough(
     now = int(time.time())
     metrics.write(f"certbot_renewal,domain=all,host=web1 renewed_count=1 {now}")
     metrics.write(f"certbot_renewal,domain=a,host=web1 renewed_count=1 {now}")
-    assert "holds only renewals" in error_of(metrics.settings())
+    assert "contains only renewals of the published hook" in error_of(metrics.settings())
 
 
 def test_a_measurement_of_another_program_has_its_remedy(
@@ -70,7 +73,7 @@ def test_a_measurement_of_another_program_has_its_remedy(
     metrics = victoria()
     metrics.write("mine,cpu=0 usage=1")
     err = error_of({**metrics.settings(), "MEASUREMENT": "mine"})
-    assert "holds other things (usage): correct INFLUXDB_URL or MEASUREMENT" in err
+    assert "contains other data (usage): correct INFLUXDB_URL or MEASUREMENT" in err
 
 
 def test_a_measurement_may_have_any_name(victoria: NewVictoria) -> None:
@@ -90,35 +93,35 @@ def test_victoria_metrics_needs_the_option_source(
     victoria: NewVictoria, error_of: Callable[..., str]
 ) -> None:
     err = error_of(victoria().settings(), "influxdb")
-    assert "this is VictoriaMetrics: give --source prometheus" in err
+    assert "this is VictoriaMetrics: add --source prometheus" in err
 
 
 @pytest.mark.parametrize("name", ["influxd-1.8", "influxd-2"])
 def test_influxdb_is_no_prometheus(
     server: Callable[[str], InfluxDB], error_of: Callable[..., str], name: str
 ) -> None:
-    assert NO_PROMETHEUS in error_of(server(name).settings("x"))
+    assert NOT_PROMETHEUS in error_of(server(name).settings("x"))
 
 
 def test_the_path_of_a_cluster_is_wrong_on_a_single_server(
     victoria: NewVictoria, error_of: Callable[..., str]
 ) -> None:
     url = victoria().url + "/select/0/prometheus"
-    assert "it is no Prometheus" in error_of({"INFLUXDB_URL": url})
+    assert "this is not VictoriaMetrics or Prometheus" in error_of({"INFLUXDB_URL": url})
 
 
 def test_a_server_that_does_not_run_has_its_remedy(error_of: Callable[..., str]) -> None:
     err = error_of({"INFLUXDB_URL": "http://127.0.0.1:1"})
-    assert "does it run, and is INFLUXDB_URL its address?" in err
+    assert "Connection refused: " in err
 
 
 @pytest.mark.parametrize(
     ("body", "remedy"),
     [
-        (IS_PARTIAL, "a vmstorage is away"),
-        (b"[]", "it is no Prometheus"),
-        (b'{"data":{"result":[{"metric":{}}]}}', "it is no Prometheus"),
-        (b"<p>Please log in", "it is no Prometheus"),
+        (IS_PARTIAL, "a vmstorage node is down"),
+        (b"[]", "this is not VictoriaMetrics or Prometheus"),
+        (b'{"data":{"result":[{"metric":{}}]}}', "this is not VictoriaMetrics or Prometheus"),
+        (b"<p>Please log in", "this is not VictoriaMetrics or Prometheus"),
     ],
 )
 def test_an_answer_that_is_no_whole_result_has_its_remedy(
@@ -173,7 +176,7 @@ def test_a_token_is_sent_as_a_bearer_token() -> None:
     err, header = ask_with_token("fake-Secret-7f3")
     assert header == "Bearer fake-Secret-7f3"
     assert "401" in err
-    assert "set INFLUXDB_TOKEN to user:password, or to a bearer token" in err
+    assert "set INFLUXDB_TOKEN to user:password or to a bearer token" in err
     assert "Secret" not in err
 
 

@@ -37,9 +37,11 @@ def test_the_table_names_what_is_wrong_and_the_status_is_1(one_bucket: Bucket) -
     assert run.status == 1
     assert re.search(r"overdue +late\.example\.com +web1", run.out)
     assert re.search(r"failing +broken +web2", run.out)
-    notes = "late.example.com on web1: overdue by 2.0 days\nbroken on web2: it cannot be read\n"
+    notes = (
+        "late.example.com on web1: overdue by 2.0 days\nbroken on web2: certbot cannot read it\n"
+    )
     assert notes in run.out
-    assert "web2: certbot fails, unreadable: broken, exit status 1" in run.out
+    assert "web2: the last certbot run failed (unreadable: broken; exit status 1)" in run.out
 
 
 def test_crit_is_the_number_of_days_after_which_a_certificate_is_overdue(
@@ -62,9 +64,9 @@ def test_when_most_hosts_are_silent_the_board_says_that_it_may_be_the_server(
         )
     run = run_board(one_bucket.settings)
     assert run.status == 1
-    silent = "no report of certbot for 3.0 days, last of"
-    assert f"(most hosts): {silent} 3 of 3 hosts: web0, web1, web2" in run.out
-    assert f"web1: {silent} a. Most hosts were away until recently" in run.out
+    silent = "no run report for 3.0 days"
+    assert f"(most hosts): {silent}: 3 of 3 hosts: web0, web1, web2" in run.out
+    assert f"web1: {silent}, certificates: a. Most hosts were silent until recently" in run.out
 
 
 def test_of_many_silent_hosts_the_first_ten_are_named_and_all_are_counted(
@@ -73,11 +75,9 @@ def test_of_many_silent_hosts_the_first_ten_are_named_and_all_are_counted(
     then = int(time.time()) - 3 * DAY
     hosts = [f"web{number:02}" for number in range(12)]
     store(one_bucket, *(reported_state("a", then + 9 * DAY, then, host=host) for host in hosts))
-    says = {host["host"]: host["says"] for host in board_json(one_bucket.settings)["hosts"]}
+    problems = {host["host"]: host["problem"] for host in board_json(one_bucket.settings)["hosts"]}
     first = ", ".join(hosts[:10])
-    assert says["(most hosts)"] == (
-        f"no report of certbot for 3.0 days, last of 12 of 12 hosts: {first}, ..."
-    )
+    assert problems["(most hosts)"] == f"no run report for 3.0 days: 12 of 12 hosts: {first}, ..."
 
 
 def test_a_certificate_that_nobody_has_reported_since_is_not_called_renewed(
@@ -86,7 +86,7 @@ def test_a_certificate_that_nobody_has_reported_since_is_not_called_renewed(
     now = int(time.time())
     store(
         one_bucket,
-        reported_state("a", now - 40 * DAY, now - 60 * DAY, host="gone"),
+        reported_state("a", now - 40 * DAY, now - 60 * DAY, host="expired"),
         reported_state("a", now - 2 * DAY, now - 3 * DAY, host="away"),
         reported_state("a", now - 3600, now - 7200, host="here"),
     )
@@ -97,7 +97,7 @@ def test_a_certificate_that_nobody_has_reported_since_is_not_called_renewed(
     rows = [row.split() for row in run.out.splitlines()]
     states = {row[2]: row[0] for row in rows if row[1] == "a"}
     assert states == {
-        "gone": "overdue",  # since it has expired
+        "expired": "overdue",  # since it has expired
         "away": "failing",
         "here": "due",  # since its last report
         "web0": "renewed",
@@ -105,15 +105,15 @@ def test_a_certificate_that_nobody_has_reported_since_is_not_called_renewed(
         "web2": "renewed",
         "web3": "renewed",
     }
-    assert "a on gone: overdue by 40.0 days; expired" in run.out
-    assert "a on away: nobody knows whether it was renewed: its host is silent" in run.out
+    assert "a on expired: overdue by 40.0 days; expired" in run.out
+    assert "a on away: its host is silent: check whether the certificate was renewed" in run.out
 
 
 def test_a_certificate_that_is_not_valid_yet_has_a_note(one_bucket: Bucket) -> None:
     now = int(time.time())
     store(one_bucket, reported_state("early", now + 90 * DAY, now, host="here"))
     run = run_board(one_bucket.settings)
-    assert "early on here: it is not valid yet" in run.out
+    assert "early on here: not valid yet: check the clocks" in run.out
 
 
 def test_a_note_says_when_the_certificate_of_a_target_expired(one_bucket: Bucket) -> None:
@@ -128,7 +128,8 @@ def test_a_note_says_when_the_certificate_of_a_target_expired(one_bucket: Bucket
         f"certbot_renewal,host=web1,lineage=a,target=edge {fields} {now}",
     )
     assert re.search(
-        r"a on web1: not delivered to edge for 5\.0 days, what it has expired .*: no route\n",
+        r"a on web1: not delivered to edge for 5\.0 days "
+        r"\(the certificate there expired .*\): no route\n",
         run_board(one_bucket.settings).out,
     )
 
@@ -142,10 +143,9 @@ def test_of_many_names_that_failed_the_first_are_shown(one_bucket: Bucket) -> No
         certbot_run("web1", now, failed=failed, exit_status=1),
     )
     run = run_board(one_bucket.settings)
-    assert (
-        "web1: certbot fails, not renewed: c0 c1 c2 c3 c4 c5 and 4 more, exit status 1" in run.out
-    )
-    assert "c8 on web1: certbot could not renew it in its last run" in run.out
+    names = "c0 c1 c2 c3 c4 c5 and 4 more"
+    assert f"web1: the last certbot run failed (not renewed: {names}; exit status 1)" in run.out
+    assert "c8 on web1: not renewed in the last certbot run" in run.out
     assert "... on web1" not in run.out
 
 
@@ -159,12 +159,15 @@ def test_the_suggested_commands_are_quoted_for_a_shell(one_bucket: Bucket) -> No
         reported_state("a;b", now + DAY, then, host="it's"),
     )
     whole = json.loads(run_board(one_bucket.settings, "--json").out)
-    commands = {card["lineage"]: card["to_try"] for card in whole["certificates"]}
+    commands = {
+        card["lineage"]: [step["command"] for step in card["steps"]]
+        for card in whole["certificates"]
+    }
     assert commands["$(id)"] == ["certbot renew --cert-name '$(id)' --dry-run"]
-    assert commands["two words"][0].startswith("certbot renew --cert-name 'two words' --dry-run")
+    assert commands["two words"][0] == "certbot renew --cert-name 'two words' --dry-run"
     (silent,) = (host for host in whole["hosts"] if host["host"] == "it's")
     retire = "/etc/letsencrypt/renewal-hooks/post/certbot_renewal_run.py --host 'it'\"'\"'s'"
-    assert silent["to_try"][1].startswith(f"{retire} --retire 'a;b'  # on any host")
+    assert silent["steps"][1]["command"] == f"{retire} --retire 'a;b'"
 
 
 # ---- Names that attack -------------------------------------------------------------------------

@@ -112,8 +112,8 @@ def test_started_by_hand_without_arguments_it_says_how(certbot_folder: Path) -> 
     completed = run_deliver_hook(hook)
     assert completed.returncode == 1
     assert completed.stderr == (
-        "certbot_renewal_deliver: RENEWED_LINEAGE is not set: certbot sets it for a deploy hook. "
-        "By hand use certbot_renewal_deliver.py --all\n"
+        "certbot_renewal_deliver: RENEWED_LINEAGE is not set: certbot sets it when it starts this "
+        "hook. To deliver by hand, run certbot_renewal_deliver.py --all\n"
     )
 
 
@@ -125,9 +125,9 @@ def test_a_target_that_hangs_keeps_no_other_waiting(tmp_path: Path, certbot_fold
     began = time.monotonic()
     completed = run_deliver_hook(hook, "--all")
     assert time.monotonic() - began < 30
-    error = "sleep did not end in time: timeout is too short, or it hangs"
+    error = "sleep did not end in time: check why, or raise timeout"
     assert_failure(completed, f"not delivered to slow: {error}")
-    assert "example.com to log: ran" in completed.stdout
+    assert "example.com to log: command ran" in completed.stdout
 
 
 def test_equal_errors_of_several_certificates_are_one_message(certbot_folder: Path) -> None:
@@ -147,7 +147,9 @@ def test_a_certificate_with_the_key_of_another_one_is_delivered_nowhere(
     bad = renew(certbot_folder, "bad")
     (bad / "privkey.pem").write_bytes(key_as_pem(rsa.generate_private_key(65537, 2048)))
     completed = run_deliver_hook(hook, "--all")
-    assert_failure(completed, "bad: ", "certificate and key do not belong together")
+    assert_failure(
+        completed, "bad: ", "the key does not match the certificate, or a file is damaged"
+    )
     lineages = [Path(line.split()[0]).name for line in lines_of(tmp_path / "log")]
     assert lineages == ["good"]
 
@@ -245,7 +247,7 @@ def test_a_target_that_is_wanted_again_begins_again(tmp_path: Path, certbot_fold
     assert_success(run_deliver_hook(hook, "--all"))
     install_deliver_hook(certbot_folder, command_table(tmp_path, "other"))
     assert_success(run_deliver_hook(hook, "--all"))
-    assert delivery_to(certbot_folder, "log").fingerprint == "ended"
+    assert delivery_to(certbot_folder, "log").fingerprint == certbot_renewal_report.DELIVERY_ENDED
 
     install_deliver_hook(certbot_folder, "[[command]]\nname = 'log'\ncommand = ['false']\n")
     assert run_deliver_hook(hook, "--all").returncode == 1
@@ -255,20 +257,21 @@ def test_a_target_that_is_wanted_again_begins_again(tmp_path: Path, certbot_fold
     assert delivery.error == "false ended with status 1: no output"
 
 
-def test_a_delivery_that_has_ended_is_forgotten_after_30_days(certbot_folder: Path) -> None:
+def test_a_retired_delivery_is_forgotten_after_30_days(certbot_folder: Path) -> None:
     hook = install_deliver_hook(certbot_folder, "[[command]]\ncommand = ['true']\n")
     renew(certbot_folder)
     state = certbot_folder / STATE_FILE
+    retired = certbot_renewal_report.DELIVERY_ENDED
     rows = [
-        f"gone\tcommand\tended\t0\t0\t{NOW - 29 * DAY}\t",
-        f"long-gone\tcommand\tended\t0\t0\t{NOW - 31 * DAY}\t",
+        f"retired\tcommand\t{retired}\t0\t0\t{NOW - 29 * DAY}\t",
+        f"forgotten\tcommand\t{retired}\t0\t0\t{NOW - 31 * DAY}\t",
     ]
     state.write_text("\n".join(rows) + "\n")
     assert_success(run_deliver_hook(hook, "--all"))
-    assert [line.split("\t")[0] for line in lines_of(state)] == ["example.com", "gone"]
+    assert [line.split("\t")[0] for line in lines_of(state)] == ["example.com", "retired"]
 
 
-def test_a_lineage_that_is_deleted_has_ended(tmp_path: Path, certbot_folder: Path) -> None:
+def test_a_lineage_that_is_deleted_is_retired(tmp_path: Path, certbot_folder: Path) -> None:
     hook = install_deliver_hook(certbot_folder, command_table(tmp_path))
     live = renew(certbot_folder)
     renew(certbot_folder, "other")
@@ -276,7 +279,7 @@ def test_a_lineage_that_is_deleted_has_ended(tmp_path: Path, certbot_folder: Pat
     shutil.rmtree(live)
     assert_success(run_deliver_hook(hook, "--all"))
     delivery = delivery_to(certbot_folder, "log")
-    assert delivery.fingerprint == "ended"
+    assert delivery.fingerprint == certbot_renewal_report.DELIVERY_ENDED
     assert delivery.changed_at >= NOW
 
 
@@ -290,10 +293,10 @@ def test_a_state_file_that_cannot_be_read_or_written_is_an_error_and_deliveries_
     completed = run_deliver_hook(hook, "--all")
     assert_failure(
         completed,
-        f"{state}: Is a directory: make it readable; without it a command runs again",
-        f"{state}: Is a directory: make it writable, or alerts",
+        f"{state}: Is a directory: make it readable; until then each command runs again",
+        f"{state}: Is a directory: make it writable; until then reports",
     )
-    assert "example.com to log: ran" in completed.stdout
+    assert "example.com to log: command ran" in completed.stdout
 
 
 def test_a_state_file_that_cannot_be_written_is_one_error_for_all_deliveries(
@@ -306,7 +309,7 @@ def test_a_state_file_that_cannot_be_written_is_one_error_for_all_deliveries(
     completed = run_deliver_hook(hook, "--all")
     assert_failure(completed)
     assert completed.stderr.count("make it writable") == 1
-    assert "one to log: ran; two to log: ran" in completed.stdout
+    assert "one to log: command ran; two to log: command ran" in completed.stdout
 
 
 def test_a_delivery_that_cannot_be_recorded_is_reported_with_the_fault(
@@ -325,15 +328,15 @@ def test_a_delivery_that_cannot_be_recorded_is_reported_with_the_fault(
     status = certbot_renewal_deliver.main(["--all"], {}, str(hook))
     assert status == 1
     output = capsys.readouterr()
-    assert output.out == "one to log: ran; two to log: ran\n"
-    assert "one, two not delivered to log: TypeError: broken: this is a fault of" in output.err
+    assert output.out == "one to log: command ran; two to log: command ran\n"
+    assert "one, two not delivered to log: TypeError: broken: this is a bug in" in output.err
 
 
 def test_a_state_file_that_holds_rubbish_is_replaced(tmp_path: Path, certbot_folder: Path) -> None:
     hook = install_deliver_hook(certbot_folder, command_table(tmp_path))
     renew(certbot_folder)
     (certbot_folder / STATE_FILE).write_text("rubbish\n\x00\n")
-    assert_success(run_deliver_hook(hook, "--all"), "ran")
+    assert_success(run_deliver_hook(hook, "--all"), "command ran")
     assert delivery_to(certbot_folder, "log").not_before == NOW - 60
 
 
@@ -362,7 +365,7 @@ def test_a_run_does_not_wait_forever_for_another_one_that_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(certbot_renewal_deliver, "LOCK_SECONDS", 0.3)
-    error = r"another run has held it for 0.3 s: look what it hangs at, and end it"
+    error = r"another run has held this lock for 0.3 s: find that run with: fuser -v"
     with (
         certbot_renewal_deliver.run_lock(str(tmp_path)),
         pytest.raises(base.DeliverError, match=error),
@@ -376,7 +379,7 @@ def test_check_of_a_complete_installation_is_ready(tmp_path: Path, certbot_folde
     hook = install_deliver_hook(certbot_folder, command_table(tmp_path))
     renew(certbot_folder)
     path = certbot_folder / "certbot_renewal_deliver.toml"
-    ready = f"ready: 1 certificates for 1 targets of {path}"
+    ready = f"ready: 1 certificate for 1 target in {path}"
     assert_success(run_deliver_hook(hook, "--check"), ready)
 
 
@@ -391,7 +394,7 @@ def test_check_without_a_certificate_is_not_ready(certbot_folder: Path) -> None:
     hook = install_deliver_hook(certbot_folder, "[[command]]\ncommand = ['true']\n")
     live = certbot_folder / "live"
     live.mkdir()
-    error = f"not ready: {live}: no certificate: get one with certbot"
+    error = f"not ready: {live}: no certificates: get a certificate with certbot"
     assert_failure(run_deliver_hook(hook, "--check"), error)
 
 
@@ -399,7 +402,7 @@ def test_a_target_that_no_certificate_is_for_is_not_ready(certbot_folder: Path) 
     toml = "[[command]]\ncommand = ['true']\nlineages = ['exmaple.com']\n"
     hook = install_deliver_hook(certbot_folder, toml)
     renew(certbot_folder)
-    error = "not ready: no certificate here is for command: correct its lineages and names"
+    error = "not ready: no certificate matches the target command: correct its lineages or names"
     assert_failure(run_deliver_hook(hook, "--check"), error)
     assert_success(run_deliver_hook(hook, "--all"), "nothing delivered")
 
@@ -408,7 +411,7 @@ def test_a_delivery_that_failed_the_last_time_is_not_ready(certbot_folder: Path)
     hook = install_deliver_hook(certbot_folder, "[[command]]\ncommand = ['false']\n")
     renew(certbot_folder)
     assert run_deliver_hook(hook, "--all").returncode == 1
-    error = "the last try: false ended with status 1: no output. --all tries again"
+    error = "the last attempt failed: false ended with status 1: no output: try again with --all"
     assert_failure(run_deliver_hook(hook, "--check"), error)
 
 
@@ -434,7 +437,7 @@ def test_restore_is_refused_with_an_option_that_changes_nothing(
     hook = install_deliver_hook(certbot_folder, "[[command]]\ncommand = ['true']\n")
     completed = run_deliver_hook(hook, "restore", option)
     assert completed.returncode == 2
-    assert "restore changes files: use it without --check and --dry-run" in completed.stderr
+    assert "restore changes files: do not combine it with --check or --dry-run" in completed.stderr
 
 
 # ---- Settings file -----------------------------------------------------------------------------
@@ -446,47 +449,50 @@ COMMAND_TABLE = "[[command]]\ncommand = ['x']\n"
 @pytest.mark.parametrize(
     ("toml", "error"),
     [
-        ("", "no target in it"),
+        ("", "this file has no target: add one"),
         ("not toml", "Expected '=' after a key"),
         (
             "[haproxy]\nsocket = 'x'\n",
-            "haproxy is no kind of target: "
-            "each begins with [[command]], [[haproxy]], [[ssh]], [[vault]]",
+            "haproxy is not a kind of target: "
+            "begin each target with one of [[command]], [[haproxy]], [[ssh]], [[vault]]",
         ),
-        ("[[ftp]]\n", "ftp is no kind of target"),
-        ("[[base]]\n", "base is no kind of target"),
+        ("[[ftp]]\n", "ftp is not a kind of target"),
+        ("[[base]]\n", "base is not a kind of target"),
         ("[[haproxy]]\n", "haproxy: socket is missing: HAProxy's stats socket"),
         (
             HAPROXY_TABLE + "certificate = '/x.pem'\n",
-            "certificate would be the same file for all certificates",
+            "certificate is the same file for all certificates: add {lineage} to the path",
         ),
         (
             HAPROXY_TABLE + "certificate = '/x.pem'\nlineages = ['exampl[ae].com']\n",
-            "certificate would be the same file for all certificates",
+            "certificate is the same file for all certificates: add {lineage} to the path",
         ),
         (
             HAPROXY_TABLE + "certificate = 3\n",
-            "certificate is wrong: it must be one line of text",
+            "certificate is not valid: it must be one line of text",
         ),
-        (SSH_TABLE + "hosts = 'web1'\n", "hosts is wrong: it must be a list of texts"),
+        (SSH_TABLE + "hosts = 'web1'\n", "hosts is not valid: it must be a list of strings"),
         (
             SSH_TABLE + "hosts = ['-oProxyCommand=x']\n",
-            "in hosts is wrong: it must be [user@]host",
+            "in hosts is not valid: write [user@]host",
         ),
         (
             COMMAND_TABLE + "timeout = 0\n",
-            "timeout is wrong: it must be a number above 0 and below 86400",
+            "timeout is not valid: it must be a number above 0 and below 86400",
         ),
         (
             COMMAND_TABLE + "timeout = 86400\n",
-            "timeout is wrong: it must be a number above 0 and below 86400",
+            "timeout is not valid: it must be a number above 0 and below 86400",
         ),
         (
             COMMAND_TABLE + "reload = 'x'\n",
-            "reload is no option of command (known: name, lineages,",
+            "reload is not an option of command (known options: name, lineages,",
         ),
-        (COMMAND_TABLE * 2, "two targets are called command: give each a name"),
-        (COMMAND_TABLE + "name = 3\n", "name is wrong: it must be one line of text"),
+        (
+            COMMAND_TABLE * 2,
+            "more than one target has the name command: set a different name for each",
+        ),
+        (COMMAND_TABLE + "name = 3\n", "name is not valid: it must be one line of text"),
     ],
 )
 def test_a_fault_in_the_settings_file_is_named(certbot_folder: Path, toml: str, error: str) -> None:
@@ -512,12 +518,12 @@ def test_all_faults_in_the_settings_file_are_named_at_once(certbot_folder: Path)
     hook = install_deliver_hook(certbot_folder, toml)
     assert_failure(
         run_deliver_hook(hook, "--all"),
-        "ftp is no kind of target",
-        "haproxy: sockett is no option of haproxy",
+        "ftp is not a kind of target",
+        "haproxy: sockett is not an option of haproxy",
         "haproxy: socket is missing",
         "haproxy: certificate is missing",
-        "command: command is wrong",
-        "command: timeout is wrong",
+        "command: command is not valid",
+        "command: timeout is not valid",
     )
 
 
@@ -525,7 +531,7 @@ def test_a_settings_file_that_is_missing_is_named(certbot_folder: Path) -> None:
     hook = install_deliver_hook(certbot_folder, "")
     path = certbot_folder / "certbot_renewal_deliver.toml"
     path.unlink()
-    error = f"{path}: No such file or directory: write it, as docs/deliver.md says"
+    error = f"{path}: No such file or directory: write this file as docs/deliver.md shows"
     assert_failure(run_deliver_hook(hook, "--all"), error)
 
 
@@ -596,7 +602,7 @@ def test_a_deliver_hook_that_is_a_link_finds_the_report_hook_and_the_targets(
 
     renew(certbot_folder)
     assert_success(run_deliver_hook(hook, "--check"), "ready: ")
-    assert_success(run_deliver_hook(hook, "--all"), "example.com to log: ran")
+    assert_success(run_deliver_hook(hook, "--all"), "example.com to log: command ran")
 
 
 def test_a_deliver_hook_that_is_a_copy_finds_links_to_the_report_hook_and_the_targets(
@@ -628,7 +634,7 @@ def test_in_the_post_folder_it_delivers_everything(
     live = renew(certbot_folder)
     renew(certbot_folder, "other")
     completed = run_deliver_hook(post_hook, RENEWED_LINEAGE=str(live))
-    assert_success(completed, "example.com to log: ran; other to log: ran")
+    assert_success(completed, "example.com to log: command ran; other to log: command ran")
 
 
 def test_it_runs_from_a_checkout(tmp_path: Path, certbot_folder: Path) -> None:
@@ -636,7 +642,7 @@ def test_it_runs_from_a_checkout(tmp_path: Path, certbot_folder: Path) -> None:
     renew(certbot_folder)
     hook = ROOT / "deliver" / DELIVER_HOOK.name
     completed = run_deliver_hook(hook, "--all", "--config-dir", str(certbot_folder))
-    assert_success(completed, "example.com to log: ran")
+    assert_success(completed, "example.com to log: command ran")
 
 
 @pytest.mark.parametrize("missing", ["certbot_renewal_report", "certbot_renewal_targets"])
@@ -686,7 +692,7 @@ def test_check_with_a_report_hook_of_another_version_is_not_ready(
         f"not ready: {report_hook} is version 0.0.9, certbot_renewal_deliver.py is version "
         f"{version}: copy both from the same release",
     )
-    assert_success(run_deliver_hook(hook, "--all"), "ran")
+    assert_success(run_deliver_hook(hook, "--all"), "command ran")
     assert run_deliver_hook(hook, "--version").stdout == f"certbot_renewal_deliver {version}\n"
 
 
@@ -723,14 +729,14 @@ class Target(base.Target):
 def test_a_new_kind_of_target_needs_one_module(tmp_path: Path, certbot_folder: Path) -> None:
     hook = install_deliver_hook(certbot_folder, f"[[folder]]\nfolder = '{tmp_path}'\n")
     live = renew(certbot_folder)
-    assert_failure(run_deliver_hook(hook, "--all"), "folder is no kind of target")
+    assert_failure(run_deliver_hook(hook, "--all"), "folder is not a kind of target")
 
     (hook.parent / TARGETS_PACKAGE.name / "folder.py").write_text(FOLDER_KIND)
     assert_success(run_deliver_hook(hook, "--dry-run"), "would be copied")
     assert not (tmp_path / "example.com").exists()
     assert_success(run_deliver_hook(hook, "--all"), "example.com to folder: copied")
     assert (tmp_path / "example.com").read_text() == (live / "fullchain.pem").read_text()
-    assert_success(run_deliver_hook(hook, "--check"), "has it")
+    assert_success(run_deliver_hook(hook, "--check"), "up to date")
     help_text = run_deliver_hook(hook, "--help").stdout
     assert re.search(r"(?m)^folder:\n  folder +required +where the certificates go$", help_text)
 
@@ -763,7 +769,7 @@ def test_a_run_imports_only_the_kinds_that_the_settings_file_names(
         text=True,
         timeout=60,
     )
-    assert_success(completed, "example.com to log: ran")
+    assert_success(completed, "example.com to log: command ran")
     imported = set(completed.stdout.splitlines()[-1].split())
     kinds = {name for name in imported if name.startswith("certbot_renewal_targets.")}
     assert kinds == {"certbot_renewal_targets.base", "certbot_renewal_targets.command"}
@@ -773,7 +779,9 @@ def test_a_run_imports_only_the_kinds_that_the_settings_file_names(
 def test_the_help_lists_the_options_of_all_kinds(certbot_folder: Path) -> None:
     hook = install_deliver_hook(certbot_folder, "")
     completed = run_deliver_hook(hook, "--help")
-    assert_success(completed, "every kind:\n  name            (empty)   what reports and alerts")
+    assert_success(
+        completed, "every kind:\n  name            (empty)   name of the target in reports"
+    )
     for kind in ("command", "haproxy", "ssh", "vault"):
         assert f"\n{kind}:\n" in completed.stdout
 

@@ -15,6 +15,7 @@ import pytest
 from support.buckets import Bucket
 from support.hooks import start
 from support.lineages import UNREACHABLE, make_aged_lineage
+from tools import ROOT
 from tools.servers.certbot import Authority, Certbot
 from tools.servers.influxdb import InfluxDB
 from tools.servers.lineages import (
@@ -177,3 +178,8 @@ def test_the_report_hook_runs_from_another_folder_without_any_other_file(
     shutil.rmtree(alone.parent)
     assert (done.returncode, done.stderr) == (0, "")
     assert "lineage=example.com" in done.stdout
+
+
+def test_the_package_has_both_programs() -> None:
+    package = (ROOT / "pyproject.toml").read_text()
+    assert 'py-modules = ["certbot_renewal_report", "certbot_renewal_run"]' in package

@@ -11,9 +11,9 @@ from tools.servers.targets import install_deliver_hook, run_deliver_hook
 def test_a_command_runs_once_for_each_certificate(tmp_path: Path, certbot_folder: Path) -> None:
     hook = install_deliver_hook(certbot_folder, command_table(tmp_path))
     live = renew(certbot_folder)
-    assert_success(run_deliver_hook(hook, "--all"), "example.com to log: ran")
+    assert_success(run_deliver_hook(hook, "--all"), "example.com to log: command ran")
     assert lines_of(tmp_path / "log") == [f"{live} example.com"]
-    assert_success(run_deliver_hook(hook, "--all"), "nothing to do: 1 had it")
+    assert_success(run_deliver_hook(hook, "--all"), "nothing to do: 1 up to date")
     assert lines_of(tmp_path / "log") == [f"{live} example.com"]
 
 
@@ -62,7 +62,7 @@ def test_a_command_that_fails_is_reported_with_its_last_words_and_runs_again(
     error = "example.com not delivered to command: /bin/sh ended with status 1: the disk is"
     assert_failure(run_deliver_hook(hook, "--all"), error)
     (tmp_path / "mended").touch()
-    assert_success(run_deliver_hook(hook, "--all"), "example.com to command: ran")
+    assert_success(run_deliver_hook(hook, "--all"), "example.com to command: command ran")
 
 
 def test_a_command_that_does_not_exist_is_named(certbot_folder: Path) -> None:
@@ -70,7 +70,7 @@ def test_a_command_that_does_not_exist_is_named(certbot_folder: Path) -> None:
         certbot_folder, "[[command]]\nname = 'lost'\ncommand = ['no-such-program']\n"
     )
     renew(certbot_folder)
-    remedy = "is it installed, and executable?"
+    remedy = "install it, or make it executable"
     assert_failure(
         run_deliver_hook(hook, "--all"),
         f"not delivered to lost: no-such-program: No such file or directory: {remedy}",
@@ -87,7 +87,7 @@ def test_a_command_that_leaves_a_child_behind_does_not_hold_certbot_up(
     command = "['/bin/sh', '-c', 'sleep 60 & echo started']"
     hook = install_deliver_hook(certbot_folder, f"[[command]]\ncommand = {command}\n")
     renew(certbot_folder)
-    assert_success(run_deliver_hook(hook, "--all"), "example.com to command: ran")
+    assert_success(run_deliver_hook(hook, "--all"), "example.com to command: command ran")
     assert_success(run_deliver_hook(hook, "--all"), "nothing to do")
 
 
@@ -98,7 +98,7 @@ def test_a_command_that_hangs_is_killed_with_its_children(
     toml = f"[[command]]\ncommand = ['/bin/sh', '-c', '{script}']\ntimeout = 1\n"
     hook = install_deliver_hook(certbot_folder, toml)
     renew(certbot_folder)
-    error = "/bin/sh did not end in time: timeout is too short, or it hangs"
+    error = "/bin/sh did not end in time: check why, or raise timeout"
     assert_failure(run_deliver_hook(hook, "--all"), error)
     assert_failure(run_deliver_hook(hook, "--all"), error)
     assert_failure(run_deliver_hook(hook, "--all"), error)

@@ -153,7 +153,7 @@ def renew_under_load(certbot: Certbot, load: Load) -> list[bytes]:
             key_type = ["--key-type", "rsa", "--rsa-key-size", "2048"]
         renewed = certbot.renew("--force-renewal", *key_type)
         assert renewed.returncode == 0, renewed.stdout
-        assert "example.com to haproxy: serves it" in renewed.stdout
+        assert "example.com to haproxy: now served" in renewed.stdout
         certificates.append(first_certificate(live / "cert.pem"))
         load.wait_for_more(20)
     return certificates
@@ -202,9 +202,9 @@ def test_a_certificate_that_haproxy_does_not_know_is_added(
 ) -> None:
     hook = install_deliver_hook(certbot_folder, haproxy.table())
     certificate = renewed_certificate(certbot_folder)
-    assert_success(run_deliver_hook(hook, "--dry-run"), "would get it, as a new one")
+    assert_success(run_deliver_hook(hook, "--dry-run"), "would be added as a new certificate")
     assert haproxy.served("example.com") != certificate
-    assert_success(run_deliver_hook(hook, "--all"), "serves it")
+    assert_success(run_deliver_hook(hook, "--all"), "now served")
     assert haproxy.served("example.com") == certificate
     assert haproxy.served("other.example.com") != certificate
     assert mode_of(haproxy.certs / "example.com.pem") == 0o600
@@ -218,7 +218,7 @@ def test_a_renewed_certificate_replaces_the_old_one_and_its_file_keeps_its_mode(
     assert_success(run_deliver_hook(hook, "--all"))
     (haproxy.certs / "example.com.pem").chmod(0o640)
     second = renewed_certificate(certbot_folder)
-    assert_success(run_deliver_hook(hook, "--check"), "would get it")
+    assert_success(run_deliver_hook(hook, "--check"), "would be set")
     assert haproxy.served("example.com") == first
 
     live = certbot_folder / "live" / "example.com"
@@ -226,14 +226,14 @@ def test_a_renewed_certificate_replaces_the_old_one_and_its_file_keeps_its_mode(
     assert haproxy.served("example.com") == second
     assert haproxy.served("other.example.com") not in (first, second)
     assert mode_of(haproxy.certs / "example.com.pem") == 0o640
-    assert_success(run_deliver_hook(hook, "--all"), "nothing to do: 1 had it")
+    assert_success(run_deliver_hook(hook, "--all"), "nothing to do: 1 up to date")
 
 
 def test_the_stats_socket_may_be_an_address(haproxy: HAProxy, certbot_folder: Path) -> None:
     over_tcp = haproxy.table().replace(str(haproxy.socket), f"127.0.0.1:{haproxy.stats_port}")
     hook = install_deliver_hook(certbot_folder, over_tcp)
     certificate = renewed_certificate(certbot_folder)
-    assert_success(run_deliver_hook(hook, "--all"), "serves it")
+    assert_success(run_deliver_hook(hook, "--all"), "now served")
     assert haproxy.served("example.com") == certificate
 
 
@@ -271,7 +271,7 @@ def test_a_crt_list_that_lacks_a_certificate_is_written(
     install_deliver_hook(certbot_folder, haproxy.table(crt_list=str(crt_list)))
     assert_success(run_deliver_hook(hook, "--dry-run"), f"would write {crt_list}")
     assert lines_of(crt_list) == []
-    assert_success(run_deliver_hook(hook, "--all"), f"{crt_list} written")
+    assert_success(run_deliver_hook(hook, "--all"), f"wrote {crt_list}")
     assert lines_of(crt_list) == [f"{haproxy.certs}/example.com.pem"]
 
 
@@ -282,7 +282,7 @@ def test_a_new_certificate_without_a_crt_list_is_an_error(
     renew(certbot_folder)
     without_crt_list = re.sub("crt_list = .*", "", haproxy.table())
     hook = install_deliver_hook(certbot_folder, without_crt_list)
-    known = f"HAProxy has no certificate {haproxy.certs}/example.com.pem"
+    known = f"HAProxy has not loaded {haproxy.certs}/example.com.pem"
     remedy = "correct certificate, or set crt_list"
     assert_failure(run_deliver_hook(hook, "--all"), f"{known}: {remedy}")
     assert_failure(run_deliver_hook(hook, "--check"), f"{known}: {remedy}")
@@ -297,11 +297,11 @@ def test_a_certificate_that_no_bind_uses_is_added_to_crt_list(
     assert haproxy.ask(f"new ssl cert {pem}").startswith("New empty")
     without_crt_list = re.sub("crt_list = .*", "", haproxy.table())
     hook = install_deliver_hook(certbot_folder, without_crt_list)
-    error = f"no bind of HAProxy uses {pem}: set crt_list to where it is added"
+    error = f"no bind line of HAProxy uses {pem}: set crt_list to add it"
     assert_failure(run_deliver_hook(hook, "--all"), error)
 
     install_deliver_hook(certbot_folder, haproxy.table())
-    assert_success(run_deliver_hook(hook, "--dry-run"), "would add it to crt_list")
+    assert_success(run_deliver_hook(hook, "--dry-run"), "would be added to crt_list")
     assert_success(run_deliver_hook(hook, "--all"), f"added to {haproxy.certs}/")
 
 
@@ -322,7 +322,7 @@ def test_a_path_with_characters_that_haproxy_would_not_take_is_an_error(
     assert_failure(
         run_deliver_hook(hook, "--all"),
         "with space not delivered to haproxy: certificate is '",
-        "it may hold letters, digits and",
+        "use only letters, digits and",
     )
 
 
@@ -336,8 +336,8 @@ def test_a_stats_socket_without_level_admin_is_an_error(
         completed = run_deliver_hook(hook, argument)
     assert_failure(
         completed,
-        f"{haproxy.socket}: HAProxy answered: permission denied: "
-        "write level admin behind stats socket in haproxy.cfg",
+        f"{haproxy.socket}: HAProxy answered permission denied: "
+        'add "level admin" to the stats socket line in haproxy.cfg',
     )
 
 
@@ -360,7 +360,7 @@ def test_a_certificate_that_haproxy_refuses_changes_nothing(
     refused = run_deliver_hook(hook, "--all")
     assert_failure(refused, "example.com not delivered to haproxy: ")
     remedy = "raise tune.bufsize in haproxy.cfg"
-    assert re.search(rf"HAProxy hung up on \d+ bytes: {remedy}", refused.stderr)
+    assert re.search(rf"HAProxy cannot take a command of \d+ bytes: {remedy}", refused.stderr)
     assert haproxy.served("example.com") == old
     assert (haproxy.certs / "example.com.pem").read_bytes() == old_file
     assert len(lines_of(tmp_path / "log")) == 2  # the other target got it
@@ -389,7 +389,7 @@ def test_a_transaction_of_somebody_who_was_killed_is_aborted(
     placeholder = haproxy.served("placeholder.example.com")
 
     certificate = renewed_certificate(certbot_folder)
-    assert_success(run_deliver_hook(hook, "--all"), "example.com to haproxy: serves it")
+    assert_success(run_deliver_hook(hook, "--all"), "example.com to haproxy: now served")
     assert haproxy.served("example.com") == certificate
     assert haproxy.served("placeholder.example.com") == placeholder
 
@@ -412,8 +412,8 @@ def test_nothing_is_set_while_a_transaction_of_somebody_else_goes_on(
         run_deliver_hook(hook, "--all"),
         f"example.com not delivered to haproxy: {haproxy.socket}: "
         f"HAProxy has an unfinished transaction for {other}: "
-        "end it, or set timeout to more than 2 seconds",
-        f"Its next start serves {haproxy.certs}/example.com.pem",
+        "abort it, or set timeout to more than 2 seconds",
+        f"the next start will serve {haproxy.certs}/example.com.pem",
     )
     assert haproxy.served("example.com") == served
     assert first_certificate(haproxy.certs / "example.com.pem") == certificate
@@ -468,7 +468,7 @@ crt_list = "{tmp_path}/"
         threading.Thread(target=server.serve_forever, args=[0.05]).start()
         completed = run_deliver_hook(hook, "--all")
         server.shutdown()
-    refusal = "HAProxy refused: unable to load.: look at its log"
+    refusal = "HAProxy refused: unable to load.: check its log"
     assert_failure(completed, f"example.com not delivered to haproxy: {refusal}")
     taken_back = ["abort", "del"]
     assert server.commands == ["show", "show", "new", "set", "commit", *taken_back]
@@ -488,8 +488,8 @@ def test_a_haproxy_that_is_down_serves_the_certificate_from_its_next_start(
     assert_failure(
         run_deliver_hook(hook, "--all"),
         f"example.com not delivered to haproxy: {haproxy.socket}: Connection refused: "
-        "does HAProxy run, and is socket",
-        f"Its next start serves {haproxy.certs}/example.com.pem",
+        "check that HAProxy is running and that socket",
+        f"the next start will serve {haproxy.certs}/example.com.pem",
     )
     with start_haproxy(tmp_path / "haproxy") as haproxy:
         assert haproxy.served("example.com") == certificate
@@ -542,7 +542,7 @@ def test_from_a_haproxy_that_is_down_to_the_mail_and_back(
     subject = alerting.inbox.read()
     assert subject.startswith("WARNING: example.com on web1: not delivered to edge, renewed 20")
     assert ", the old certificate there expires 20" in subject
-    assert "does HAProxy run" in alerting.inbox.mails[-1].get_content()
+    assert "check that HAProxy is running" in alerting.inbox.mails[-1].get_content()
 
     with start_haproxy(tmp_path / "haproxy"):
         assert_success(run_deliver_hook(hook, "--all"))
@@ -572,15 +572,16 @@ def test_on_a_full_disk_haproxy_serves_the_new_certificate_and_the_old_file_stay
 
             assert_failure(
                 run_deliver_hook(hook, "--all"),
-                "HAProxy serves it, but ",
-                "No space left on device: the next start would serve the old one",
+                "HAProxy serves the new certificate, but ",
+                "No space left on device: "
+                "the next start of HAProxy would serve the old certificate",
             )
             assert haproxy.served("example.com") == certificate
             assert pem.read_bytes() == old_file
             assert names_in(certs) == {"example.com.pem", "placeholder.pem", filler.name}
 
             filler.unlink()
-            assert_success(run_deliver_hook(hook, "--all"), "example.com.pem written")
+            assert_success(run_deliver_hook(hook, "--all"), f"wrote {pem}")
             assert first_certificate(pem) == certificate
 
 
@@ -597,8 +598,8 @@ def test_a_folder_that_certbots_user_may_not_write_to_is_named(
     completed = subprocess.run(command, capture_output=True, text=True, timeout=60)
 
     new_file = haproxy.certs / ".example.com.pem.new.key"
-    reason = "Permission denied: the next start would serve the old one"
-    assert_failure(completed, f"HAProxy serves it, but {new_file}: {reason}")
+    reason = "Permission denied: the next start of HAProxy would serve the old certificate"
+    assert_failure(completed, f"HAProxy serves the new certificate, but {new_file}: {reason}")
     assert haproxy.served("example.com") == certificate
     haproxy.certs.chmod(0o755)
-    assert_success(run_deliver_hook(hook, "--all"), "example.com.pem written")
+    assert_success(run_deliver_hook(hook, "--all"), f"wrote {haproxy.certs}/example.com.pem")

@@ -61,7 +61,7 @@ def test_a_host_gets_certificate_and_key(sshd: Sshd, there: Path, certbot_folder
 def test_a_look_copies_nothing(sshd: Sshd, there: Path, certbot_folder: Path) -> None:
     hook = install_deliver_hook(certbot_folder, ssh_table(sshd, there))
     renew(certbot_folder)
-    assert_success(run_deliver_hook(hook, "--dry-run"), "would get it")
+    assert_success(run_deliver_hook(hook, "--dry-run"), "would be copied")
     assert names_in(there) == set()
 
 
@@ -91,7 +91,7 @@ def test_a_host_that_has_the_certificate_is_left_alone_also_without_a_state_file
     renew(certbot_folder)
     assert_success(run_deliver_hook(hook, "--all"))
     (certbot_folder / "certbot_renewal_deliver.state").unlink()
-    assert_success(run_deliver_hook(hook, "--all"), "nothing to do: 1 had it")
+    assert_success(run_deliver_hook(hook, "--all"), "nothing to do: 1 up to date")
     assert lines_of(there / "reloads") == ["reloaded"]
 
 
@@ -149,14 +149,16 @@ def test_a_reload_that_fails_is_tried_again_without_another_copy(
     assert_failure(
         failed,
         f"example.com not delivered to ssh/{sshd.host}: ssh ended with status 3: "
-        "nginx is sad (reload; the files are in place)",
+        "nginx is sad (reload failed; the files are in place)",
     )
     checked = run_deliver_hook(hook, "--check")
-    error = r"not ready: .*: the last try: ssh ended with status 3: nginx is sad .* --all tries"
+    error = (
+        r"not ready: .*: the last attempt failed: ssh ended with status 3: nginx is sad .* --all"
+    )
     assert re.search(error, checked.stderr)
 
     copy = (there / "example.com.crt").stat().st_ino
-    assert_failure(run_deliver_hook(hook, "--all"), "(reload; the files are as they should be)")
+    assert_failure(run_deliver_hook(hook, "--all"), "(reload failed; the files are up to date)")
     (tmp_path / "mended").touch()
     assert_success(run_deliver_hook(hook, "--all"), "reload ran")
     assert (there / "example.com.crt").stat().st_ino == copy
@@ -206,7 +208,7 @@ def test_a_host_that_fails_does_not_keep_the_others_waiting(
     )
     hangs = rf"ssh/{silent}: ssh (did not end in time|ended with status 255: .*timed out)"
     assert re.search(f"not delivered to {hangs}", completed.stderr)
-    remedy = "put the key of certbot's user into authorized_keys"
+    remedy = "add the key of certbot's user to authorized_keys"
     assert re.search(rf"not delivered to ssh/nobody@\S+: ssh ended .* {remedy}", completed.stderr)
     assert f"to ssh/{sshd.host}: copied, reload ran" in completed.stdout
     assert (there / "example.com.crt").exists()
@@ -223,7 +225,7 @@ def test_a_host_key_that_is_not_known_is_refused(
     assert_failure(
         run_deliver_hook(hook, "--all"),
         "Host key verification failed.",
-        "put the host's key into known_hosts of certbot's user",
+        "add the key of this host to known_hosts of certbot's user",
     )
     assert names_in(there) == set()
 
@@ -240,7 +242,9 @@ def test_a_host_key_that_changed_is_refused(
     hook = install_deliver_hook(certbot_folder, ssh_table(Sshd(sshd.port, config), there))
     renew(certbot_folder)
     completed = run_deliver_hook(hook, "--all")
-    assert_failure(completed, "find out why before you replace it in known_hosts")
+    assert_failure(
+        completed, "find out why the host key changed before you replace it in known_hosts"
+    )
     assert names_in(there) == set()
 
 
@@ -253,7 +257,7 @@ def test_a_folder_that_is_missing_is_reported_before_anything_is_copied(
     renew(certbot_folder)
     assert_failure(
         run_deliver_hook(hook, argument),
-        f"ssh ended with status 1: {tmp_path}/nowhere is not there, or may not be written to",
+        f"ssh ended with status 1: {tmp_path}/nowhere does not exist, or is not writable",
     )
     assert names_in(there) == set()
 

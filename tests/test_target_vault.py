@@ -140,7 +140,7 @@ class Sharers:
         assert_success(empty, "Vault holds nothing yet")
 
         issued = self.first.issue("example.com", "example.com", "*.example.com")
-        assert "example.com to vault: holds it" in issued.stdout
+        assert "example.com to vault: written" in issued.stdout
         role_table(vault, folder, "renewing")  # from now on without the right to create
         assert_success(run_deliver_hook(self.hooks[1], "restore"), "example.com")
 
@@ -148,7 +148,7 @@ class Sharers:
         """Renew with the second certbot."""
         renewed = self.second.renew("--force-renewal")
         assert renewed.returncode == 0, renewed.stdout
-        assert "example.com to vault: holds it" in renewed.stdout
+        assert "example.com to vault: written" in renewed.stdout
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ def test_a_certificate_that_was_renewed_elsewhere_is_restored_once(sharers: Shar
         link = files_of(sharers.first.folder)["live/example.com/cert.pem"]
         assert link == ("link", "../../archive/example.com/cert2.pem")
     delivered = run_deliver_hook(sharers.hooks[0], "--all")
-    assert delivered.stdout == "nothing to do: 1 had it\n"
+    assert delivered.stdout == "nothing to do: 1 up to date\n"
     assert sharers.vault.version(CERTIFICATE) == 2
     assert sharers.vault.version(ACCOUNTS) == 1
 
@@ -276,7 +276,7 @@ def test_a_secret_that_others_write_all_the_time_is_an_error(vault: Vault, tmp_p
 
     with (
         vault_targets.open_store(target.options, base.Deadline(30)) as store,
-        pytest.raises(base.DeliverError, match="accounts: somebody else writes it all the time"),
+        pytest.raises(base.DeliverError, match="accounts: other hosts keep changing this secret"),
     ):
         store.update("accounts", new_values)
 
@@ -289,10 +289,10 @@ def test_a_certificate_that_another_host_renewed_later_stays_in_vault(
     make_example(newer, seconds_ago=1000)
     make_example(older, seconds_ago=5000)
     hook = install_deliver_hook(newer, token_table(vault, newer))
-    assert_success(run_deliver_hook(hook, "--all"), "holds it")
+    assert_success(run_deliver_hook(hook, "--all"), "written")
     hook = install_deliver_hook(older, token_table(vault, older))
-    assert_success(run_deliver_hook(hook, "--dry-run"), "has a newer one")
-    assert_success(run_deliver_hook(hook, "--all"), "has a newer one")
+    assert_success(run_deliver_hook(hook, "--dry-run"), "unchanged, Vault has a newer certificate")
+    assert_success(run_deliver_hook(hook, "--all"), "unchanged, Vault has a newer certificate")
     newer_text = (newer / "live" / "example.com" / "cert.pem").read_text()
     assert vault.secret(CERTIFICATE)["cert"] == newer_text
 
@@ -305,7 +305,7 @@ def test_a_configuration_that_changed_is_written(vault: Vault, tmp_path: Path) -
     assert_success(run_deliver_hook(hook, "--all"))
     new_section = "[acme_renewal_info]\nari_retry_after = now\n"
     conf.write_text(conf.read_text() + new_section)
-    assert_success(run_deliver_hook(hook, "--dry-run"), "would get it")
+    assert_success(run_deliver_hook(hook, "--dry-run"), "would be written")
     assert vault.version(CERTIFICATE) == 1
     assert_success(run_deliver_hook(hook, "--all"))
     assert vault.version(CERTIFICATE) == 2
@@ -321,7 +321,7 @@ def test_what_each_run_of_certbot_writes_into_a_configuration_does_not_count(
     assert_success(run_deliver_hook(hook, "--all"))
     later = conf.read_text().replace("ari_retry_after = now", "ari_retry_after = later")
     conf.write_text(later.replace("version = 5.8.0", "version = 5.9.0"))
-    assert run_deliver_hook(hook, "--all").stdout == "nothing to do: 1 had it\n"
+    assert run_deliver_hook(hook, "--all").stdout == "nothing to do: 1 up to date\n"
     assert vault.version(CERTIFICATE) == 1
 
 
@@ -333,7 +333,7 @@ def test_a_certificate_that_is_newer_on_disk_stays(vault: Vault, tmp_path: Path)
     make_example(tmp_path, seconds_ago=1000)
     before = files_of(tmp_path)
     restored = run_deliver_hook(hook, "restore")
-    assert "nothing, all of it is there" in restored.stdout
+    assert f"nothing restored: {tmp_path} is up to date" in restored.stdout
     assert files_of(tmp_path) == before
 
 
@@ -365,7 +365,7 @@ def test_a_secret_that_is_no_certificate_is_not_restored(vault: Vault, tmp_path:
     vault.api("POST", f"secret/data/{CERTIFICATE}", data={"fullchain": "rubbish"})
     hook = install_deliver_hook(tmp_path, token_table(vault, tmp_path))
     completed = run_deliver_hook(hook, "restore")
-    warning = "example.com in Vault is no certificate of this script: remove it there"
+    warning = "example.com in Vault was not written by this hook: delete it in Vault"
     assert completed.stderr == f"certbot_renewal_deliver: warning: {warning}\n"
     assert completed.returncode == 0
     assert not (tmp_path / "live").exists()
@@ -376,7 +376,7 @@ def test_a_secret_that_is_no_certificate_is_written_over(vault: Vault, tmp_path:
     hook = install_deliver_hook(tmp_path, token_table(vault, tmp_path))
     make_example(tmp_path)
     assert_success(run_deliver_hook(hook, "--all"))
-    assert run_deliver_hook(hook, "--all").stdout == "nothing to do: 1 had it\n"
+    assert run_deliver_hook(hook, "--all").stdout == "nothing to do: 1 up to date\n"
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(vault: Vault, tmp_path: Path) -> None:
@@ -389,7 +389,7 @@ def test_a_folder_that_cannot_be_written_to_is_named(vault: Vault, tmp_path: Pat
 
 def test_without_a_vault_there_is_nothing_to_restore_from(tmp_path: Path) -> None:
     hook = install_deliver_hook(tmp_path, command_table(tmp_path))
-    error = "certbot_renewal_deliver.toml has no [[vault]] to restore from"
+    error = "certbot_renewal_deliver.toml has no [[vault]] table to restore from"
     assert_failure(run_deliver_hook(hook, "restore"), error)
 
 
@@ -413,20 +413,20 @@ def test_a_wrong_token_is_refused(vault: Vault, tmp_path: Path) -> None:
 @pytest.mark.parametrize("argument", ["--all", "restore"])
 def test_a_mount_without_an_engine_is_refused(vault: Vault, tmp_path: Path, argument: str) -> None:
     toml = token_table(vault, tmp_path, 'mount = "nowhere"')
-    assert_refused(toml, tmp_path, "is mount a KV engine?", argument)
+    assert_refused(toml, tmp_path, "check that mount is a KV engine", argument)
 
 
 @pytest.mark.parametrize("argument", ["--all", "restore"])
 def test_a_vault_that_does_not_run_is_named(vault: Vault, tmp_path: Path, argument: str) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     toml = token_table(vault, tmp_path).replace(vault.url, url)
-    error = f"{url}: Connection refused: does Vault run, and is url its address?"
+    error = f"{url}: Connection refused: check that Vault is running and that url is its address"
     assert_refused(toml, tmp_path, error, argument)
 
 
 def test_a_vault_without_an_address_is_an_error(vault: Vault, tmp_path: Path) -> None:
     toml = token_table(vault, tmp_path).replace(vault.url, "")
-    assert_refused(toml, tmp_path, "url is empty, and so is VAULT_ADDR")
+    assert_refused(toml, tmp_path, "url and VAULT_ADDR are empty: set url")
 
 
 def test_a_token_file_that_is_missing_is_named(vault: Vault, tmp_path: Path) -> None:
@@ -443,7 +443,7 @@ def test_a_vault_without_a_token_is_an_error(vault: Vault, tmp_path: Path) -> No
 
 def test_a_role_without_the_right_to_create_is_refused(vault: Vault, tmp_path: Path) -> None:
     toml = role_table(vault, tmp_path, "renewing")
-    assert_refused(toml, tmp_path, "does its policy give the right to it?")
+    assert_refused(toml, tmp_path, "check that the token is valid and that its policy allows this")
 
 
 def test_check_finds_out_that_a_role_has_not_the_right_to_create(
@@ -451,14 +451,14 @@ def test_check_finds_out_that_a_role_has_not_the_right_to_create(
 ) -> None:
     toml = role_table(vault, tmp_path, "renewing")
     secret = "secret/data/certbot/certificates/example.com"
-    error = f"the token may not create {secret}: give its policy"
+    error = f"the token may not create {secret}: add this capability to its policy"
     assert_refused(toml, tmp_path, error, "--check")
 
 
 def test_a_wrong_secret_id_is_refused(vault: Vault, tmp_path: Path) -> None:
     toml = role_table(vault, tmp_path, "renewing")
     (tmp_path / "secret_id").write_text(TOKEN)
-    error = "correct role_id_file and secret_id_file; after five wrong"
+    error = "correct role_id_file and secret_id_file (after five failed logins"
     assert_refused(toml, tmp_path, error)
 
 
@@ -479,7 +479,7 @@ def test_over_https_the_ca_of_vaults_certificate_counts(vault: Vault, tmp_path: 
     toml = token_table(vault, tmp_path).replace(vault.url, f"https://127.0.0.1:{port}")
     with available(start_nginx(tmp_path / "nginx", server)):
         hook = install_deliver_hook(tmp_path, toml)
-        remedy = "does Vault run, and is url its address?"
+        remedy = "check that Vault is running and that url is its address"
         assert_failure(run_deliver_hook(hook, "--all"), "certificate verify failed", remedy)
         hook = install_deliver_hook(tmp_path, f'{toml}ca_file = "{pem}"\n')
         assert_success(run_deliver_hook(hook, "--all"))

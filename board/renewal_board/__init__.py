@@ -2,7 +2,7 @@
 
 report_hook   the report hook, from which settings and requests come
 reports       the rows that the board asks for, and what a source must answer
-server        one request to a server, and what its errors mean
+server        one request to a server, and the remedies of its errors
 influxdb      a source: InfluxDB, asked with the queries of flux/
 prometheus    a source: VictoriaMetrics or Prometheus, asked with PromQL
 model         what the board shows: certificates as cards, hosts with a problem, renewals

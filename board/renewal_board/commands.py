@@ -1,9 +1,10 @@
-"""The commands that the board suggests. An administrator pastes them into a shell, as root."""
+"""The steps that the board suggests: an instruction, and the command to paste into a root shell."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 DEPLOY_HOOKS = "/etc/letsencrypt/renewal-hooks/deploy"
 POST_HOOKS = "/etc/letsencrypt/renewal-hooks/post"
@@ -12,34 +13,51 @@ DELIVER_HOOK = f"{DEPLOY_HOOKS}/certbot_renewal_deliver.py"
 RUN_REPORT = f"{POST_HOOKS}/certbot_renewal_run.py"
 
 CHECK_REPORT = f"{REPORT_HOOK} --check"
-CHECK_DELIVERY = f"{DELIVER_HOOK} --check"
-CHECK_SERVED = f"{RUN_REPORT} --check"
-SHOW_CERTIFICATES = "certbot certificates"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of an administrator: what to do, and the command for it."""
+
+    instruction: str
+    command: str
+
+
+CHECK_DELIVERY = Step("Check the deliveries", f"{DELIVER_HOOK} --check")
+CHECK_SERVED = Step("Check which certificates are served", f"{RUN_REPORT} --check")
+SHOW_CERTIFICATES = Step("List the certificates and read the errors", "certbot certificates")
 
 FAILING_HOST = [
-    "certbot renew --dry-run  # its log is /var/log/letsencrypt/letsencrypt.log",
+    Step(
+        "Test the renewal, then read /var/log/letsencrypt/letsencrypt.log",
+        "certbot renew --dry-run",
+    ),
     SHOW_CERTIFICATES,
 ]
 
 
-def dry_run(lineage: str) -> str:
-    """Return the command that tries whether certbot can renew a lineage."""
-    return f"certbot renew --cert-name {shlex.quote(lineage)} --dry-run"
+def dry_run(lineage: str) -> Step:
+    """Return the step that tests whether certbot can renew a lineage."""
+    command = f"certbot renew --cert-name {shlex.quote(lineage)} --dry-run"
+    return Step("Test whether certbot can renew it", command)
 
 
-def for_overdue(lineage: str) -> list[str]:
-    """Return the commands for a certificate that is overdue, on its host."""
+def for_overdue(lineage: str) -> list[Step]:
+    """Return the steps for a certificate that is overdue, on its host."""
     return [
-        f"{dry_run(lineage)}  # can it be renewed at all?",
-        "systemctl list-timers | grep certbot  # or the cron job: is certbot started?",
-        f"{CHECK_REPORT}  # was it renewed, and only the report lost?",
+        dry_run(lineage),
+        Step(
+            "Check that certbot's timer is active, or that its cron job exists",
+            "systemctl list-timers --all | grep certbot",
+        ),
+        Step("If it was renewed and only the report was lost, send the report again", CHECK_REPORT),
     ]
 
 
-def for_silent_host(host: str, lineages: Sequence[str]) -> list[str]:
-    """Return the commands for a host that sends no run reports any more."""
+def for_silent_host(host: str, lineages: Sequence[str]) -> list[Step]:
+    """Return the steps for a host that no longer sends run reports."""
     retire = shlex.join([RUN_REPORT, "--host", host, "--retire", *lineages])
     return [
-        f"{RUN_REPORT} --all  # on that host: does the report arrive?",
-        f"{retire}  # on any host, if this one is gone for good",
+        Step("Send a run report on this host", f"{RUN_REPORT} --all"),
+        Step("If this host no longer exists, retire it on any other host", retire),
     ]

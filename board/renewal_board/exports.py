@@ -60,7 +60,7 @@ def json_text(fleet: Fleet) -> str:
         "since": fleet.since,
         "counts": fleet.counts,
         "certificates": [card_as_json(card) for card in fleet.cards],
-        "lacks": fleet.lacks,
+        "notice": fleet.notice,
         "hosts": [asdict(host) for host in fleet.hosts],
         "renewals": [asdict(renewal) for renewal in fleet.renewals],
     }

@@ -51,9 +51,9 @@ def read_fleet(source: reports.Source, since: int, thresholds: Thresholds) -> Fl
     mark_not_served(cards, source.not_served(), thresholds)
     dry_runs = source.dry_runs()
     add_dry_runs(cards, dry_runs)
-    for card in cards.values():  # last: these commands replace those of all problems
+    for card in cards.values():  # last: these steps replace those of all problems
         if card.state == "overdue":
-            card.to_try = commands.for_overdue(card.lineage)
+            card.steps = commands.for_overdue(card.lineage)
 
     return Fleet(
         made=now,
@@ -62,7 +62,7 @@ def read_fleet(source: reports.Source, since: int, thresholds: Thresholds) -> Fl
         hosts=silent_hosts + failing_hosts,
         renewals=renewals,
         dry_runs=dry_run_lines(dry_runs),
-        lacks=source.lacks,
+        notice=source.notice,
     )
 
 
@@ -74,14 +74,14 @@ def refuse_other_data(source: reports.Source) -> None:
     fields = source.fields()
     if fields == ["renewed_count"]:
         raise hook.ReportError(
-            f"{source.place} holds only renewals, as the published hook wrote them, and no state: "
-            f"put certbot_renewal_report.py into {commands.DEPLOY_HOOKS} on the hosts, "
-            "and run it there with --check"
+            f"{source.place} contains only renewals of the published hook: "
+            f"install certbot_renewal_report.py in {commands.DEPLOY_HOOKS} on each host, "
+            "and run it with --check"
         )
     if fields and not OWN_FIELDS.intersection(fields):
         examples = hook.shortened(" ".join(fields[:5]))
         raise hook.ReportError(
-            f"{source.place} holds other things ({examples}): correct {source.settings_to_correct}"
+            f"{source.place} contains other data ({examples}): correct {source.settings_to_correct}"
         )
 
 
@@ -102,8 +102,8 @@ def card_of(row: reports.OverdueRow, thresholds: Thresholds, now: int) -> Card:
     has expired, which the reader of a board wants to know. Between both its state is due.
     """
     host, lineage = row.certificate
-    if row.has_ended:
-        return Card(host, lineage, "ended")
+    if row.is_retired:
+        return Card(host, lineage, "retired")
 
     days_overdue = (now - row.due) / DAY  # now: not at the last report, as row.days_overdue
     if row.days_overdue >= thresholds.crit or row.days_left < 0:
@@ -161,9 +161,7 @@ def add_ages(cards: Cards, rows: Sequence[reports.CertificateRow], now: int) -> 
             continue
         card.not_before = now - round(row.age_days * DAY)
         if card.not_before > now + CLOCK_TOLERANCE:
-            card.add_problem(
-                "it is not valid yet: the clock of its host was wrong, or this one's is"
-            )
+            card.add_problem("not valid yet: check the clocks of the host and of this machine")
 
 
 # ---- Hosts -------------------------------------------------------------------------------------
@@ -177,20 +175,21 @@ def silent_hosts_of(
 
 
 def silent_host(row: reports.SilentHostRow) -> HostProblem:
-    """Return what to say of a host that is silent."""
-    reported_last = row.silent_hosts or first_names(row.lineages)
-    says = f"no report of certbot for {row.days_silent:.1f} days, last of {reported_last}"
+    """Return the problem of a host that is silent, or of most hosts."""
+    problem = f"no run report for {row.days_silent:.1f} days"
+    if row.host == MOST_HOSTS:
+        return HostProblem(row.host, "silent", f"{problem}: {row.silent_hosts}", row.last)
+
+    problem += f", certificates: {first_names(row.lineages)}"
     kind = "silent"
-    if row.most_were_away:
-        kind = "unheard"
-        says += (
-            ". Most hosts were away until recently, or the server was: "
-            "no alert is raised for it alone"
+    if row.most_were_silent:
+        kind = "unknown"
+        problem += (
+            ". Most hosts were silent until recently, perhaps because the server was down: "
+            "no alert fires for this host alone"
         )
-    problem = HostProblem(row.host, kind, says, row.last)
-    if row.host != MOST_HOSTS:
-        problem.to_try = commands.for_silent_host(row.host, row.lineages)
-    return problem
+    steps = commands.for_silent_host(row.host, row.lineages)
+    return HostProblem(row.host, kind, problem, row.last, steps)
 
 
 def mark_unknown(cards: Cards, silent_hosts: Sequence[HostProblem], thresholds: Thresholds) -> None:
@@ -199,11 +198,11 @@ def mark_unknown(cards: Cards, silent_hosts: Sequence[HostProblem], thresholds: 
     for card in cards.values():
         is_late = card.state == "due" and card.days_overdue >= thresholds.crit
         if is_late and card.host in silent_names:
-            card.add_problem("nobody knows whether it was renewed: its host is silent")
+            card.add_problem("its host is silent: check whether the certificate was renewed")
 
 
 def failing_host(row: reports.FailingRow) -> HostProblem:
-    """Return what to say of a host whose last run of certbot failed."""
+    """Return the problem of a host whose last certbot run failed."""
     parts = []
     if row.failed_count:
         parts.append(f"not renewed: {first_names(row.failed) or row.failed_count}")
@@ -211,8 +210,8 @@ def failing_host(row: reports.FailingRow) -> HostProblem:
         parts.append(f"unreadable: {first_names(row.unreadable) or row.unreadable_count}")
     if row.exit_status > 0:
         parts.append(f"exit status {row.exit_status}")
-    says = f"certbot fails, {', '.join(parts)}"
-    return HostProblem(row.host, "failing", says, row.run, list(commands.FAILING_HOST))
+    problem = f"the last certbot run failed ({'; '.join(parts)})"
+    return HostProblem(row.host, "failing", problem, row.run, list(commands.FAILING_HOST))
 
 
 def mark_failed(cards: Cards, failing_runs: Sequence[reports.FailingRow]) -> None:
@@ -223,12 +222,10 @@ def mark_failed(cards: Cards, failing_runs: Sequence[reports.FailingRow]) -> Non
     for row in failing_runs:
         for lineage in lineages_in(row.failed):
             card = card_of_name(cards, row.host, lineage)
-            card.add_problem(
-                "certbot could not renew it in its last run", commands.dry_run(lineage)
-            )
+            card.add_problem("not renewed in the last certbot run", commands.dry_run(lineage))
         for lineage in lineages_in(row.unreadable):
             card = card_of_name(cards, row.host, lineage)
-            card.add_problem("it cannot be read", commands.SHOW_CERTIFICATES)
+            card.add_problem("certbot cannot read it", commands.SHOW_CERTIFICATES)
 
 
 def lineages_in(names: Sequence[str]) -> list[str]:
@@ -261,10 +258,10 @@ def mark_not_delivered(
         if card is None or row.days_missing < thresholds.grace:
             continue
         if row.has_none:
-            present = "it never got one"
+            present = "no certificate was ever delivered there"
         else:
-            present = f"what it has {expiry_in_words(row.days_left, row.expiry)}"
-        problem = f"not delivered to {row.target} for {row.days_missing:.1f} days, {present}"
+            present = f"the certificate there {expiry_in_words(row.days_left, row.expiry)}"
+        problem = f"not delivered to {row.target} for {row.days_missing:.1f} days ({present})"
         if row.error:
             problem += f": {row.error}"
         card.add_problem(problem, commands.CHECK_DELIVERY)
@@ -281,7 +278,7 @@ def mark_not_served(
         problem = "another certificate is served"
         if row.not_served:
             problem += f" for {first_names(row.not_served)}"
-        problem += f", which {expiry_in_words(row.days_left, row.expiry)}"
+        problem += f" (that certificate {expiry_in_words(row.days_left, row.expiry)})"
         card.add_problem(problem, commands.CHECK_SERVED)
 
 
@@ -314,5 +311,5 @@ def dry_run_lines(rows: Sequence[reports.DryRunRow]) -> list[str]:
         failed = [row.certificate.lineage for row in tried if row.has_failed]
         plural = "s" if len(tried) > 1 else ""
         result = f"failed: {' '.join(failed)}" if failed else "none failed"
-        lines.append(f"{host}: dry run of {utc(last)}, {len(tried)} certificate{plural}, {result}")
+        lines.append(f"{host}: dry run at {utc(last)}, {len(tried)} certificate{plural}, {result}")
     return lines

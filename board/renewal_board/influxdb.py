@@ -21,33 +21,33 @@ REMEDIES = (
     hook.Remedy(r"orgID or org|organization name", "set INFLUXDB_ORG to the organization's name"),
     hook.Remedy(
         r"^401",
-        "set INFLUXDB_TOKEN to a token that may read {bucket}, or to user:password on 1.x",
+        "set INFLUXDB_TOKEN to a token that can read {bucket}, or to user:password on 1.x",
     ),
     hook.Remedy(
         r"flux-enabled|[Ff]lux query service disabled",
         "set flux-enabled = true in [http] of InfluxDB's configuration",
     ),
-    hook.Remedy(r"unsupported path", "this is VictoriaMetrics: give --source prometheus"),
+    hook.Remedy(r"unsupported path", "this is VictoriaMetrics: add --source prometheus"),
     hook.Remedy(
         r"^403|requires READ",
-        "give the token, or the user, in INFLUXDB_TOKEN the right to read {bucket}",
+        "allow the token or the user in INFLUXDB_TOKEN to read {bucket}",
     ),
-    hook.Remedy(r"^3", "a redirect: set INFLUXDB_URL to InfluxDB itself"),
-    hook.Remedy(r"^2", "it is something else than InfluxDB: correct INFLUXDB_URL"),
-    hook.Remedy(r"retention policy", "correct what stands behind the slash in INFLUXDB_BUCKET"),
+    hook.Remedy(r"^3", "this is a redirect: set INFLUXDB_URL to the address of InfluxDB"),
+    hook.Remedy(r"^2", "this is not InfluxDB: correct INFLUXDB_URL"),
+    hook.Remedy(r"retention policy", "correct the part after the slash in INFLUXDB_BUCKET"),
     hook.Remedy(
         r"could not find bucket|no database",
-        "correct INFLUXDB_BUCKET, or let the token read it",
+        "correct INFLUXDB_BUCKET, or allow the token to read this bucket",
     ),
     hook.Remedy(
         r"^40[45]",
-        "INFLUXDB_URL must be InfluxDB itself, 1.8 or newer; Telegraf cannot be read",
+        "set INFLUXDB_URL to InfluxDB 1.8 or newer; Telegraf cannot answer queries",
     ),
     hook.Remedy(
         r"schema collision|type conflict|unsupported|cannot|type error|invalid",
-        "{bucket} holds something else: correct INFLUXDB_BUCKET or MEASUREMENT",
+        "{bucket} contains other data: correct INFLUXDB_BUCKET or MEASUREMENT",
     ),
-    hook.Remedy(r"", "look at the server's log"),
+    hook.Remedy(r"", "check the server's log"),
 )
 
 # A parameter at the top of a query. Matches: bucket = "telegraf"
@@ -79,7 +79,7 @@ def query_text(name: str, settings: hook.Settings, **parameters: str) -> str:
         text = (FLUX / f"{name}.flux").read_text(encoding="utf-8")
     except OSError as error:
         raise hook.ReportError(
-            f"{FLUX}: {error.strerror}: copy the folder flux/ to where board/ is"
+            f"{FLUX}: {error.strerror}: copy the folder flux/ beside the folder board/"
         ) from None
 
     def replace(line: re.Match[str]) -> str:
@@ -129,7 +129,7 @@ def silent_host_row(row: CsvRow) -> reports.SilentHostRow:
         seconds_of(row["last_report"]),
         float(row["days_silent"]),
         lineages,
-        most_were_away=row["most_hosts_away"] == "true",
+        most_were_silent=row["most_hosts_away"] == "true",
         silent_hosts=silent_hosts,
     )
 
@@ -138,7 +138,7 @@ class InfluxDB:
     """A reports.Source."""
 
     settings_to_correct = "INFLUXDB_BUCKET or MEASUREMENT"
-    lacks = ""
+    notice = ""
 
     def __init__(self, settings: hook.Settings) -> None:
         """Raise a ReportError if requests is missing."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from renewal_board.commands import Step
+
 DAY = 86400  # seconds
 
 # The columns of the board with their titles, the worst first.
@@ -16,7 +18,7 @@ STATES = {
     "failing": "Failing",
     "due": "Due",
     "renewed": "Renewed",
-    "ended": "No longer on the host",
+    "retired": "Retired",
 }
 
 
@@ -74,14 +76,14 @@ class Card:
     failed_with: list[str] = field(default_factory=list)
     dry_run: int = 0
     dry_run_error: str = ""
-    to_try: list[str] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
     renewals: list[Renewal] = field(default_factory=list)
 
-    def add_problem(self, problem: str, command: str = "") -> None:
-        """Add a problem and the command to try: the certificate is failing, if nothing worse."""
+    def add_problem(self, problem: str, step: Step | None = None) -> None:
+        """Add a problem and the step to take: the certificate is failing, if nothing worse."""
         self.problems.append(problem)
-        if command and command not in self.to_try:
-            self.to_try.append(command)
+        if step and step not in self.steps:
+            self.steps.append(step)
         if self.state in ("due", "renewed"):
             self.state = "failing"
 
@@ -92,17 +94,17 @@ class Card:
 
 @dataclass
 class HostProblem:
-    """A host whose last run of certbot failed, or that sends no run reports any more.
+    """A host whose last certbot run failed, or that no longer sends run reports.
 
-    `kind` is "failing", "silent", or "unheard": silent, but not judged since most hosts have been
-    away. `says` is the problem in words, `since` the last report.
+    `kind` is "failing", "silent", or "unknown": silent, but not judged, because most hosts were
+    silent. `problem` is a text, `since` the time of the last report.
     """
 
     host: str
     kind: str
-    says: str
+    problem: str
     since: int
-    to_try: list[str] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
 
 
 @dataclass
@@ -110,7 +112,7 @@ class Fleet:
     """All that the board shows: at the time `made`, with the renewals since `since`.
 
     The cards are in the order of the board, the renewals the newest first. `dry_runs` has a line
-    of text for the last dry run of each host. `lacks` says what the source does not store.
+    of text for the last dry run of each host. `notice` says what the source does not store.
     """
 
     made: int
@@ -119,7 +121,7 @@ class Fleet:
     hosts: list[HostProblem]
     renewals: list[Renewal]
     dry_runs: list[str]
-    lacks: str
+    notice: str
 
     @property
     def counts(self) -> dict[str, int]:

@@ -27,7 +27,7 @@ LONGEST_PREFIX = 200  # a file's name has 255 characters at most
 def page_html(
     fleet: Fleet, source: Source, measurement: str, max_age: int, thresholds: Thresholds
 ) -> str:
-    """Return the page; `max_age`: from which age on, in seconds, it says that it is old.
+    """Return the page; `max_age`: the age in seconds from which on it warns that it is old.
 
     Its Content-Security-Policy allows the browser nothing but its own style and script. Raise
     ModuleNotFoundError if Jinja2 is missing, a ReportError if a file of the board is.
@@ -77,9 +77,7 @@ def read_asset(name: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise hook.ReportError(
-            f"{path}: {error.strerror}: copy the folder board/ as a whole"
-        ) from None
+        raise hook.ReportError(f"{path}: {error.strerror}: copy the whole folder board/") from None
 
 
 def csp_hash(text: str) -> str:
@@ -95,12 +93,12 @@ def write_page(path: Path, text: str) -> None:
     """
     path = path.resolve()
     if path.exists() and not path.is_file():
-        raise hook.ReportError(f"{path}: not a file: give --html the name of one")
+        raise hook.ReportError(f"{path}: not a regular file: set --html to the path of a file")
     try:
         replace_file(path, text)
     except OSError as error:
         raise hook.ReportError(
-            f"{path}: {error.strerror}: give --html a file that can be written"
+            f"{path}: {error.strerror}: set --html to a file that can be written"
         ) from None
 
 

@@ -27,24 +27,21 @@ from renewal_board.texts import plain
 REMEDIES = (
     hook.Remedy(
         r"^40[13]",
-        "set INFLUXDB_TOKEN to user:password, or to a bearer token, that may read there",
+        "set INFLUXDB_TOKEN to user:password or to a bearer token, with read access",
     ),
-    hook.Remedy(r"^3", "a redirect: set INFLUXDB_URL to VictoriaMetrics or Prometheus itself"),
+    hook.Remedy(r"^3", "this is a redirect: set INFLUXDB_URL to the address of the server"),
     hook.Remedy(
         r"^2|^40[45]|unsupported path|cannot parse path",
-        "it is no Prometheus: correct INFLUXDB_URL, as in http://victoria:8428, "
-        "or http://vmselect:8481/select/0/prometheus of a cluster",
+        "this is not VictoriaMetrics or Prometheus: correct INFLUXDB_URL, for example "
+        "http://victoria:8428, or http://vmselect:8481/select/0/prometheus for a cluster",
     ),
-    hook.Remedy(r"too many samples|-search\.max", "raise that limit of the server"),
-    hook.Remedy(r"", "look at the server's log"),
+    hook.Remedy(r"too many samples|-search\.max", "raise this limit of the server"),
+    hook.Remedy(r"", "check the server's log"),
 )
 CONTENT_TYPES = ("application/json", "application/stream+json")
 
-NO_TEXT = (
-    "Text is not kept there: not which names failed, nor why, "
-    "nor for which ones another certificate is served."
-)
-NO_HISTORY = " The history is what the reports of this time say, without names."
+NO_TEXT = "{server} stores no text: failed names and reasons are missing."
+NO_HISTORY = " The history begins with the first report, and has no names."
 NOT_RENEWED = "certbot could not renew it"  # of a dry run: why is text
 
 # Which series are those of certificates, of runs of certbot, of targets, of names.
@@ -87,7 +84,7 @@ class Series(NamedTuple):
 class State(NamedTuple):
     """The last state of a certificate, in Unix seconds.
 
-    `run_at` is 0 on a host without run reports, `renewal_due` 0 if the certificate has ended. The
+    `run_at` is 0 on a host without run reports, `renewal_due` 0 if the certificate is retired. The
     others are 0 if no run report ever looked, or if the right certificate is served.
     """
 
@@ -165,7 +162,7 @@ class Prometheus:
         self.server = Server(settings, CONTENT_TYPES, REMEDIES)
         self.measurement = settings.measurement
         self.place = settings.url
-        self.lacks = NO_TEXT
+        self.notice = NO_TEXT.format(server="VictoriaMetrics")
         self.now = int(time.time())
 
     # ---- Asking ----
@@ -177,7 +174,7 @@ class Prometheus:
             if answer.get("isPartial"):
                 # Rather no new page than one without some certificates.
                 raise self.server.refusal(
-                    "503 isPartial: a vmstorage is away, and what it holds is missing"
+                    "503 isPartial: a vmstorage node is down, so certificates would be missing"
                 )
             return parse(answer["data"])
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -280,7 +277,7 @@ class Prometheus:
                 days_overdue = ((state.run_at or self.now) - due) / DAY
                 days_left = -self.days_since(state.not_after)
             row = reports.OverdueRow(
-                certificate, days_overdue, days_left, due, state.not_after, has_ended=not due
+                certificate, days_overdue, days_left, due, state.not_after, is_retired=not due
             )
             rows.append(row)
         return rows
@@ -298,13 +295,13 @@ class Prometheus:
         """Return the rows of silent_hosts.flux."""
         last_reports = self.last_reports()
         judged = {host: report for host, report in last_reports.items() if report.time}
-        most_were_away = self.most_were_away(list(judged), silence_days)
+        most_were_silent = self.most_were_silent(list(judged), silence_days)
 
         rows = [self.most_hosts_row(judged, silence_days)]
         for host, report in last_reports.items():
             days_silent = self.days_since(report.time) if report.time else -1.0
             row = reports.SilentHostRow(
-                host, report.time, days_silent, report.lineages, most_were_away
+                host, report.time, days_silent, report.lineages, most_were_silent
             )
             rows.append(row)
         return rows
@@ -321,11 +318,11 @@ class Prometheus:
                 report.lineages.append(lineage)
         return last
 
-    def most_were_away(self, hosts: Sequence[str], silence_days: float) -> bool:
-        """Return whether most hosts were away until recently.
+    def most_were_silent(self, hosts: Sequence[str], silence_days: float) -> bool:
+        """Return whether most hosts were silent until recently.
 
-        They came back within the last half of the silence, or are still away. Then it was rather
-        the server that was away. Such a host did not report in the last half of the silence, or its
+        They came back within the last half of the silence, or are still silent. Then the server
+        may have been down. Such a host did not report in the last half of the silence, or its
         first report in that half came more than 0.55 of the silence after the one before. Fewer
         than three hosts are never most hosts.
         """
@@ -357,7 +354,7 @@ class Prometheus:
             if self.now - report.time >= silence_days * DAY:
                 silent.append(host)
         if len(last_reports) <= 2 or len(silent) * 2 <= len(last_reports):
-            return reports.SilentHostRow(MOST_HOSTS, 0, -1.0, [], most_were_away=False)
+            return reports.SilentHostRow(MOST_HOSTS, 0, -1.0, [], most_were_silent=False)
 
         newest = max(last_reports[host].time for host in silent)
         first_hosts = ", ".join(silent[:HOSTS_NAMED])
@@ -367,7 +364,7 @@ class Prometheus:
             newest,
             self.days_since(newest),
             lineages=[],
-            most_were_away=False,
+            most_were_silent=False,
             silent_hosts=f"{len(silent)} of {len(last_reports)} hosts: {first_hosts}{more}",
         )
 
@@ -431,11 +428,11 @@ class Prometheus:
         for (host, lineage, target), point in points.items():
             certificate = CertificateKey(host, lineage)
             state = self.states.get(certificate)
-            has_ended = state is None or not state.renewal_due
+            is_retired = state is None or not state.renewal_due
             expiry = point["deployed_expiry"]
             days_missing = -1.0
             days_left = 0.0
-            if not has_ended and 0 < point["renewed"] > point["deployed"]:
+            if not is_retired and 0 < point["renewed"] > point["deployed"]:
                 days_missing = ((point["run_at"] or self.now) - point["renewed"]) / DAY
                 days_left = -self.days_since(expiry) if expiry else 0.0
             row = reports.NotDeliveredRow(
@@ -479,7 +476,7 @@ class Prometheus:
             if "unknown function" not in str(error):
                 raise
             rows = self.renewals_of_states(since)
-            self.lacks = NO_TEXT + NO_HISTORY
+            self.notice = NO_TEXT.format(server="Prometheus") + NO_HISTORY
         return sorted(rows, key=lambda row: (row.time, *row.certificate))
 
     def renewals_of_points(self, since: int) -> list[reports.HistoryRow]:
@@ -563,8 +560,8 @@ class Prometheus:
 
         rows = set()
         for slot, moment in began.items():
-            has_ended = moment == 0
-            if has_ended or slot not in lifetimes or slot not in due_after:
+            is_retired = moment == 0
+            if is_retired or slot not in lifetimes or slot not in due_after:
                 continue
             row = reports.HistoryRow(
                 moment,

@@ -1,7 +1,7 @@
 """The report hook, certbot_renewal_report.py, which lies beside the folder board/.
 
-All modules of the board take it from here. If it is missing, or of another release, the board ends
-with one line that says so.
+All modules of the board import it from here. If it is missing, or of another release, the board
+ends with one line on stderr.
 """
 
 import sys
@@ -27,7 +27,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "certbot_renewal_report":
         raise
-    stop(f"no certbot_renewal_report.py in {ROOT}: copy it there")
+    stop(f"no certbot_renewal_report.py in {ROOT}: copy it to this folder")
 
 problems = hook.version_problems(__version__, f"{NAME}.py")
 if problems:

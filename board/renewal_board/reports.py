@@ -27,7 +27,7 @@ class OverdueRow(NamedTuple):
     days_left: float
     due: int
     expiry: int
-    has_ended: bool
+    is_retired: bool
 
 
 class CertificateRow(NamedTuple):
@@ -40,11 +40,11 @@ class CertificateRow(NamedTuple):
 class SilentHostRow(NamedTuple):
     """A host, and for how many days its run reports have been missing; -1: it never sent any.
 
-    `lineages` are those of which the last report is the oldest. `most_were_away`: most hosts have
-    been away until recently, so this one is not judged; the column `most_hosts_away` of the query.
+    `lineages` are those of which the last report is the oldest. `most_were_silent`: most hosts were
+    silent until recently, so this one is not judged; the column `most_hosts_away` of the query.
 
     In the row of MOST_HOSTS, `silent_hosts` is text with the names of the first ten silent hosts,
-    and how many are silent: "web1 web2 (2 of 3)". It has no lineages. Its `days_silent` is -1 if
+    and how many are silent: "2 of 3 hosts: web1, web2". It has no lineages. Its `days_silent` is -1 if
     most hosts are not silent.
     """
 
@@ -52,7 +52,7 @@ class SilentHostRow(NamedTuple):
     last: int
     days_silent: float
     lineages: list[str]
-    most_were_away: bool
+    most_were_silent: bool
     silent_hosts: str = ""
 
 
@@ -82,7 +82,7 @@ class FailureRow(NamedTuple):
 
 
 class NotDeliveredRow(NamedTuple):
-    """A target of a certificate, and for how many days it has not got the new one; -1: it has.
+    """A target of a certificate, and for how many days it has lacked the new one; -1: it has it.
 
     `days_left` and `expiry` are those of the certificate that the target has. `error` says why the
     last attempt failed, "" if it did not or if the source does not know it.
@@ -133,13 +133,13 @@ class HistoryRow(NamedTuple):
 class Source(Protocol):
     """Where the reports are stored. Each method but `fields` runs the query of its name.
 
-    `place` says where that is, `settings_to_correct` which settings name the place, and `lacks`
+    `place` says where that is, `settings_to_correct` which settings name the place, and `notice`
     what is not stored there, in a sentence, or "".
     """
 
     place: str
     settings_to_correct: str
-    lacks: str
+    notice: str
 
     def overdue(self) -> list[OverdueRow]:
         """Return all certificates that were ever reported."""

@@ -1,4 +1,4 @@
-"""One request to a server that answers queries, and what its errors mean."""
+"""One request to a server that answers queries, and the remedies of its errors."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Server:
         """
         timeout = self.settings.timeout
         late = hook.ReportError(
-            f"no answer from {self.settings.url} for {timeout:g} s: "
-            "raise INFLUXDB_TIMEOUT, or look at the server's log"
+            f"no answer from {self.settings.url} within {timeout:g} s: "
+            "raise INFLUXDB_TIMEOUT, or check the server's log"
         )
         answer = hook.run_with_deadline(timeout, lambda: self.try_to_post(path, parameters), late)
         if isinstance(answer, hook.ReportError):

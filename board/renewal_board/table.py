@@ -10,7 +10,7 @@ from renewal_board.texts import utc
 if TYPE_CHECKING:
     from rich.table import Table
 
-COLOURS = {"overdue": "bold red", "failing": "red", "due": "yellow", "ended": "dim"}
+COLOURS = {"overdue": "bold red", "failing": "red", "due": "yellow", "retired": "dim"}
 WIDTH = 160  # columns where the output is no terminal
 
 
@@ -24,7 +24,7 @@ def print_table(fleet: Fleet, out: TextIO) -> None:
     console.print(certificates_table(fleet), soft_wrap=False)
 
     for host in fleet.hosts:
-        console.print(Text(f"{host.host}: {host.says}", "red"))
+        console.print(Text(f"{host.host}: {host.problem}", "red"))
     for card in fleet.cards:
         card_notes = notes(card)
         if card_notes:
@@ -32,8 +32,8 @@ def print_table(fleet: Fleet, out: TextIO) -> None:
             console.print(Text(line, COLOURS.get(card.state, "")))
     for line in fleet.dry_runs:
         console.print(Text(line))
-    if fleet.lacks:
-        console.print(Text(fleet.lacks))
+    if fleet.notice:
+        console.print(Text(fleet.notice))
     console.print(", ".join(f"{count} {state}" for state, count in fleet.counts.items()))
 
 
@@ -68,13 +68,13 @@ def date_of(moment: int) -> str:
 
 
 def notes(card: Card) -> list[str]:
-    """Return what to say of a certificate beside its dates."""
+    """Return the problems of a certificate, in words."""
     parts = []
     if card.state == "overdue":
         parts.append(f"overdue by {card.days_overdue:.1f} days")
-    if card.state != "ended" and card.days_left < 0:
+    if card.state != "retired" and card.days_left < 0:
         parts.append("expired")
     parts += card.problems
     if card.has_failed_dry_run():
-        parts.append(f"dry run of {utc(card.dry_run)} failed: {card.dry_run_error}")
+        parts.append(f"dry run at {utc(card.dry_run)} failed: {card.dry_run_error}")
     return parts

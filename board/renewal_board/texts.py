@@ -1,4 +1,4 @@
-"""Times and names in words, and text that cannot harm a terminal."""
+"""Times and names in words, and text without control characters."""
 
 from __future__ import annotations
 

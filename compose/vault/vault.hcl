@@ -1,9 +1,11 @@
-# One Vault, for compose.yaml. What it keeps is encrypted; copy the volume while it is stopped for a backup. For more than one take raft.
+# A single Vault for compose.yaml. Its storage is encrypted. For a backup, stop Vault and copy the
+# volume. For several Vaults, use the storage "raft".
 storage "file" {
   path = "/vault/file"
 }
 
-# Plain HTTP, since the network is this machine's own and no port is published. For readers on other machines it must be TLS.
+# Plain HTTP: the network belongs to this machine, and no port is published. For readers on other
+# machines, configure TLS.
 listener "tcp" {
   address     = "0.0.0.0:8200"
   tls_disable = true

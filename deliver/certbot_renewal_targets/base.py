@@ -66,7 +66,7 @@ def is_number(value: Any) -> bool:
 
 
 TEXT = Rule(is_text, "one line of text")
-LIST_OF_TEXTS = Rule(is_list_of_texts, 'a list of texts, as in ["one", "two"]')
+LIST_OF_TEXTS = Rule(is_list_of_texts, 'a list of strings, for example ["one", "two"]')
 NUMBER = Rule(is_number, f"a number above 0 and below {hook.DAY}")
 
 
@@ -86,16 +86,20 @@ class Option(NamedTuple):
 COMMON_OPTIONS: Mapping[str, Option] = {
     "name": Option(
         "",
-        "what reports and alerts call it; empty: the kind. For ssh the host follows, as in "
+        "name of the target in reports and alerts; if empty, the kind. ssh adds the host: "
         "ssh/web1.example.com",
     ),
     "lineages": Option(
         [],
-        "the certificates that it gets, * stands for anything; empty: all of them",
+        "lineages to deliver; * matches any text. Without lineages and names: all lineages",
         LIST_OF_TEXTS,
     ),
-    "names": Option([], "the certificates that it gets, by a name in them", LIST_OF_TEXTS),
-    "timeout": Option(30, "seconds for one certificate", NUMBER),
+    "names": Option(
+        [],
+        "also deliver certificates that contain one of these names; * matches any text",
+        LIST_OF_TEXTS,
+    ),
+    "timeout": Option(30, "seconds for the delivery of one certificate", NUMBER),
 }
 
 
@@ -111,11 +115,11 @@ def option_faults(known: Mapping[str, Option], options: Mapping[str, Any]) -> li
         if option.default is None and not value:
             faults.append(f"{name} is missing: {option.meaning}")
         elif not option.rule.accepts(value):
-            faults.append(f"{name} is wrong: it must be {option.rule.must_be}")
+            faults.append(f"{name} is not valid: it must be {option.rule.must_be}")
         elif option.is_own_file and not gets_one_lineage and is_shared_path(value):
             faults.append(
-                f"{name} would be the same file for all certificates: put {{lineage}} into it, "
-                "or name one in lineages"
+                f"{name} is the same file for all certificates: add {{lineage}} to the path, "
+                "or name exactly one lineage in lineages"
             )
     return faults
 
@@ -190,10 +194,10 @@ def read_lineage(live_folder: str) -> Lineage:
         is_damaged = isinstance(error, (ssl.SSLError, ValueError))  # SSLError is an OSError
         reason = getattr(error, "strerror", "")
         if is_damaged:
-            reason = "certificate and key do not belong together, or are none"
+            reason = "the key does not match the certificate, or a file is damaged"
         path = getattr(error, "filename", None) or paths["fullchain"]
         raise DeliverError(
-            f"{name}: {path}: {reason}: look at it as root, with: certbot certificates"
+            f"{name}: {path}: {reason}: check it as root with: certbot certificates"
         ) from None
     return Lineage(name, live_folder, *decoded, der, pem)
 
@@ -227,7 +231,7 @@ def decode_pem(pem: str) -> hook.DecodedCertificate:
 
 # ---- Deadlines ---------------------------------------------------------------------------------
 class Deadline:
-    """The moment at which the delivery of one lineage to one target must have ended.
+    """The moment at which the delivery of one lineage to one target must be complete.
 
     A target that is slow, but not down, may hold certbot up for its timeout with each lineage. A
     deadline is enforced twice. Each step that waits (a connection, a program) waits at most for
@@ -322,9 +326,7 @@ class Target(ABC):
         """Return the path in an option, for a lineage; "" if it is not set."""
         path = str(self.options[option]).replace("{lineage}", lineage.name)
         if path and not PATH_CHARACTERS.fullmatch(path):
-            raise DeliverError(
-                f"{option} is {path!a}: it may hold letters, digits and _./@%+=:,~- only"
-            )
+            raise DeliverError(f"{option} is {path!a}: use only letters, digits and _./@%+=:,~-")
         return path
 
 
@@ -353,12 +355,18 @@ STATUS_UNREACHABLE = 255  # ssh and sftp: the host cannot be reached, or refuses
 
 # What to do about an error message of ssh or sftp. The first that matches; "": nothing is known.
 REMEDIES = (
-    hook.Remedy(r"HAS CHANGED", "find out why before you replace it in known_hosts"),
-    hook.Remedy(r"Host key verification", "put the host's key into known_hosts of certbot's user"),
     hook.Remedy(
-        r"Permission denied \(", "put the key of certbot's user into authorized_keys there"
+        r"HAS CHANGED", "find out why the host key changed before you replace it in known_hosts"
     ),
-    hook.Remedy(r"connect to host", "does its sshd run, and is hosts right?"),
+    hook.Remedy(
+        r"Host key verification", "add the key of this host to known_hosts of certbot's user"
+    ),
+    hook.Remedy(
+        r"Permission denied \(", "add the key of certbot's user to authorized_keys on this host"
+    ),
+    hook.Remedy(
+        r"connect to host", "check that sshd is running on this host and that hosts is correct"
+    ),
     hook.Remedy(r"", ""),
 )
 
@@ -390,7 +398,7 @@ def run_program(
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise TargetDownError(
-                f"{command[0]}: {reason}: is it installed, and executable?"
+                f"{command[0]}: {reason}: install it, or make it executable"
             ) from None
 
         wait_or_kill(process, command[0], deadline)
@@ -410,9 +418,7 @@ def wait_or_kill(process: subprocess.Popen[bytes], name: str, deadline: Deadline
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)  # its own session, so its children too
         process.wait()
-        raise TargetDownError(
-            f"{name} did not end in time: timeout is too short, or it hangs"
-        ) from None
+        raise TargetDownError(f"{name} did not end in time: check why, or raise timeout") from None
 
 
 def last_lines(output: str) -> str:

@@ -22,8 +22,8 @@ class Target(base.Target):
     OPTIONS: ClassVar[Mapping[str, base.Option]] = {
         "command": base.Option(
             None,
-            "a list: the program and its arguments. It gets RENEWED_LINEAGE and RENEWED_DOMAINS "
-            "as certbot's hooks do",
+            "a list: the program and its arguments. It runs with RENEWED_LINEAGE and "
+            "RENEWED_DOMAINS, like a deploy hook of certbot",
             base.LIST_OF_TEXTS,
         ),
     }
@@ -34,7 +34,7 @@ class Target(base.Target):
             return ""
         command = self.options["command"]
         if not shutil.which(command[0]):
-            raise base.DeliverError(f"{command[0]}: not found: is it installed, and executable?")
+            raise base.DeliverError(f"{command[0]}: not found: install it, or make it executable")
         return f"would run {hook.shortened(' '.join(command))}"
 
     def deliver(self, attempt: base.Attempt) -> str:
@@ -48,7 +48,7 @@ class Target(base.Target):
             "RENEWED_DOMAINS": " ".join(lineage.names),
         }
         base.run_program(self.options["command"], "", attempt.deadline, environ)
-        return "ran"
+        return "command ran"
 
 
 def has_succeeded(attempt: base.Attempt) -> bool:

@@ -42,13 +42,16 @@ class RuntimeApi:
         try:
             answer = self.exchange(command.encode() + b"\n")
         except (OSError, OverflowError) as error:  # OverflowError: there is no such port
-            if isinstance(error, ConnectionError) and len(command) > BUFFER_BYTES:
+            is_late = isinstance(error, socket.timeout)
+            # HAProxy hangs up, or waits forever: that depends on where its buffer is full.
+            if (is_late or isinstance(error, ConnectionError)) and len(command) > BUFFER_BYTES:
                 raise self.too_long(command) from None
             reason = getattr(error, "strerror", None) or str(error)
-            if isinstance(error, socket.timeout):
+            if is_late:
                 reason = "no answer in time"
             raise base.TargetDownError(
-                f"{self.address}: {reason}: does HAProxy run, and is socket its stats socket?"
+                f"{self.address}: {reason}: "
+                "check that HAProxy is running and that socket is its stats socket"
             ) from None
 
         # HAProxy may also hang up without an error: that depends on what the system has buffered.
@@ -56,15 +59,15 @@ class RuntimeApi:
             raise self.too_long(command)
         if b"ermission denied" in answer[:100]:
             raise base.TargetDownError(
-                f"{self.address}: HAProxy answered: permission denied: "
-                "write level admin behind stats socket in haproxy.cfg"
+                f"{self.address}: HAProxy answered permission denied: "
+                'add "level admin" to the stats socket line in haproxy.cfg'
             )
         return answer.decode("utf-8", "replace").strip()
 
     def too_long(self, command: str) -> base.DeliverError:
-        """Return what to say of a command that HAProxy's buffer cannot hold."""
+        """Return the error of a command that HAProxy's buffer cannot hold."""
         return base.DeliverError(
-            f"{self.address}: HAProxy hung up on {len(command)} bytes: "
+            f"{self.address}: HAProxy cannot take a command of {len(command)} bytes: "
             "raise tune.bufsize in haproxy.cfg"
         )
 
@@ -83,7 +86,7 @@ class RuntimeApi:
         if "Committing" in answer:
             reason = answer.rpartition("\n")[2]
         raise base.DeliverError(
-            f"HAProxy refused: {hook.shortened(reason) or 'nothing'}: look at its log"
+            f"HAProxy refused: {hook.shortened(reason) or 'no reason given'}: check its log"
         )
 
     def exchange(self, request: bytes) -> bytes:
@@ -171,20 +174,21 @@ class Target(base.Target):
     """
 
     OPTIONS: ClassVar[Mapping[str, base.Option]] = {
-        "socket": base.Option(None, "HAProxy's stats socket, level admin: its path, or host:port"),
+        "socket": base.Option(
+            None, "HAProxy's stats socket with level admin: a path, or host:port"
+        ),
         "certificate": base.Option(
             None,
-            "the file that HAProxy has loaded, as HAProxy calls it: "
-            "/etc/haproxy/certs/{lineage}.pem",
+            "the certificate file, as haproxy.cfg names it: /etc/haproxy/certs/{lineage}.pem",
             is_own_file=True,
         ),
         "file": base.Option(
-            "", "the same file as it is called here; empty: as HAProxy calls it", is_own_file=True
+            "", "the path of the same file on this machine, if it differs", is_own_file=True
         ),
         "crt_list": base.Option(
             "",
-            "what a new certificate is added to: the folder of certificate, or a crt-list, which "
-            "must have the same path here",
+            "where to add a new certificate: the folder of certificate, or a crt-list, which "
+            "must have the same path on this machine",
         ),
     }
 
@@ -205,9 +209,12 @@ class Target(base.Target):
         except base.TargetDownError as error:
             down_error = str(error)  # its next start must serve the certificate all the same
 
-        steps += write_files(wanted, down_error or "HAProxy serves it")
+        situation = "HAProxy serves the new certificate, but"
         if down_error:
-            raise base.TargetDownError(f"{down_error} Its next start serves {wanted.file}")
+            situation = f"{down_error}. Also,"
+        steps += write_files(wanted, situation)
+        if down_error:
+            raise base.TargetDownError(f"{down_error} (the next start will serve {wanted.file})")
         return ", ".join(steps)
 
     def wanted(self, lineage: base.Lineage) -> Wanted:
@@ -233,8 +240,8 @@ def require_place(shown: Shown, wanted: Wanted) -> None:
     """Raise a DeliverError if the name is new, and there is nothing to add it to."""
     if not shown.is_known() and not wanted.crt_list:
         raise base.DeliverError(
-            f"HAProxy has no certificate {wanted.name}: correct certificate, "
-            "or set crt_list to where a new one is added"
+            f"HAProxy has not loaded {wanted.name}: correct certificate, "
+            "or set crt_list to add a new certificate"
         )
 
 
@@ -242,7 +249,7 @@ def require_crt_list(wanted: Wanted) -> None:
     """Raise a DeliverError if there is nothing to add an unused certificate to."""
     if not wanted.crt_list:
         raise base.DeliverError(
-            f"no bind of HAProxy uses {wanted.name}: set crt_list to where it is added"
+            f"no bind line of HAProxy uses {wanted.name}: set crt_list to add it"
         )
 
 
@@ -253,10 +260,10 @@ def look_at_process(api: RuntimeApi, wanted: Wanted) -> str:
     api.ask(f"abort ssl cert {wanted.name}.check")
     if not shown.has_certificate(wanted):
         require_place(shown, wanted)
-        return "would get it" if shown.is_known() else "would get it, as a new one"
+        return "would be set" if shown.is_known() else "would be added as a new certificate"
     if shown.is_unused():
         require_crt_list(wanted)
-        return "would add it to crt_list"
+        return "would be added to crt_list"
     return ""
 
 
@@ -269,7 +276,7 @@ def update_process(api: RuntimeApi, wanted: Wanted) -> list[str]:
         end_other_transaction(api, wanted.name)
         set_certificate(api, wanted, is_new=not shown.is_known())
         shown = Shown(api.order(f"show ssl cert {wanted.name}", wanted.sha1))
-        steps.append("serves it")
+        steps.append("now served")
 
     if shown.is_unused():
         require_crt_list(wanted)
@@ -314,7 +321,7 @@ def end_other_transaction(api: RuntimeApi, name: str) -> None:
         if api.deadline.has_passed():
             raise base.TargetDownError(
                 f"{api.address}: HAProxy has an unfinished transaction for {transaction['name']}: "
-                f"end it, or set timeout to more than {TRANSACTION_SECONDS} seconds"
+                f"abort it, or set timeout to more than {TRANSACTION_SECONDS} seconds"
             )
         if abort_at.has_passed():
             api.ask(f"abort ssl cert {transaction['name']}")
@@ -346,29 +353,30 @@ def look_at_files(wanted: Wanted) -> str:
     try:
         outdated = outdated_files(wanted)
     except OSError as error:
-        raise file_error(error, wanted, "HAProxy serves it") from None
+        raise file_error(error, wanted, "HAProxy serves the new certificate, but") from None
     if not outdated:
         return ""
     return f"would write {next(iter(outdated))}"
 
 
-def write_files(wanted: Wanted, error_prefix: str) -> list[str]:
+def write_files(wanted: Wanted, situation: str) -> list[str]:
     """Write the files that must change for the next start; return what was done.
 
-    If that fails, the error begins with `error_prefix`: the state of the running process in words.
+    If that fails, the error begins with `situation`: the state of the running process in words.
     """
     try:
         outdated = outdated_files(wanted)
         for path, text in outdated.items():
             base.replace_file(path, text)
     except OSError as error:
-        raise file_error(error, wanted, error_prefix) from None
-    return [f"{path} written" for path in outdated]
+        raise file_error(error, wanted, situation) from None
+    return [f"wrote {path}" for path in outdated]
 
 
-def file_error(error: OSError, wanted: Wanted, error_prefix: str) -> base.DeliverError:
+def file_error(error: OSError, wanted: Wanted, situation: str) -> base.DeliverError:
     """Return the error of a file that cannot be read or written."""
     path = error.filename or wanted.file
     return base.DeliverError(
-        f"{error_prefix}, but {path}: {error.strerror}: the next start would serve the old one"
+        f"{situation} {path}: {error.strerror}: "
+        "the next start of HAProxy would serve the old certificate"
     )

@@ -38,7 +38,7 @@ SSH_OPTIONS = (
 LOOK_SCRIPT = """
 for file in {key} {fullchain}; do
     folder=$(dirname "$file")
-    [ -w "$folder" ] || {{ echo "$folder is not there, or may not be written to" >&2; exit 1; }}
+    [ -w "$folder" ] || {{ echo "$folder does not exist, or is not writable" >&2; exit 1; }}
 done
 cat {fullchain} 2>/dev/null || :
 """
@@ -70,7 +70,7 @@ RELOAD_SCRIPT = """
 ( {reload}
 ) </dev/null || {{
     status=$?
-    echo '(reload; the files are {state})' >&2
+    echo '(reload failed; the files are {state})' >&2
     exit $status
 }}
 """
@@ -112,24 +112,21 @@ class Target(base.Target):
     OPTIONS: ClassVar[Mapping[str, base.Option]] = {
         "hosts": base.Option(
             None,
-            "a list of [user@]host[:port], or of names in OpenSSH's configuration",
+            "a list of [user@]host[:port], or of host names in OpenSSH's configuration",
             base.LIST_OF_TEXTS,
         ),
         "fullchain": base.Option(
             None,
-            "where the certificate goes, with its chain: /etc/ssl/example/{lineage}.pem",
+            "file for the certificate and its chain: /etc/ssl/example/{lineage}.pem",
             is_own_file=True,
         ),
-        "key": base.Option(None, "where its key goes", is_own_file=True),
-        "reload": base.Option(
-            "", "the command to run there after each certificate that was copied"
-        ),
+        "key": base.Option(None, "file for the key", is_own_file=True),
+        "reload": base.Option("", "command to run on the host after a certificate was copied"),
         "config": base.Option(
             "",
-            "a file with OpenSSH's client configuration (ssh -F), for the key, the user, "
-            "known hosts",
+            "file with OpenSSH's client configuration (ssh -F): the key, the user, known hosts",
         ),
-        "parallel": base.Option(20, "at most this many hosts at the same time", base.NUMBER),
+        "parallel": base.Option(20, "maximum number of hosts at the same time", base.NUMBER),
     }
 
     def __init__(
@@ -143,7 +140,7 @@ class Target(base.Target):
     def table_faults(cls, options: Mapping[str, Any]) -> list[str]:
         """Return a text for each host that cannot be one."""
         return [
-            f"{host!a} in hosts is wrong: it must be [user@]host[:port]"
+            f"{host!a} in hosts is not valid: write [user@]host[:port]"
             for host in options["hosts"]
             if not HOST.fullmatch(host)
         ]
@@ -163,7 +160,7 @@ class Target(base.Target):
     def look(self, attempt: base.Attempt) -> str:
         """Return what the host lacks."""
         if not self.has_certificate(attempt):
-            return "would get it"
+            return "would be copied"
         return "would run reload" if attempt.recorded.error else ""
 
     def deliver(self, attempt: base.Attempt) -> str:
@@ -177,7 +174,7 @@ class Target(base.Target):
 
         if not attempt.recorded.error:
             return ""
-        self.run_there(self.reload_script("as they should be"), attempt.deadline)
+        self.run_there(self.reload_script("up to date"), attempt.deadline)
         return "reload ran"
 
     def has_certificate(self, attempt: base.Attempt) -> bool:

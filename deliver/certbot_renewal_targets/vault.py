@@ -27,12 +27,10 @@ TRIES = 10  # of a check-and-set, while others write the same secret
 
 # What to do about an error of Vault: the name of hvac's exception. The first that matches.
 REMEDIES = (
-    hook.Remedy(
-        r"^Forbidden$", "is the token still valid, and does its policy give the right to it?"
-    ),
-    hook.Remedy(r"^VaultDown$", "unseal it"),
-    hook.Remedy(r"^InvalidPath$", "is mount a KV engine?"),
-    hook.Remedy(r"", "look at Vault's log"),
+    hook.Remedy(r"^Forbidden$", "check that the token is valid and that its policy allows this"),
+    hook.Remedy(r"^VaultDown$", "unseal Vault"),
+    hook.Remedy(r"^InvalidPath$", "check that mount is a KV engine, version 2"),
+    hook.Remedy(r"", "check Vault's log"),
 )
 
 # Matches: /etc/letsencrypt/archive/example.com/cert7.pem
@@ -56,26 +54,26 @@ class Target(base.RestorableTarget):
     """A Vault."""
 
     OPTIONS: ClassVar[Mapping[str, base.Option]] = {
-        "url": base.Option("", "Vault's address; empty: VAULT_ADDR from the environment"),
-        "mount": base.Option("secret", "where the KV engine, version 2, is mounted"),
+        "url": base.Option("", "address of Vault; if empty, VAULT_ADDR from the environment"),
+        "mount": base.Option("secret", "mount path of the KV engine, version 2"),
         "path": base.Option(
             "certbot",
-            "certificates go to PATH/certificates/LINEAGE, certbot's accounts to PATH/accounts",
+            "prefix: certificates are in PATH/certificates/LINEAGE, accounts in PATH/accounts",
         ),
         "namespace": base.Option(
-            "", "Vault's namespace; empty: VAULT_NAMESPACE from the environment"
+            "", "namespace of Vault; if empty, VAULT_NAMESPACE from the environment"
         ),
         "token_file": base.Option(
             "",
-            "a file that holds the token; without it and role_id_file: VAULT_TOKEN from the "
+            "file with the token. Without token_file and role_id_file: VAULT_TOKEN from the "
             "environment",
         ),
-        "role_id_file": base.Option("", "a file that holds the role id of an AppRole"),
-        "secret_id_file": base.Option("", "a file that holds its secret id"),
+        "role_id_file": base.Option("", "file with the role id of an AppRole"),
+        "secret_id_file": base.Option("", "file with the secret id of the AppRole"),
         "ca_file": base.Option(
             "",
-            "the certificate of the CA that Vault's own is from; empty: VAULT_CACERT, or the "
-            "system's",
+            "file with the CA certificate for Vault; if empty, VAULT_CACERT, or the CAs of the "
+            "system",
         ),
     }
 
@@ -85,7 +83,7 @@ class Target(base.RestorableTarget):
         with open_store(self.options, attempt.deadline) as store:
             accounts = store.preview("accounts", lineage.merged_accounts)
             certificate = store.preview(lineage.secret_path, lineage.certificate_to_hold)
-        return lineage.describe(accounts, certificate, "would get it")
+        return lineage.describe(accounts, certificate, "would be written")
 
     def deliver(self, attempt: base.Attempt) -> str:
         """Write certbot's accounts, then the certificate with its key."""
@@ -93,7 +91,7 @@ class Target(base.RestorableTarget):
         with open_store(self.options, attempt.deadline) as store:
             accounts = store.update("accounts", lineage.merged_accounts)
             certificate = store.update(lineage.secret_path, lineage.certificate_to_hold)
-        return lineage.describe(accounts, certificate, "holds it")
+        return lineage.describe(accounts, certificate, "written")
 
     def restore(self, folder: str) -> base.Restored:
         """Write certbot's accounts and the lineages that are newer in Vault, with certbot's modes.
@@ -134,7 +132,7 @@ def open_store(options: Mapping[str, Any], deadline: base.Deadline) -> Iterator[
     secrets = read_secret_files(options)
     url = options["url"] or os.environ.get("VAULT_ADDR", "")
     if not url:
-        raise base.TargetDownError("url is empty, and so is VAULT_ADDR: set one to Vault's address")
+        raise base.TargetDownError("url and VAULT_ADDR are empty: set url to the address of Vault")
 
     with vault_errors(hvac, url):
         client = new_client(hvac, url, options, secrets["token_file"], deadline)
@@ -160,7 +158,9 @@ def read_secret_files(options: Mapping[str, Any]) -> Values:
         try:
             secrets[option] = base.read_bytes_as_text(path).strip() if path else ""
         except OSError as error:
-            raise base.TargetDownError(f"{option}: {path}: {error.strerror}") from None
+            raise base.TargetDownError(
+                f"{option}: {path}: {error.strerror}: correct the path, or make the file readable"
+            ) from None
     return secrets
 
 
@@ -187,7 +187,7 @@ def log_in(hvac: Any, client: Any, role_id: str, secret_id: str) -> None:
     except (errors.InvalidRequest, errors.Forbidden, errors.InvalidPath) as error:
         raise base.TargetDownError(
             f"{client.url}: {hook.shortened(str(error))}: correct role_id_file and "
-            "secret_id_file; after five wrong tries Vault locks a role for 15 minutes"
+            "secret_id_file (after five failed logins Vault locks the role for 15 minutes)"
         ) from None
 
 
@@ -211,7 +211,8 @@ def vault_errors(hvac: Any, url: str) -> Iterator[None]:
         raise base.DeliverError(text) from None
     except (OSError, ValueError) as error:  # requests' errors are OSErrors
         raise base.TargetDownError(
-            f"{url}: {hook.root_cause(error)}: does Vault run, and is url its address?"
+            f"{url}: {hook.root_cause(error)}: "
+            "check that Vault is running and that url is its address"
         ) from None
 
 
@@ -279,7 +280,7 @@ class SecretStore:
         answer = self.client.sys.get_capabilities([full_path])
         if not {"root", right}.intersection(answer["data"][full_path]):
             raise base.DeliverError(
-                f"the token may not {right} {full_path}: give its policy the right to it"
+                f"the token may not {right} {full_path}: add this capability to its policy"
             )
         return Update(values, True)
 
@@ -296,7 +297,7 @@ class SecretStore:
                 return Update(values, False)
             if self.write(path, values, secret.version):
                 return Update(values, True)
-        raise base.DeliverError(f"{path}: somebody else writes it all the time")
+        raise base.DeliverError(f"{path}: other hosts keep changing this secret: try again later")
 
     def write(self, path: str, values: Values, version: int) -> bool:
         """Write a secret; return False if it no longer has the version: another host wrote it."""
@@ -366,7 +367,7 @@ class LineageOnDisk:
         A newer certificate in Vault is named instead, also if accounts changed.
         """
         if self.is_newer(certificate.values):
-            return "has a newer one"
+            return "unchanged, Vault has a newer certificate"
         if accounts.is_change or certificate.is_change:
             return change
         return ""
@@ -439,7 +440,7 @@ def restore_lineages(store: SecretStore, folder: str, restored: base.Restored) -
             lineage = stored_lineage(name, values)
         except (KeyError, ValueError):
             restored.problems.append(
-                f"{name} in Vault is no certificate of this script: remove it there"
+                f"{name} in Vault was not written by this hook: delete it in Vault"
             )
             continue
         if not is_as_new_on_disk(folder, lineage):

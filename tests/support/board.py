@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 
 BOARD = ROOT / "board" / "certbot_renewal_board.py"
 
-# Names that somebody may choose to attack who reads the board: a browser, or a spreadsheet.
+# Names that attack a browser or a spreadsheet in which somebody reads the board.
 SCRIPT_NAME = '<script>document.title="taken"</script>'
 IMAGE_NAME = '"><img src=x onerror=alert(1)>'
 STRANGE_HOST = Host(f"=cmd|{SCRIPT_NAME}", (Lineage(IMAGE_NAME, 5, (SCRIPT_NAME,), late=()),))
 
-# Which certificates of the fleet are in which column; all others are in "renewed".
+# The certificates of the fleet in each column; all others are in "renewed".
 COLUMNS = {
     "overdue": {"example.net on web2", "old.example.net on web2"},
     "failing": {"intranet.example.net on web2", "mail.example.org on mail"},
     "due": {"lists.example.org on mail"},
-    "ended": {"legacy.example.org on mail"},
+    "retired": {"legacy.example.org on mail"},
 }
 RENEWED = 12
 

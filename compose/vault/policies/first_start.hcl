@@ -1,4 +1,5 @@
-# For certbot besides renewing.hcl, until its first certificate is in Vault, and while a further one is added.
+# For certbot, in addition to renewing.hcl: creates new secrets. Needed until the first certificate is
+# in Vault, and while you add a certificate.
 path "secret/data/certbot/certificates/*" {
   capabilities = ["create"]
 }

@@ -1,5 +1,5 @@
-# For a service that uses certificates: it reads them, with their keys, and nothing else, not certbot's account. For one certificate only
-# write its name instead of *.
+# For a service that uses certificates: reads certificates and keys, but not certbot's accounts. To
+# allow a single certificate, write its name instead of *.
 path "secret/data/certbot/certificates/*" {
   capabilities = ["read"]
 }

@@ -1,4 +1,5 @@
-# For certbot, day by day: it restores, and writes new versions of what is there. It makes nothing new and removes nothing.
+# For certbot: restores, and writes new versions of existing secrets. It cannot create or delete
+# secrets.
 path "secret/data/certbot/certificates/*" {
   capabilities = ["read", "update"]
 }
@@ -7,7 +8,7 @@ path "secret/data/certbot/accounts" {
   capabilities = ["read", "update"]
 }
 
-# To restore, it must know which there are.
+# A restore lists the certificates.
 path "secret/metadata/certbot/certificates/" {
   capabilities = ["list"]
 }

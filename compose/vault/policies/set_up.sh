@@ -1,5 +1,6 @@
 #!/bin/sh
-# Once, in Vault's container, by whoever may: the engine, the policies, and certbot's role. See compose.yaml.
+# Creates the KV engine, the policies and certbot's role. An administrator of Vault runs this once, in
+# Vault's container: see compose.yaml.
 set -e
 vault secrets enable -path=secret -version=2 kv
 for policy in reading renewing first_start; do
