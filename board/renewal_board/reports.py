@@ -44,8 +44,8 @@ class SilentHostRow(NamedTuple):
     silent until recently, so this one is not judged; the column `most_hosts_away` of the query.
 
     In the row of MOST_HOSTS, `silent_hosts` is text with the names of the first ten silent hosts,
-    and how many are silent: "2 of 3 hosts: web1, web2". It has no lineages. Its `days_silent` is -1 if
-    most hosts are not silent.
+    and how many are silent: "2 of 3 hosts: web1, web2". It has no lineages. Its `days_silent` is -1
+    if most hosts are not silent.
     """
 
     host: str
