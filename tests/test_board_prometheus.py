@@ -133,7 +133,7 @@ def deliveries(now: int) -> list[Point]:
         ),
         target_state("never", deployed=0, renewed=new, lineage="delivered", run_at=now),
         target_state("no-longer", deployed=0, renewed=0, lineage="delivered", run_at=now),
-        target_state("of-a-retired-certificate", deployed=old, renewed=new, lineage="retired", run_at=now),
+        target_state("of-a-retired-one", deployed=old, renewed=new, lineage="retired", run_at=now),
     ]
 
 
