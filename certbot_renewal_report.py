@@ -744,7 +744,7 @@ def state_point(
 
 # ---- Deliveries --------------------------------------------------------------------------------
 # Fingerprint of a delivery that is no longer wanted: the lineage or the target is retired.
-DELIVERY_ENDED = "ended"
+DELIVERY_RETIRED = "ended"
 
 # One line of certbot_renewal_deliver.state, its columns separated by tabs:
 # example.com  haproxy  1f0c…  1767225600  1775001600  1767230000  connection refused
@@ -765,7 +765,7 @@ DELIVERY_LINE = re.compile(
 class Delivery(NamedTuple):
     """What a target has of a lineage, as certbot_renewal_deliver.py recorded it.
 
-    `fingerprint` is SHA-256 of the certificate in hexadecimal, "none", or DELIVERY_ENDED. The times
+    `fingerprint` is SHA-256 of the certificate in hexadecimal, "none", or DELIVERY_RETIRED. The times
     are Unix seconds: `not_before` and `not_after` of that certificate, 0 if there is none;
     `changed_at` when this became so. `error` says why the last attempt failed, "" if it did not.
     """
@@ -810,7 +810,7 @@ def delivery_points(
     renewed_at = {certificate.lineage: certificate.not_before for certificate in certificates}
     points = []
     for delivery in deliveries:
-        is_retired = delivery.fingerprint == DELIVERY_ENDED
+        is_retired = delivery.fingerprint == DELIVERY_RETIRED
         if not is_retired and delivery.lineage not in renewed_at:
             continue
         fields: dict[str, FieldValue] = {

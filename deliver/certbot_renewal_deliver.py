@@ -202,7 +202,7 @@ class StateFile:
     - The threads of a run share one object; its own lock makes their changes one after the other.
     - Before a target changes for good, the line may say that the last run was stopped. It is
       replaced when the delivery is complete. So a run that was killed in between is known.
-    - A delivery that is no longer wanted is retired: it is kept for 30 days, as DELIVERY_ENDED, so
+    - A delivery that is no longer wanted is retired: it is kept for 30 days, as DELIVERY_RETIRED, so
       that reports say so.
     - The report hook and the run report read the file, without a lock, and report it.
 
@@ -242,7 +242,7 @@ class StateFile:
     def wanted_delivery(self, lineage: str, target: str) -> hook.Delivery:
         """Return what a target has of a lineage that it wants; a retired one has nothing."""
         delivery = self.delivery(lineage, target)
-        if delivery.fingerprint == hook.DELIVERY_ENDED:
+        if delivery.fingerprint == hook.DELIVERY_RETIRED:
             return hook.Delivery(lineage, target)
         return delivery
 
@@ -268,7 +268,7 @@ class StateFile:
             for key, delivery in self.deliveries.items():
                 if key not in wanted:
                     delivery = retired_delivery(delivery, now)
-                is_retired = delivery.fingerprint == hook.DELIVERY_ENDED
+                is_retired = delivery.fingerprint == hook.DELIVERY_RETIRED
                 if not is_retired or delivery.changed_at >= now - RETIRED_SECONDS:
                     remaining[key] = delivery
             if remaining != self.deliveries:
@@ -286,9 +286,9 @@ class StateFile:
 
 def retired_delivery(delivery: hook.Delivery, now: int) -> hook.Delivery:
     """Return what is recorded of a delivery that is no longer wanted; `now`: Unix seconds."""
-    if delivery.fingerprint == hook.DELIVERY_ENDED:
+    if delivery.fingerprint == hook.DELIVERY_RETIRED:
         return delivery
-    return hook.Delivery(delivery.lineage, delivery.target, hook.DELIVERY_ENDED, changed_at=now)
+    return hook.Delivery(delivery.lineage, delivery.target, hook.DELIVERY_RETIRED, changed_at=now)
 
 
 def delivery_line(delivery: hook.Delivery) -> str:

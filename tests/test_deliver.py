@@ -247,7 +247,7 @@ def test_a_target_that_is_wanted_again_begins_again(tmp_path: Path, certbot_fold
     assert_success(run_deliver_hook(hook, "--all"))
     install_deliver_hook(certbot_folder, command_table(tmp_path, "other"))
     assert_success(run_deliver_hook(hook, "--all"))
-    assert delivery_to(certbot_folder, "log").fingerprint == certbot_renewal_report.DELIVERY_ENDED
+    assert delivery_to(certbot_folder, "log").fingerprint == certbot_renewal_report.DELIVERY_RETIRED
 
     install_deliver_hook(certbot_folder, "[[command]]\nname = 'log'\ncommand = ['false']\n")
     assert run_deliver_hook(hook, "--all").returncode == 1
@@ -261,7 +261,7 @@ def test_a_retired_delivery_is_forgotten_after_30_days(certbot_folder: Path) -> 
     hook = install_deliver_hook(certbot_folder, "[[command]]\ncommand = ['true']\n")
     renew(certbot_folder)
     state = certbot_folder / STATE_FILE
-    retired = certbot_renewal_report.DELIVERY_ENDED
+    retired = certbot_renewal_report.DELIVERY_RETIRED
     rows = [
         f"retired\tcommand\t{retired}\t0\t0\t{NOW - 29 * DAY}\t",
         f"forgotten\tcommand\t{retired}\t0\t0\t{NOW - 31 * DAY}\t",
@@ -279,7 +279,7 @@ def test_a_lineage_that_is_deleted_is_retired(tmp_path: Path, certbot_folder: Pa
     shutil.rmtree(live)
     assert_success(run_deliver_hook(hook, "--all"))
     delivery = delivery_to(certbot_folder, "log")
-    assert delivery.fingerprint == certbot_renewal_report.DELIVERY_ENDED
+    assert delivery.fingerprint == certbot_renewal_report.DELIVERY_RETIRED
     assert delivery.changed_at >= NOW
 
 
