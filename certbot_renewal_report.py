@@ -765,8 +765,8 @@ DELIVERY_LINE = re.compile(
 class Delivery(NamedTuple):
     """What a target has of a lineage, as certbot_renewal_deliver.py recorded it.
 
-    `fingerprint` is SHA-256 of the certificate in hexadecimal, "none", or DELIVERY_RETIRED. The times
-    are Unix seconds: `not_before` and `not_after` of that certificate, 0 if there is none;
+    `fingerprint` is SHA-256 of the certificate in hexadecimal, "none", or DELIVERY_RETIRED. The
+    times are Unix seconds: `not_before` and `not_after` of that certificate, 0 if there is none;
     `changed_at` when this became so. `error` says why the last attempt failed, "" if it did not.
     """
 

@@ -202,8 +202,8 @@ class StateFile:
     - The threads of a run share one object; its own lock makes their changes one after the other.
     - Before a target changes for good, the line may say that the last run was stopped. It is
       replaced when the delivery is complete. So a run that was killed in between is known.
-    - A delivery that is no longer wanted is retired: it is kept for 30 days, as DELIVERY_RETIRED, so
-      that reports say so.
+    - A delivery that is no longer wanted is retired: it is kept for 30 days, as DELIVERY_RETIRED,
+      so that reports say so.
     - The report hook and the run report read the file, without a lock, and report it.
 
     The file may be missing, or hold anything: then a delivery counts as never made. Only root may
