@@ -122,9 +122,21 @@ def followed_headings(page: str) -> set[str]:
     return {str(node.value) for node in nodes if isinstance(node, ast.Constant)}
 
 
+# Sections whose commands no machine runs as they are, and what is tested instead.
+NOT_FOLLOWED = {
+    "grafana.md": {"Dashboard"},  # needs Grafana: test_dashboards.py runs the part before curl
+    "kapacitor.md": {"Chronograf"},  # needs Chronograf: the same
+    "servers.md": {
+        "InfluxDB 3",  # cannot be built here
+        "VictoriaMetrics",  # test_manual_servers.py starts vmauth with this file, without TLS
+    },
+}
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_of_every_section_are_run_by_a_test(page: str) -> None:
-    assert sections_with_commands(page) <= followed_headings(page)
+    exceptions = NOT_FOLLOWED.get(page, set())
+    assert sections_with_commands(page) - exceptions <= followed_headings(page)
 
 
 def sentences_of(page: str) -> set[str]:

@@ -249,6 +249,12 @@ def test_the_commands_of_the_instructions_work_on_a_host(machine: Machine) -> No
     )
 
     follow(machine, commands_of("renewal_overdue", "renewal_failing", "Most hosts are silent"))
+    machine.run(f"cp -r deliver/* {hooks}/deploy/")
+    machine.write(
+        "/etc/letsencrypt/certbot_renewal_deliver.toml", '[[command]]\ncommand = ["true"]\n'
+    )
+    machine.run(f"{hooks}/deploy/certbot_renewal_deliver.py --all")
+    follow(machine, commands_of("certificate_not_delivered", "certificate_not_served"))
 
     *on_the_host, retire = commands_of("host_silent")
     follow(machine, on_the_host)

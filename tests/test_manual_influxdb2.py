@@ -91,6 +91,9 @@ def test_a_reader_gets_a_notification_and_its_recovery(
 
     tasks = machine.run("influx task list --org example-org --hide-headers")
     assert tasks.count("15m0s") == 5
+    follow(machine, blocks(webhook, "How it notifies"))
+    buckets = machine.run("influx bucket list --org example-org --name _monitoring --hide-headers")
+    assert "infinite" in buckets
     (remove,) = blocks(webhook, "Remove")
     follow(machine, [remove])
     assert machine.run("influx task list --org example-org --hide-headers") == ""

@@ -71,7 +71,7 @@ def report(machine: Machine, port: int) -> None:
 
 
 def test_a_reader_gets_a_mail_and_its_recovery_from_vmalert(machine: Machine) -> None:
-    follow_page(machine, PAGE, "VictoriaMetrics")
+    follow_page(machine, PAGE, "Requirements", "VictoriaMetrics")
     report(machine, 8428)
     # The env file, the first command and its output are for a host.
     follow(machine, blocks_of(read_page(PAGE), ["The hosts"])[3:])

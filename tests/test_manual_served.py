@@ -11,7 +11,7 @@ import certbot_renewal_run
 from support.documents import rows_of
 from support.hooks import next_second
 from support.machine import Machine, start_machine
-from support.manual import all_blocks, follow, follow_page, read_page
+from support.manual import follow_page, read_page
 from support.queries import run_query
 from support.servers import require_program, skip_or_fail
 from tools.servers.influxdb import InfluxDB
@@ -102,8 +102,7 @@ def test_a_reader_checks_with_telegraf(host: Host) -> None:
     folder = "/etc/telegraf/telegraf.d"
     command = f"{built_program('telegraf')} --config {conf} --config-directory {folder}"
     host.machine.add_unit("telegraf.service", f"[Service]\nExecStart={command} --once\n")
-    blocks = [block for block in all_blocks(PAGE) if block.section.startswith("Check from another")]
-    follow(host.machine, blocks)
+    follow_page(host.machine, "served.md", "Check from another place with Telegraf")
     host.machine.run(f"{command} --once")
     next_second()  # Telegraf rounds the time to a second, up or down
     (row,) = host.rows("not_served_x509")
