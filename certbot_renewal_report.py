@@ -744,7 +744,7 @@ def state_point(
 
 # ---- Deliveries --------------------------------------------------------------------------------
 # Fingerprint of a delivery that is no longer wanted: the lineage or the target is retired.
-DELIVERY_RETIRED = "ended"
+DELIVERY_RETIRED = "retired"
 
 # One line of certbot_renewal_deliver.state, its columns separated by tabs:
 # example.com  haproxy  1f0c…  1767225600  1775001600  1767230000  connection refused
@@ -1062,7 +1062,7 @@ class Sending:
             return SendResult(date=response.headers.get("Date", ""), has_buckets=has_buckets)
         answer = f"{self.settings.url} answered {response.status_code}"
         self.result = SendResult(
-            f"{answer}, but the answer never ended: {CHECK_SERVER}", retry=True
+            f"{answer}, but the answer is incomplete: {CHECK_SERVER}", retry=True
         )
         body = next(response.iter_content(ERROR_BYTES), b"").decode("utf-8", "replace")
         return judge_answer(
@@ -1663,7 +1663,7 @@ def retention_warning(retention: str) -> str:
     if days >= LEAST_RETENTION_DAYS:
         return ""
     return (
-        f", retention {days:g} days: alerts end with the last stored report, "
+        f", retention {days:g} days: an alert resolves when its last report is deleted, "
         f"so start VictoriaMetrics with -retentionPeriod={LEAST_RETENTION_DAYS}d"
     )
 

@@ -32,8 +32,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Union
 
 # The report hook is beside this file, or in ../deploy if this file is installed in
-# renewal-hooks/post. Python itself looks in the folder to which a symbolic link leads. All these
-# folders belong to whoever installed this file.
+# renewal-hooks/post. Python itself looks in the folder to which a symbolic link leads. The user who
+# installed this file owns all these folders.
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.append(HERE)
 if os.path.basename(HERE) == "post":

@@ -90,10 +90,10 @@ def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         f"{NAME}.py",
         description=(__doc__ or "").partition("\n")[0],
-        epilog="Settings: the same as of certbot_renewal_report.py (INFLUXDB_URL and so on), from "
-        f"{NAME}.env beside this file, else from the environment. Exit status: 0: no certificate "
-        "is overdue and no host is silent. 1: a certificate is overdue or a host is silent. 2: the "
-        "board could not be made, or the usage is wrong.",
+        epilog="The settings are those of certbot_renewal_report.py (INFLUXDB_URL and so on). They "
+        f"come from {NAME}.env beside this file, or from the environment. Exit status: 0: no "
+        "certificate is overdue and no host is silent. 1: a certificate is overdue or a host is "
+        "silent. 2: the board could not be made, or the usage is wrong.",
     )
     parser.add_argument("--html", metavar="FILE", type=Path, help="write the HTML page to FILE")
     text = parser.add_mutually_exclusive_group()

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 def module_folders() -> list[str]:
     """Return the folders that may hold the report hook and the targets.
 
-    They belong to whoever installed this file, so they are trusted. Usually both are beside this
-    file. If this file is in renewal-hooks/post, they are in ../deploy. If it is in deliver/ of a
-    checkout, or a link that leads there, the report hook is in the folder above.
+    The user who installed this file owns these folders, so they are trusted. Usually both are
+    beside this file. If this file is in renewal-hooks/post, they are in ../deploy. If this file is
+    in deliver/ of a checkout, or a link that leads there, the report hook is in the folder above.
     """
     here = os.path.dirname(os.path.abspath(__file__))
     real = os.path.dirname(os.path.realpath(__file__))
@@ -318,7 +318,7 @@ def run_lock(folder: str) -> Iterator[None]:
 
     - A run holds an flock on a file in certbot's configuration folder. The system releases it when
       the run ends, however it ends. The file stays; it is empty.
-    - Only root may open the file: whoever can open it could hold the lock.
+    - Only root may open the file: a user who can open it could hold the lock.
     - Each run takes the lock, --check and --dry-run too: what they see is never half delivered.
     - Without a lock, as in a folder that cannot be written to, a run goes on: at worst two deliver.
 
@@ -406,7 +406,7 @@ class Visit(ABC):
     ) -> None:
         """Visit a target with one lineage after the other; add to the results.
 
-        When the target is down, the remaining lineages are not tried: they would fail as well.
+        When the target is down, the remaining lineages are not tried: they would fail too.
         """
         down_error = ""
         with target.slots:
@@ -420,7 +420,7 @@ class Visit(ABC):
                 results.append(result)
                 try:
                     self.record(lineage, result)
-                except Exception as error:  # what happened to the target is reported all the same
+                except Exception as error:  # the result of the target is still reported
                     results.append(result._replace(action="", error=fault_text(error)))
 
     def attempt_in_time(self, target: base.Target, lineage: base.Lineage) -> Result:

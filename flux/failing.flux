@@ -3,8 +3,8 @@
 //
 // last_report: the time of the last run report.
 // failing: true if certbot failed, a due certificate was not renewed, or certbot could not read a
-//     certificate. A report that no certbot run started, for example one by hand, has no result of
-//     certbot. Then the result of the last run stays.
+//     certificate. A report that does not come from a certbot run, for example a report by hand, has
+//     no result of certbot. Then the result of the last run stays.
 // exit_status: certbot's exit status; -1 if it is not known, for example from the post hook alone.
 // failed, unreadable: the certificates that were not renewed, or could not be read, separated by
 //     spaces; "none".

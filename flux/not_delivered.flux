@@ -8,8 +8,8 @@
 //     0 if the target never received a certificate, or if nothing is missing.
 // renewed, expiry: when the certificate was renewed, and when the old one on the target expires.
 // never_delivered: true if the target never received a certificate.
-// deploy_error:    why the last delivery failed; "none" if it did not fail, or if there was none
-//     since the renewal.
+// deploy_error:    why the last delivery failed; "none" if it did not fail, or if no delivery was
+//     tried since the renewal.
 // retired:         true if the certificate is no longer delivered to this target, or is no longer
 //     on this host.
 //

@@ -1,5 +1,5 @@
 // Shows every certificate that run reports check with VERIFY, and for how many days another
-// certificate has been served in its place: one row each, at the time of the query. The alert
+// certificate has been served instead: one row each, at the time of the query. The alert
 // certificate_not_served runs this query.
 //
 // days_unserved:   days from the renewal to the last check that a server answered. -1 if the
@@ -26,7 +26,7 @@ since = -400d
 
 second = 1000000000
 
-// If reports came for so long (two days, in ns) without a check, VERIFY was removed from the
+// If reports came for this time (two days, in ns) without a check, VERIFY was removed from the
 // settings.
 given_up = 172800000000000
 

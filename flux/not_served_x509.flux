@@ -5,7 +5,7 @@
 //     [[inputs.x509_cert]]
 //       sources = ["tcp://example.com:443", "smtp://mail.example.com:587"]
 //
-// days_unserved: days since the renewal; -1 if the served certificate is as new.
+// days_unserved: days since the renewal; -1 if the served certificate is not older than the renewal.
 // days_left:     days until the served certificate expires; negative: it has expired.
 //
 import "regexp"

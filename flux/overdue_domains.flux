@@ -1,7 +1,7 @@
 // Shows every name, and the days since its last renewal, in windows of a day (UTC): one row per
 // name and host, at the time of the query. Use it only for data of the published hook, which
-// reports no due dates. For data of this project's hook, overdue.flux has none of the limits below.
-// The alert renewal_overdue_domains runs this query.
+// reports no due dates. For data of this project's hook, use overdue.flux, which has none of the
+// limits below. The alert renewal_overdue_domains runs this query.
 //
 // stateDuration: full days without a renewal. The windows begin at midnight, and the first and the
 //     last window are incomplete and do not count. So the number is one or two days less than the
@@ -19,7 +19,7 @@ bucket = "telegraf"
 measurement = "certbot_renewal"
 
 // How far back the query looks. Set it to a few days more than the threshold of the alert. With
-// more days, a name that was removed from its certificate alerts for longer.
+// more days, the alert about a name that was removed from its certificate fires for longer.
 since = -65d
 
 from(bucket: bucket)

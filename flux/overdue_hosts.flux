@@ -1,9 +1,9 @@
-// Shows every host, and which of its certificates are overdue: one row each. Use it for fleets in
-// which one notification for each certificate would be too many. overdue.flux explains when a
+// Shows every host, and which of its certificates are overdue: one row each. Use it for a fleet that
+// needs one notification for each host, not for each certificate. overdue.flux explains when a
 // certificate is overdue. The alert renewal_overdue_hosts runs this query.
 //
 // overdue:   the number of certificates that are overdue by `crit` days or more.
-// lineages:  these certificates, separated by spaces; the one that was due last comes first.
+// lineages:  these certificates, separated by spaces. The one with the latest due date comes first.
 // oldest:    the earliest due date of these certificates.
 // expiry:    when the first of these certificates expires.
 // days_left: days until then; negative: it has expired. 0 if no certificate is overdue.
@@ -18,7 +18,7 @@ bucket = "telegraf"
 // The measurement, as in MEASUREMENT.
 measurement = "certbot_renewal"
 
-// A certificate is overdue so many days after its due date.
+// A certificate is overdue this many days after its due date.
 crit = 1.0
 
 // How far back the query looks for the last report of a certificate. Set it to the longest lifetime

@@ -1,20 +1,21 @@
 // Shows every host, and the days since its last run report: one row each, at the time of the query.
 // The alert host_silent runs this query.
 //
-// last_report:     the last run report about the certificate that was reported least recently. So
-//     if two certbot installations report as the same host, the host is silent when one of them is.
+// last_report:     the time of the last run report. If not all certificates of the host were reported
+//     then, the time of the oldest last report of a certificate. So if two certbot installations
+//     report as the same host, the host is silent when one of them is.
 // days_silent:     days since then; -1 for a host without run reports, or if all its certificates
 //     are retired.
-// lineages:        that certificate, and the certificates that were last reported with it,
-//     separated by spaces.
-// most_hosts_away: true if most hosts were away, and are still away or came back less than half of
-//     `silence` ago. Then InfluxDB was down rather than the hosts. So a silent host is not judged
-//     until it has had the time to report again. A host was away if it sent no report within half
-//     of `silence`, or if its first report in that time was late. Late is more than 0.55 * silence
-//     after the report before. Fewer than three hosts are always judged.
+// lineages:        the certificates that were last reported at that time, separated by spaces.
+// most_hosts_away: true while fewer than half of the hosts report on time. Then InfluxDB was probably
+//     down, not the hosts. So no alert fires for a single silent host, until the hosts have had the
+//     time to report again. A host reports on time if it sent a report in the last half of `silence`,
+//     and the first of these reports came at most 0.55 * silence after the report before. With fewer
+//     than three hosts, this column is always false.
 //
-// The row with the host "(most hosts)" has days_silent if more than half of three or more hosts are
-// silent, and -1 otherwise. Its column lineages lists up to ten of these hosts.
+// The row with the host "(most hosts)" is about all hosts. If there are at least three hosts and more
+// than half of them are silent, it has days_silent, and its column lineages lists up to ten silent
+// hosts. Otherwise days_silent is -1.
 //
 // The bucket, as in INFLUXDB_BUCKET. On InfluxDB 1.x: database, or database/retention_policy.
 bucket = "telegraf"
@@ -22,8 +23,8 @@ bucket = "telegraf"
 // The measurement, as in MEASUREMENT.
 measurement = "certbot_renewal"
 
-// A host is silent after so many days without a run report. Set it to at least twice the time
-// between two certbot runs. With less, all hosts seem to have been away, and none is judged.
+// A host is silent after this many days without a run report. Set it to at least twice the time
+// between two certbot runs. With a lower value, all hosts seem to be late, and none is judged.
 silence = 2.0
 
 // How far back the query looks for the last report of a certificate. Set it to the longest lifetime

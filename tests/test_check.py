@@ -325,7 +325,7 @@ def test_check_recognizes_telegraf(
 
 KEEPS_LONG_ENOUGH = ""
 KEEPS = (
-    ", retention {} days: alerts end with the last stored report, "
+    ", retention {} days: an alert resolves when its last report is deleted, "
     "so start VictoriaMetrics with -retentionPeriod=400d"
 )
 

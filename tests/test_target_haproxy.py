@@ -218,7 +218,7 @@ def test_a_renewed_certificate_replaces_the_old_one_and_its_file_keeps_its_mode(
     assert_success(run_deliver_hook(hook, "--all"))
     (haproxy.certs / "example.com.pem").chmod(0o640)
     second = renewed_certificate(certbot_folder)
-    assert_success(run_deliver_hook(hook, "--check"), "would be set")
+    assert_success(run_deliver_hook(hook, "--check"), "would be replaced")
     assert haproxy.served("example.com") == first
 
     live = certbot_folder / "live" / "example.com"

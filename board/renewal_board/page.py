@@ -87,7 +87,7 @@ def csp_hash(text: str) -> str:
 
 
 def write_page(path: Path, text: str) -> None:
-    """Replace a page as a whole: whatever happens, it is the old one or the new one.
+    """Replace a page as a whole: at any time, it is the old page or the new page.
 
     An existing page keeps its mode, a symbolic link its place. Raise a ReportError.
     """

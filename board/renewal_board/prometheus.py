@@ -172,7 +172,7 @@ class Prometheus:
         try:
             answer = json.loads(text, object_hook=plain_texts)
             if answer.get("isPartial"):
-                # Rather no new page than one without some certificates.
+                # No new page is better than a page without some certificates.
                 raise self.server.refusal(
                     "503 isPartial: a vmstorage node is down, so certificates would be missing"
                 )

@@ -6,7 +6,7 @@ add a kind, add a module with a class `Target`, derived from `base.Target`; noth
 Imports go one way: the deliver hook imports a kind, a kind imports `base`, and `base` imports the
 report hook. A kind is imported only if the file names it, so a run loads only what it needs.
 
-The modules run as root. Only names of modules in this folder are ever imported, so whoever may
+The modules run as root. Only names of modules in this folder are ever imported, so a user who may
 write to this folder is trusted like the hook itself.
 """
 

@@ -235,8 +235,8 @@ class Deadline:
 
     A target that is slow, but not down, may hold certbot up for its timeout with each lineage. A
     deadline is enforced twice. Each step that waits (a connection, a program) waits at most for
-    `seconds_left`, so that it can say what did not answer. And the deliver hook leaves a delivery
-    alone half a second after the deadline, whatever it waits for.
+    `seconds_left`, so that it can say what did not answer. The deliver hook also leaves a delivery
+    alone half a second after the deadline.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -453,8 +453,8 @@ def read_bytes_as_text(path: str) -> str:
 def replace_file(path: str, text: str, mode: int = 0o600) -> None:
     """Write a file beside the old one and move it into place; raise OSError if that fails.
 
-    Whatever happens, the file is the old one or the new one. An old file keeps its mode and owner.
-    A new one has the given mode, and belongs to the owner of its folder.
+    At any time, the file is the old one or the new one. An old file keeps its mode and owner. A new
+    file has the given mode, and belongs to the owner of its folder.
     """
     path = os.path.realpath(path)
     folder, name = os.path.split(path)

@@ -1,7 +1,8 @@
 """HAProxy: a running process gets a certificate by its Runtime API, and its next start by a file.
 
-The Runtime API answers on the stats socket. Whoever can open that socket with level admin commands
-HAProxy, so it is for root alone. What HAProxy answers is only compared with what is expected.
+The Runtime API answers on the stats socket. With level admin, a user of this socket controls
+HAProxy, so the socket is for root alone. The answers of HAProxy are only compared with the expected
+texts.
 Commands: https://docs.haproxy.org/2.6/management.html#9.3
 """
 
@@ -170,7 +171,7 @@ class Target(base.Target):
     5. `add ssl crt-list CRT_LIST NAME`: a bind uses the entry, if it is new.
 
     Then the files that the next start of HAProxy reads: the certificate's, and a crt-list if it
-    lacks the name. If HAProxy does not run, they are written all the same.
+    lacks the name. The files are also written if HAProxy does not run.
     """
 
     OPTIONS: ClassVar[Mapping[str, base.Option]] = {
@@ -183,12 +184,12 @@ class Target(base.Target):
             is_own_file=True,
         ),
         "file": base.Option(
-            "", "the path of the same file on this machine, if it differs", is_own_file=True
+            "", "the path of the same file on this host, if it differs", is_own_file=True
         ),
         "crt_list": base.Option(
             "",
-            "where to add a new certificate: the folder of certificate, or a crt-list, which "
-            "must have the same path on this machine",
+            "where to add a new certificate: the folder in the option certificate, or a crt-list "
+            "with the same path on this host",
         ),
     }
 
@@ -207,7 +208,7 @@ class Target(base.Target):
         try:
             steps += update_process(api, wanted)
         except base.TargetDownError as error:
-            down_error = str(error)  # its next start must serve the certificate all the same
+            down_error = str(error)  # the next start must still serve the certificate
 
         situation = "HAProxy serves the new certificate, but"
         if down_error:
@@ -260,7 +261,7 @@ def look_at_process(api: RuntimeApi, wanted: Wanted) -> str:
     api.ask(f"abort ssl cert {wanted.name}.check")
     if not shown.has_certificate(wanted):
         require_place(shown, wanted)
-        return "would be set" if shown.is_known() else "would be added as a new certificate"
+        return "would be replaced" if shown.is_known() else "would be added as a new certificate"
     if shown.is_unused():
         require_crt_list(wanted)
         return "would be added to crt_list"
@@ -309,9 +310,9 @@ def end_other_transaction(api: RuntimeApi, name: str) -> None:
     """Wait until nobody else is setting a certificate.
 
     HAProxy has one transaction for all certificates, and 2.6 would take ours for the other one.
-    After TRANSACTION_SECONDS the other one is aborted: nobody needs that long. Whoever began it was
-    killed, and it would block all deliveries forever. Raise a TargetDownError if the other one is
-    still open at the deadline.
+    After TRANSACTION_SECONDS the other transaction is aborted: no program needs that long. The
+    program that began it was killed, and it would block all deliveries forever. Raise a
+    TargetDownError if the other transaction is still open at the deadline.
     """
     abort_at = base.Deadline(TRANSACTION_SECONDS)
     while True:

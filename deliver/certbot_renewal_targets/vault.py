@@ -4,10 +4,10 @@ They are secrets of the KV engine, version 2: PATH/certificates/LINEAGE has cert
 privkey, and for certbot `conf` (the renewal configuration) and `number` (of the file in archive/);
 PATH/accounts has certbot's accounts, by path.
 
-Several hosts may write to one Vault. All is written with check-and-set: of a certificate the newest
-stays, and every account. Whoever may write to these secrets is trusted: `restore` writes what is in
-them into certbot's configuration folder, and certbot uses it as root. But nothing is written
-outside of that folder, or to a path that certbot does not have.
+Several hosts may write to one Vault. Secrets are written with check-and-set: Vault keeps the newest
+version of a certificate, and every account. A user who may write to these secrets is trusted:
+`restore` writes their content into certbot's configuration folder, and certbot uses it as root. But
+nothing is written outside of that folder, or to a path that certbot does not have.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def load_hvac() -> Any:
 
 @contextlib.contextmanager
 def open_store(options: Mapping[str, Any], deadline: base.Deadline) -> Iterator[SecretStore]:
-    """Log in to Vault and yield its secrets; whatever Vault answers becomes a DeliverError."""
+    """Log in to Vault and yield its secrets; every error of Vault becomes a DeliverError."""
     hvac = load_hvac()
     secrets = read_secret_files(options)
     url = options["url"] or os.environ.get("VAULT_ADDR", "")

@@ -101,7 +101,7 @@ ALERTS = [
         "host_silent",
         "silent_hosts",
         ("host",),
-        "Critical when a host that sent run reports sends no more.",
+        "Critical when a host that sent run reports no longer sends them.",
         Instructions(
             "It is not known whether the certificates of this host are renewed. "
             "What to do on HOST, as root:",
@@ -110,7 +110,7 @@ ALERTS = [
                 Step("Send a run report, and read what it prints:", f"{RUN_REPORT} --all"),
                 Step(
                     "If the host no longer exists, retire its certificates. "
-                    "Run this command on any host that has this program:",
+                    "Run this command on any host that has certbot_renewal_run.py:",
                     f"{RUN_REPORT} --host HOST --retire NAMES",
                 ),
             ),
@@ -142,7 +142,7 @@ ALERTS = [
         "certificate_not_served",
         "not_served",
         ("host", "lineage"),
-        "Warning when a certificate was renewed and another one is served in its place, "
+        "Warning when another certificate is still served after a renewal, "
         "critical when the served certificate expires soon.",
         Instructions(
             "What to do, as root:",

@@ -7,7 +7,7 @@ from tools.generate.panels import PANELS, Panel
 from tools.generate.queries import TEXT_PARAMETER
 
 SOURCE = {"type": "influxdb", "uid": "${datasource}"}
-TIME_RANGE_NOTE = "The time range is the one in the query, whatever the time picker shows."
+TIME_RANGE_NOTE = "The query sets the time range. The time picker has no effect."
 
 COLORED_CELL = {"type": "color-background", "mode": "basic"}
 RED_ALWAYS = {"mode": "absolute", "steps": [{"color": "red", "value": None}]}

@@ -93,8 +93,8 @@ WORDINGS = {
         "{{ else }}certbot succeeded{{ end }}",
     ),
     "host_silent": Wording(
-        # While most hosts are away, a silent host is not judged: 0.5 is between both limits, so
-        # that an alert neither fires nor resolves.
+        # While most hosts are silent or late, a silent host is not judged: 0.5 is between both
+        # limits, so that an alert neither fires nor resolves.
         numbers={
             "A": "if r.days_silent < silence then 0.0 else if r.most_hosts_away then 0.5 else 1.0",
             "B": "r.days_silent",
@@ -191,7 +191,7 @@ def grafana_rule(alert: Alert, wording: Wording, rule: Rule) -> Json:
     """Return a rule.
 
     An alert does not resolve because its row is missing: a certificate that is retired has a row
-    that says so. So nothing resolves while InfluxDB is away, for a month.
+    that says so. So nothing resolves while InfluxDB is down, for up to a month.
     """
     numbers = [number_query(alert, letter, value) for letter, value in wording.numbers.items()]
     return {

@@ -273,9 +273,9 @@ def targets(table: Table, is_graph: bool) -> list[Json]:
 
 def description(panel: Panel, table: Table) -> str:
     """Return the panel's note, what differs in PromQL, and the time range."""
-    time_range = "As of the end of the time range in the time picker."
+    time_range = "The values are those at the end of the time range in the time picker."
     if table.span:
-        time_range = f"The last {table.span}, whatever the time picker shows."
+        time_range = f"The time range is the last {table.span}. The time picker has no effect."
     if not table.note:
         return f"{panel.note} {time_range}"
     return f"{panel.note} {table.note} {time_range}"

@@ -32,7 +32,7 @@ DAYS_COLUMNS = {
 ADDITIONS = {
     "host_silent": """\
     |> map(fn: (r) => ({r with silent: r.days_silent >= silence}))
-    // While most hosts are away, a silent host is not judged, and an alert that fires goes on.
+    // While most hosts are silent or late, a silent host is not judged. Its alert does not resolve.
     |> filter(fn: (r) => not r.silent or not r.most_hosts_away)"""
 }
 

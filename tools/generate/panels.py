@@ -24,8 +24,8 @@ class Panel:
     """A table, or the graph. All dashboards have the same.
 
     `query` is the name of a query in flux/, and `addition` is Flux that is added to its end.
-    `alarm` is the column that is red; "": none. A table with one is empty as long as nothing is
-    wrong.
+    `alarm` is the column that is red; "": none. A table with a red column is empty as long as
+    nothing is wrong.
     """
 
     title: str
@@ -66,7 +66,7 @@ PANELS = [
         title="Silent hosts",
         query="silent_hosts",
         note="Hosts without a run report for two days. If most_hosts_away is true, the server was "
-        "probably down, and no alert fires yet. Empty if there are none.",
+        "probably down, and no alert fires for a single host. Empty if there are none.",
         place=Place(6, 0, 6, 3),
         addition=only_rows("r.days_silent >= silence", "days_silent"),
         alarm="days_silent",
@@ -92,7 +92,7 @@ PANELS = [
     Panel(
         title="Not served",
         query="not_served",
-        note="Certificates in whose place another one is served, and for how many days. "
+        note="Certificates for which another certificate is served, and for how many days. "
         "Empty if there are none.",
         place=Place(8, 3, 4, 3),
         addition=only_rows("r.days_unserved >= 0.0", "days_unserved"),

@@ -230,7 +230,7 @@ EXPRESSIONS = {
         )
     """,
     # Days since the last run report, with the host "(most hosts)": a row if there are more than two
-    # hosts, and more than half of them are silent. Of these the one that reported last counts.
+    # hosts, and more than half of them are silent. The silent host that reported last counts.
     "MOST_HOSTS": """
         label_replace(
           min(
