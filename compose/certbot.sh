@@ -1,14 +1,14 @@
 #!/bin/sh
 # The certbot container of haproxy/ and vault/ runs this script. It gets the first certificate, and
-# then renews twice a day. After each certbot run it delivers what is missing, and sends the run
-# report. The report runs in the background, since it may wait for InfluxDB.
+# then renews twice a day. After each certbot run it repeats failed deliveries, and sends the run
+# report. The report runs in the background, because it may wait for InfluxDB.
 #
 # DOMAINS: names, separated by commas. The first one is also the name of the lineage.
 # EMAIL:   address for the ACME account.
 etc=/etc/letsencrypt
 trap 'exit 0' TERM
 while :; do
-    # Fetch what another container with the same Vault has renewed in the meantime.
+    # Another container with the same Vault may have renewed certificates: fetch them.
     [ "$1" != restore ] || "$etc/renewal-hooks/deploy/certbot_renewal_deliver.py" restore
     if [ -e "$etc/renewal/${DOMAINS%%,*}.conf" ]; then
         certbot -q renew

@@ -19,7 +19,7 @@ bucket = "telegraf"
 measurement = "certbot_renewal"
 
 // How far back the query looks. Set it to a few days more than the threshold of the alert. With
-// more days, the alert about a name that was removed from its certificate fires for longer.
+// more days, a name that was removed from its certificate looks overdue for longer.
 since = -65d
 
 from(bucket: bucket)

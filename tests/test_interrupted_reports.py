@@ -50,7 +50,7 @@ LAST_LINES = 25  # among them is the line that replaces the known file
 
 
 class RunReports:
-    """Run reports of many hosts. Each has a copy of a folder in which a lineage is gone.
+    """Run reports of many hosts. Each has a copy of a folder in which a lineage was deleted.
 
     Since the first run report, `gone` was deleted, `new` was added, and `stays` was renewed.
     """

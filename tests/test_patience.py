@@ -1,4 +1,4 @@
-"""--patience: run reports that wait while InfluxDB is away. The newest run report wins."""
+"""--patience: run reports that wait while InfluxDB is down. The newest run report wins."""
 
 from __future__ import annotations
 

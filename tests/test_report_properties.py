@@ -1,6 +1,6 @@
 """Any arguments, settings, environment and files, for the report hook and for the run report.
 
-Whatever it finds, a program ends in time, says the reason of a failure in one line, shows no
+With any input, a program ends in time, prints the reason of a failure in one line, shows no
 traceback and no secret.
 """
 

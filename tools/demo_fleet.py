@@ -146,7 +146,7 @@ def write_lineage(folder: Path, lineage: Lineage, now: int) -> None:
 
 
 def delete_lineage(folder: Path, name: str) -> None:
-    """Hide a lineage, so that it is gone for certbot."""
+    """Hide a lineage, so that certbot no longer has it."""
     for path in (folder / "live" / name, folder / "renewal" / f"{name}.conf"):
         path.rename(path.with_name(f".{path.name}"))
 

@@ -348,7 +348,7 @@ class Prometheus:
     def most_hosts_row(
         self, last_reports: Mapping[str, LastReport], silence_days: float
     ) -> reports.SilentHostRow:
-        """Return the row that says whether more than half of three or more hosts are silent."""
+        """Return the row about all hosts: whether more than half of them are silent."""
         silent = []
         for host, report in last_reports.items():
             if self.now - report.time >= silence_days * DAY:

@@ -48,7 +48,7 @@ class Fault(NamedTuple):
     connection: int | None = None  # only the connection with this number, from 0; None: all
 
     def is_harmless(self) -> bool:
-        """Return whether the report must arrive all the same."""
+        """Return whether the report must still arrive."""
         return self.mode in (Mode.NONE, Mode.DELAY, Mode.DRIP, Mode.DUPLICATE)
 
     def may_store_other_points(self) -> bool:
@@ -142,8 +142,8 @@ class Direction:
     def send_duplicate(self) -> socket.socket:
         """Send to the server once more what came before the fault; nobody reads the response.
 
-        Return the connection, which must stay open: a server may drop a request whose client is
-        gone.
+        Return the connection, which must stay open: a server may drop a request whose client has
+        closed the connection.
         """
         connection = socket.create_connection(self.sink.getpeername())
         connection.sendall(self.received[: self.fault.position])

@@ -41,7 +41,7 @@ def accept_connections(listener: socket.socket, serve: Serve) -> None:
 
 
 def serve_connection(connection: socket.socket, serve: Serve) -> None:
-    """Serve one connection and close it. That the client is gone is no error."""
+    """Serve one connection and close it. It is not an error if the client has closed it."""
     with connection, contextlib.suppress(OSError):
         serve(connection)
 

@@ -1,6 +1,6 @@
 """How often things go wrong in a simulated year.
 
-The numbers are guesses from the experience of administrators, rather too many than too few.
+The numbers are guesses from the experience of administrators. They are rather too high.
 """
 
 from __future__ import annotations
@@ -54,4 +54,4 @@ LATEST_REPETITION = 6 * HOUR
 # What the administrator does.
 RUN_REPORT_PATIENCE = 24 * HOUR  # --patience, as docs/run-reports.md has it
 DROPPED_AT_REBUILD = 0.3  # of the lineages of a host that is set up again
-RETIRED_AT_ONCE = 0.5  # of the hosts that are gone; the others are retired when the alert fires
+RETIRED_AT_ONCE = 0.5  # of the hosts that end; the others are retired when the alert fires

@@ -73,7 +73,7 @@ class Host:
 class Randomness:
     """Random numbers of a seed: every thing has a sequence of its own.
 
-    So the same happens in the year of a seed, however the fleet reports, and whoever evaluates.
+    So the same happens in the year of a seed, with every way to report and every alert system.
     """
 
     def __init__(self, seed: int) -> None:

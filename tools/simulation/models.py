@@ -189,7 +189,7 @@ class AlertPack(QueryModel):
         return min(filter(None, reported), default=0)
 
     def most_silent_since(self, now: int) -> int:
-        """Return since when more than half of three or more hosts are silent; 0: they are not."""
+        """Return since when more than half of at least three hosts are silent; 0: they are not."""
         reports = [report for report in self.last_reports.values() if report]
         silent = [report for report in reports if report <= now - SILENCE]
         if len(reports) > 2 and len(silent) * 2 > len(reports):
@@ -199,7 +199,7 @@ class AlertPack(QueryModel):
     def most_were_away(self, now: int) -> bool:
         """Return whether most of three or more hosts have not reported regularly.
 
-        Then InfluxDB was away rather than the hosts. A host is not judged until it has had the
+        Then InfluxDB was probably down, not the hosts. A host is not judged until it has had the
         time to report again.
         """
         if self.away_answer.moment != now:
@@ -323,9 +323,9 @@ class PrometheusRules(AlertPack):
 
     They differ from the queries in flux/ in this:
     - Whether a host has reported regularly is known by its certificates' `run_at`, not by runs.
-    - Prometheus itself keeps no state for a rule that holds itself back. Whoever evaluates stores
-      the series ALERTS of what fires, and the rule looks at it: an alert that has fired since the
-      host's last report goes on.
+    - Prometheus itself keeps no state for a rule that holds itself back. The program that evaluates
+      the rules stores the series ALERTS for each alert that fires. The rule reads this series: an
+      alert that has fired since the host's last report continues.
     """
 
     def __init__(self, retention: float) -> None:
@@ -423,8 +423,8 @@ class PrometheusRules(AlertPack):
 class PublishedQuery(QueryModel):
     """The published query: for each name, for how many days no renewal has been seen.
 
-    It counts windows of a day (UTC), and alerts from 60 on, whatever the lifetime. A row is gone
-    65 days after the renewal.
+    It counts windows of a day (UTC), and alerts from 60 on. It does not know the lifetime. There is
+    no row from 65 days after the renewal on.
     """
 
     def __init__(self, retention: float) -> None:

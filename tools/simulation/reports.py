@@ -123,8 +123,8 @@ class FakeDisks:
 class Reporting:
     """Sends the reports of a fleet. `arrivals` are what the database receives.
 
-    `published_arrivals` are what it would receive from the published hook, which is a deploy hook
-    as well.
+    `published_arrivals` are what it would receive from the published hook, which is also a deploy
+    hook.
     """
 
     def __init__(self, calendar: Calendar, truth: Truth, randomness: Randomness) -> None:

@@ -2,8 +2,8 @@
 """Simulates years of a fleet, and counts false alerts and missed incidents.
 
 This program computes the figures in docs/trials.md: are the alerts right? Start it with
-`make simulation`. It plays a year of a fleet, lets the alerts judge the reports that arrive, and
-compares the notifications with what really happened:
+`make simulation`. It simulates a year of a fleet, lets the alerts judge the reports that arrive,
+and compares the notifications with the events of the year:
 
 1. A **simulated year** is that of a fleet of hosts with certbot (fleet.py, hosts.py). Certificates
    are renewed, and things go wrong as often as frequencies.py says: certbot's timer stops, a
@@ -96,8 +96,9 @@ class Configuration:
     def makes_promise(self) -> bool:
         """Whether no alert may be false, and no incident missed.
 
-        If points are kept for 7 days, a host that dies while InfluxDB is away for as long is
-        forgotten. With the deploy hook alone, a lost report looks like a missing renewal.
+        If points are kept for 7 days, and InfluxDB is down for as long, no alert fires for a host
+        that dies in this time. With the deploy hook alone, a lost report looks like a missing
+        renewal.
         """
         return self.run_reports and self.retention_days > 7
 

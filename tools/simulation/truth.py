@@ -18,14 +18,14 @@ class Incident(NamedTuple):
     """Something that an alert should report. What lasts longer than the year ends with it.
 
     Renewal overdue: begins one day (`crit`) after the certificate was due, ends when it is
-    renewed, when its lineage is deleted, or when its host is gone. `expiry`: its notAfter.
+    renewed, when its lineage is deleted, or when its host is retired. `expiry`: its notAfter.
 
     Host silent: begins two days (`silence`) after the last run of certbot of which the host's
     network let it report, whether InfluxDB was there or not. Ends with the next such run, or when
     the administrator retires the host.
 
     Run failing: begins with a run of certbot in which a renewal fails, ends with the next run in
-    which none does, or when the host is gone.
+    which none does, or when the host is retired.
     """
 
     subject: Subject

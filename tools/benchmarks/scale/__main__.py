@@ -8,7 +8,7 @@
   docs/scale.svg.
 - kapacitor: what an evaluation costs, and the mails when 1 %, and when all certificates are overdue
   at once, by certificate and by host.
-- telegraf: what a relay keeps while InfluxDB is away.
+- telegraf: what a relay keeps while InfluxDB is down.
 
 All of it takes fifty-five minutes on a quiet machine; start it with: make scale. For a part of it:
 
@@ -91,7 +91,7 @@ PARTS: dict[str, Callable[[Path], None]] = {
 
 
 def versions(parts: Sequence[str], folder: Path) -> list[str]:
-    """Return what the servers of these parts say of their version."""
+    """Return the versions of the servers of these parts."""
     texts = [version_of_engine(engine, folder) for engine in ENGINES]
     if "kapacitor" in parts:
         texts.append(output_of(built_program("kapacitord"), "version").split("(")[0].strip())

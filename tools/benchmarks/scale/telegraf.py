@@ -26,7 +26,7 @@ def measure_telegraf(folder: Path) -> None:
 
 
 def measure_relay(fleet: Fleet, folder: Path, limit: int) -> None:
-    """Let all hosts report while InfluxDB is away; print how much arrives when it is back."""
+    """Let all hosts report while InfluxDB is down; print how much arrives when it is back."""
     port = free_port()
     data = folder / "influxdb"
     config = "max-body-size = 0"
