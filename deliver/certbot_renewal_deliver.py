@@ -8,8 +8,8 @@ client for ssh. certbot starts it after each renewal. Start it with --all after 
 repeat deliveries that failed.
 
 It runs as root. It trusts certbot's configuration folder, with the settings file in it, and its
-environment: both belong to root. The settings file names commands and paths, which are used as they
-are. It does not trust what a target answers.
+environment: both belong to root. The settings file names commands and paths, which are used without
+changes. It does not trust the answers of targets.
 """
 
 from __future__ import annotations
@@ -276,7 +276,7 @@ class StateFile:
                 self.write()
 
     def write(self) -> None:
-        """Replace the file. If that fails, add to the problems; the deliveries go on."""
+        """Replace the file. If that fails, add to the problems; the deliveries continue."""
         lines = [delivery_line(delivery) for _, delivery in sorted(self.deliveries.items())]
         try:
             base.replace_file(self.path, "".join(lines))
@@ -320,7 +320,8 @@ def run_lock(folder: str) -> Iterator[None]:
       the run ends, however it ends. The file stays; it is empty.
     - Only root may open the file: a user who can open it could hold the lock.
     - Each run takes the lock, --check and --dry-run too: what they see is never half delivered.
-    - Without a lock, as in a folder that cannot be written to, a run goes on: at worst two deliver.
+    - Without a lock, as in a folder that cannot be written to, a run continues. At worst, two runs
+      deliver at the same time.
 
     Raise a DeliverError if the lock is not free within LOCK_SECONDS. In that time one run has held
     it, or several one after the other.

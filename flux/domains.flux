@@ -1,4 +1,4 @@
-// Shows every name of every certificate, the one that was renewed longest ago first. It also shows
+// Shows every name of every certificate, sorted by its last renewal, the oldest first. It also shows
 // data of the published hook.
 //
 // renewed:  when the name was last renewed. If two certificates have the name, the newer one

@@ -6,7 +6,7 @@
 //     renewed certificate was served then for all names.
 // days_left:       days until the other certificate expires; negative: it has expired. 0 if there
 //     is no other certificate.
-// renewed, expiry: when the certificate was renewed, and when the other one expires.
+// renewed, expiry: when the certificate was renewed, and when the other certificate expires.
 // not_served:      the names for which the other certificate is served, separated by spaces. If the
 //     host is not the name, or the port is not 443, the form is name@host:port. "none" if there is
 //     none.

@@ -177,7 +177,7 @@ def test_grafana_s_dashboard_for_prometheus_has_the_panels_of_that_for_influxdb(
     for panel, influxdb_panel in zip(PROMETHEUS_PANELS, PANELS):
         for key in ("id", "type", "title", "gridPos"):
             assert panel[key] == influxdb_panel[key]
-        note, _, _ = influxdb_panel["description"].partition(" The time range is")
+        note, _, _ = influxdb_panel["description"].partition(" The query sets")
         assert panel["description"].startswith(note)
 
 

@@ -96,7 +96,7 @@ COMMON_OPTIONS: Mapping[str, Option] = {
     ),
     "names": Option(
         [],
-        "also deliver certificates that contain one of these names; * matches any text",
+        "a certificate that contains one of these names is also delivered; * matches any text",
         LIST_OF_TEXTS,
     ),
     "timeout": Option(30, "seconds for the delivery of one certificate", NUMBER),
