@@ -486,7 +486,7 @@ def add_lineage_name(lineages: Lineages, folder: str, entry: str, name: str) -> 
 
 
 def read_lineage(folder: str, name: str, lineages: Lineages) -> None:
-    """Add the certificate of a lineage to the lineages, or what is wrong with it, or both."""
+    """Add the certificate of a lineage to the lineages, or its problems, or both."""
     path = renewal_conf_path(folder, name)
     problems: list[str] = []
     renewal_conf = read_text(path, problems)
@@ -507,7 +507,7 @@ def read_lineage(folder: str, name: str, lineages: Lineages) -> None:
 
 
 def missing_parts(renewal_conf: str) -> list[str]:
-    """Return what certbot needs and does not find in a renewal configuration."""
+    """Return the parts that certbot needs, and that a renewal configuration lacks."""
     keys = ("cert", "privkey", "chain", "fullchain")
     missing = [
         key for key in keys if not re.search(rf"(?m)^[ \t]*{key}[ \t]*=[ \t]*\S", renewal_conf)
@@ -659,7 +659,7 @@ def escape(text: str, special: str = ",= ") -> str:
 
 
 def replace_control(text: str) -> str:
-    """Replace what line protocol cannot hold: control characters, and what is not UTF-8."""
+    """Replace control characters, and bytes that are not UTF-8: line protocol cannot hold them."""
     return CONTROL.sub("_", text.encode("utf-8", "replace").decode())
 
 
@@ -916,7 +916,7 @@ DROPPED_POINTS = re.compile(
 
 
 class SendResult(NamedTuple):
-    """How one request ended.
+    """The result of one request.
 
     `error` is "" if the server stored the points, perhaps with a `remark`. `retry` says that
     another try may help, `retry_after` after how many seconds the server wants it. `date` is the
@@ -962,7 +962,7 @@ def write_url(settings: Settings) -> str:
 
 
 def authorization(settings: Settings) -> Callable[[Any], Any]:
-    """Return what puts the token on a request, for requests' parameter `auth`.
+    """Return a function that adds the token to a request, for requests' parameter `auth`.
 
     A header alone would not do: requests lets ~/.netrc replace it.
     """
@@ -983,7 +983,7 @@ def authorization(settings: Settings) -> Callable[[Any], Any]:
 
 
 def run_with_deadline(seconds: float, work: Callable[[], Any], value_if_late: Any = None) -> Any:
-    """Return what the work returns, or `value_if_late` if it takes longer than these seconds.
+    """Return the result of the work, or `value_if_late` if it takes longer than these seconds.
 
     requests' timeouts count from byte to byte: a slow name server, or a server that drips, outlives
     them. So the work runs in a thread of its own, which is left behind when the time is over. It
@@ -1086,7 +1086,7 @@ def send_lines(settings: Settings, lines: Sequence[str], droppable: int = 0) -> 
 
 
 def unreachable(settings: Settings, error: BaseException) -> str:
-    """Return what to say of a request without an answer, with the remedy."""
+    """Return the problem of a request without an answer, with the remedy."""
     cause = root_cause(error)
     is_tls = isinstance(error, load_requests().exceptions.SSLError) or "CA certificate" in cause
     remedy = SET_CA_BUNDLE if is_tls else CHECK_SERVER
@@ -1094,7 +1094,7 @@ def unreachable(settings: Settings, error: BaseException) -> str:
 
 
 def root_cause(error: BaseException) -> str:
-    """Return what the system said, without the wrappings of urllib3 and requests."""
+    """Return the error of the system, without the wrappings of urllib3 and requests."""
     while error.__context__ is not None:
         error = error.__context__
     return shortened(getattr(error, "strerror", None) or str(error) or type(error).__name__)
@@ -1108,7 +1108,7 @@ def shortened(text: str) -> str:
 def judge_answer(
     settings: Settings, status: int, headers: Mapping[str, str], body: str, droppable: int
 ) -> SendResult:
-    """Return what an answer other than 204 means, and what to do about it."""
+    """Return the meaning of an answer other than 204, with the remedy."""
     text = error_message(body)
     dropped = DROPPED_POINTS.search(text)
     if dropped and int(dropped["dropped_1"] or dropped["dropped_2"]) <= droppable:
@@ -1134,7 +1134,7 @@ def judge_answer(
 def judge_refusal(
     settings: Settings, status: int, headers: Mapping[str, str], text: str
 ) -> SendResult:
-    """Return what a status of 400 or more means. The token is not repeated, if the server did."""
+    """Return the meaning of a status of 400 or more. A token in the answer is replaced."""
     reason = f"{status} {shortened(text)}"
     server_version = headers.get("X-Influxdb-Version", "")
     remedy = remedy_for(reason, REMEDIES, server_version).format(
@@ -1210,7 +1210,7 @@ class Report(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How a report ended: whether it was stored, what is wrong, whether another try may help."""
+    """The result of a report: whether it was stored, its problems, whether a retry may help."""
 
     stored: bool
     problems: list[str]
@@ -1268,7 +1268,7 @@ class KnownFile:
         return first_line.replace(self.HEADER, "")
 
     def replace(self, lineages: Mapping[str, int], now: int) -> None:
-        """Write what a run report has reported."""
+        """Write the lineages that a run report has reported."""
         lines = [f"{self.HEADER}{utc(now)}\n"]
         for lineage, not_before in sorted(lineages.items()):
             lines.append(f"{lineage} {not_before}\n")
@@ -1392,7 +1392,7 @@ def report_renewal(settings: Settings, environ: Environ, folder: str, now: int) 
 
 
 def not_set_problem(name: str) -> str:
-    """Return what to say if certbot's variable is not set."""
+    """Return the problem that certbot's variable is not set."""
     return (
         f"{name} is empty or not set, but certbot sets it for a deploy hook: "
         f"to start the hook by hand, use {NAME}.py --check"
@@ -1426,14 +1426,14 @@ def report_of_lineages(settings: Settings, folder: str, lineages: Lineages, now:
 
 
 def no_certificate_problems(folder: str, lineages: Lineages) -> list[str]:
-    """Return what to say if the configuration folder has no certificate at all."""
+    """Return a problem if the configuration folder has no certificate at all."""
     if lineages.names or lineages.problems:
         return []
     return [no_certificate_problem(folder)]
 
 
 def no_certificate_problem(folder: str) -> str:
-    """Return what to say about a configuration folder without certificates."""
+    """Return the problem of a configuration folder without certificates."""
     return (
         f"{folder}/live: no certificates: get a certificate with certbot, "
         "or name certbot's configuration folder with --config-dir"
@@ -1499,7 +1499,7 @@ def subjects_of(report: Report) -> list[str]:
 
 
 def clock_problems(date: str) -> list[str]:
-    """Return what to say if the clock of the server, a header Date, differs from this host's."""
+    """Return a problem if the clock of the server, a header Date, differs from this host's."""
     try:
         server = calendar.timegm(parsedate(date) or ())
     except (ValueError, OverflowError):
@@ -1551,7 +1551,7 @@ def warnings_of(settings: Settings, folder: str) -> list[str]:
 
 
 def container_id_problems(settings: Settings, folder: str) -> list[str]:
-    """Return what to say if the host tag is a container's id."""
+    """Return a problem if the host tag is a container's id."""
     if not CONTAINER_ID.fullmatch(settings.host):
         return []
     return [
@@ -1647,7 +1647,7 @@ class ServerProbe:
 
 
 def influxdb_kind(version: str) -> str:
-    """Return what a server is that gives this version in X-Influxdb-Version."""
+    """Return the kind of a server with this version in X-Influxdb-Version."""
     if version == "1.0":
         return "Telegraf listener 1.0"
     kind = version if "Telegraf" in version else f"InfluxDB {version}"
@@ -1655,7 +1655,7 @@ def influxdb_kind(version: str) -> str:
 
 
 def retention_warning(retention: str) -> str:
-    """Return what to say if the retention of VictoriaMetrics is shorter than 400 days."""
+    """Return a text if the retention of VictoriaMetrics is shorter than 400 days, else ""."""
     match = RETENTION.fullmatch(retention)
     if match is None:
         return ""
@@ -1780,14 +1780,14 @@ def deploy_hook_problems(script: str, folder: str) -> list[str]:
 
 
 def not_executable_problems(script: str) -> list[str]:
-    """Return what to say if certbot would ignore a hook because it is not executable."""
+    """Return a problem if certbot would ignore a hook because it is not executable."""
     if os.stat(script).st_mode & 0o111:
         return []
     return [f"{script} is not executable, so certbot ignores it: chmod 755 {script}"]
 
 
 def version_problems(version: str, program: str) -> list[str]:
-    """Return what to say if another program of this project has another version than this file."""
+    """Return a problem if another program of this project has another version than this file."""
     if version == __version__:
         return []
     return [
@@ -1832,7 +1832,7 @@ def check_sending(settings: Settings, checked: Checked, folder: str) -> list[str
 
 
 def check(settings: Settings, folder: str, script: str, now: int) -> list[str]:
-    """Prove the installation with a real write; print what is found, return what is wrong."""
+    """Prove the installation with a real write; print the findings, return the problems."""
     lineages = read_lineages(folder)
     report = report_of_lineages(settings, folder, lineages, now)
     load_requests()  # before anything is printed: nothing works without it
@@ -1956,7 +1956,7 @@ def command_line() -> argparse.ArgumentParser:
 
 
 def unknown_options_problem(arguments: Sequence[str]) -> str:
-    """Return what to say about arguments that this program does not have."""
+    """Return the problem of arguments that this program does not have."""
     for argument in arguments:
         if argument.partition("=")[0] in RUN_REPORT_OPTIONS:
             return f"{argument} is an option of {RUN_REPORT_NAME}.py, which sends run reports"
@@ -1980,7 +1980,7 @@ def read_options(arguments: Sequence[str]) -> Options | None:
 
 
 def wrong_folder_problems(script: str, folder: str, program: str) -> list[str]:
-    """Return what to say if certbot starts the program as the wrong kind of hook.
+    """Return a problem if certbot starts the program as the wrong kind of hook.
 
     `folder` is the folder of renewal-hooks in which it belongs: deploy or post. On some mounts
     every file is executable, so certbot starts every file that it finds.
@@ -2000,7 +2000,7 @@ def refuse_wrong_folder(script: str, folder: str, program: str) -> None:
 
 
 def run(options: Options, environ: Environ, script: str, folder: str) -> list[str]:
-    """Do what the command line asks for; return the problems. Raise a ReportError."""
+    """Run the chosen command; return the problems. Raise a ReportError."""
     now = int(time.time())
     settings = read_settings(environ, folder, script)
     if options.check:

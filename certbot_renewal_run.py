@@ -387,7 +387,7 @@ def served_state(
     problems: list[str],
     now: int,
 ) -> hook.Served:
-    """Return what is served of a lineage.
+    """Return which certificates are served for a lineage.
 
     If no endpoint answers, the fields of the last answer stay as they are in the database, and the
     reason is added to the problems.
@@ -446,7 +446,7 @@ def retirement_report(
 
 
 def still_present_problem(lineages: Sequence[str]) -> str:
-    """Return what to say of lineages that are to be retired, but are on this host."""
+    """Return the problem of lineages that are to be retired, but are on this host."""
     remedies = [
         f"{lineage} is still on this host: delete it with certbot delete --cert-name {lineage}, "
         "or name another host with --host"
@@ -525,7 +525,7 @@ def dry_run_report(settings: hook.Settings, output: str, now: int) -> hook.Repor
 
 
 def read_stdin() -> str:
-    """Return what is piped into this program, "" at a terminal."""
+    """Return the text on stdin, "" at a terminal."""
     try:
         with open(0, "rb", closefd=False) as stdin:
             if stdin.isatty():
@@ -799,7 +799,7 @@ class RunReporter:
 
 
 def check(settings: hook.Settings, folder: str, script: str, now: int) -> list[str]:
-    """Prove that run reports arrive, with a real write; print what is found, return the problems.
+    """Prove that run reports arrive, with a real write; print the findings, return the problems.
 
     It reports the certificates and which of them are served, but no run of certbot.
     """

@@ -129,7 +129,7 @@ def is_list_of_tables(value: Any) -> bool:
 def targets_of_kind(
     kind_name: str, tables: Sequence[Mapping[str, Any]], faults: list[str]
 ) -> list[base.Target]:
-    """Return the targets of all tables of a kind; add what is wrong with others to the faults."""
+    """Return the targets of all tables of a kind; add the faults of wrong tables."""
     kind = kinds.load_kind(kind_name)
     targets: list[base.Target] = []
     for table in tables:
@@ -173,7 +173,7 @@ def equal_name_faults(targets: Sequence[base.Target]) -> list[str]:
 
 # ---- Lineages on disk --------------------------------------------------------------------------
 def read_all_lineages(folder: str, problems: list[str]) -> list[base.Lineage]:
-    """Return all lineages that can be read; add what is wrong with others to the problems."""
+    """Return all lineages that can be read; add the problems of the others."""
     live = os.path.join(folder, "live")
     lineages = []
     for entry in sorted(hook.list_folder(live, problems)):
@@ -207,7 +207,7 @@ class StateFile:
     - The report hook and the run report read the file, without a lock, and report it.
 
     The file may be missing, or hold anything: then a delivery counts as never made. Only root may
-    read it, since it may hold the output of a command. `problems` says what is wrong with it.
+    read it, because it may hold the output of a command. `problems` has the problems of the file.
     """
 
     def __init__(self, folder: str) -> None:
@@ -359,7 +359,7 @@ LATE_SECONDS = 0.5  # after its deadline a target has this long to say what did 
 
 
 class Result(NamedTuple):
-    """How an attempt ended, for a lineage and a target.
+    """The result of an attempt, for a lineage and a target.
 
     `action` says what was done, or would be, "" if the target has the certificate. `error` is "" if
     the attempt did not fail. `is_down`: the target failed as a whole.
@@ -446,7 +446,7 @@ class Visit(ABC):
         return result
 
     def attempt(self, target: base.Target, attempt: base.Attempt) -> Result:
-        """Return how an attempt ended; every error is a result, also one that nobody expected."""
+        """Return the result of an attempt; every error is a result, also an unexpected error."""
         result = Result(attempt.lineage.name, target.name)
         try:
             return result._replace(action=self.look_or_deliver(target, attempt))
@@ -496,7 +496,7 @@ class DeliveryVisit(Visit):
 
 
 def fault_text(error: Exception) -> str:
-    """Return the text of an error that nobody expected."""
+    """Return the text of an unexpected error."""
     reason = f"{type(error).__name__}: {hook.shortened(str(error))}"
     return f"{reason}: this is a bug in {NAME}.py, please report it"
 
@@ -519,7 +519,7 @@ def undelivered_problems(results: Sequence[Result]) -> list[str]:
 
 # ---- Runs --------------------------------------------------------------------------------------
 def deliver_lineage(targets: Sequence[base.Target], folder: str, live_folder: str) -> list[str]:
-    """Deliver the lineage that certbot has renewed; return what is wrong."""
+    """Deliver the lineage that certbot has renewed; return the problems."""
     with run_lock(folder):
         state = StateFile(folder)
         results = DeliveryVisit(state).run(targets, [base.read_lineage(live_folder)])
@@ -529,7 +529,7 @@ def deliver_lineage(targets: Sequence[base.Target], folder: str, live_folder: st
 
 
 def deliver_all(targets: Sequence[base.Target], folder: str) -> list[str]:
-    """Deliver all lineages, and retire deliveries that nothing wants; return what is wrong."""
+    """Deliver all lineages, and retire deliveries that nothing wants; return the problems."""
     problems: list[str] = []
     with run_lock(folder):
         state = StateFile(folder)
@@ -572,7 +572,7 @@ def print_deliveries(results: Sequence[Result], problems: Sequence[str]) -> None
 
 
 def look_at_all(targets: Sequence[base.Target], folder: str) -> list[str]:
-    """Print what would be delivered, for --dry-run; return what is wrong."""
+    """Print what would be delivered, for --dry-run; return the problems."""
     problems: list[str] = []
     with run_lock(folder):
         state = StateFile(folder)
@@ -584,7 +584,7 @@ def look_at_all(targets: Sequence[base.Target], folder: str) -> list[str]:
 
 
 def check(targets: Sequence[base.Target], folder: str, script: str) -> list[str]:
-    """Prove the installation: print what would be delivered; return what is wrong.
+    """Prove the installation: print what would be delivered; return the problems.
 
     It changes nothing. A delivery that failed the last time, and is still to be done, is a problem
     too: a look does not find every fault.
@@ -759,7 +759,7 @@ def read_options(arguments: Sequence[str]) -> Options | None:
 
 
 def run(options: Options, environ: Mapping[str, str], script: str) -> list[str]:
-    """Do what the command line asks for; return what is wrong. Raise a ReportError.
+    """Run the chosen command; return the problems. Raise a ReportError.
 
     In renewal-hooks/post, where certbot names no lineage, it delivers all of them.
     """

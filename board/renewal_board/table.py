@@ -1,4 +1,4 @@
-"""The board as a table in a terminal, and below it what is wrong."""
+"""The board as a table in a terminal, and below it the problems."""
 
 from __future__ import annotations
 

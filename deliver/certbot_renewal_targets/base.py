@@ -104,7 +104,7 @@ COMMON_OPTIONS: Mapping[str, Option] = {
 
 
 def option_faults(known: Mapping[str, Option], options: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with the values of options, one text for each wrong option.
+    """Return the faults in the values of options, one text for each wrong option.
 
     `options` must have a value for each known option, its default if it is not set.
     """
@@ -288,7 +288,7 @@ class Target(ABC):
 
     @classmethod
     def table_faults(cls, options: Mapping[str, Any]) -> list[str]:
-        """Return what else is wrong with a table, after each option has passed its own rule."""
+        """Return the other faults of a table, after each option has passed its own rule."""
         return []
 
     @classmethod
@@ -331,7 +331,7 @@ class Target(ABC):
 
 
 class Restored(NamedTuple):
-    """What was restored, by name, and what is wrong with single entries."""
+    """The names of the restored entries, and the problems of other entries."""
 
     names: list[str]
     problems: list[str]
