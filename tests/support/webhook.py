@@ -20,12 +20,14 @@ class Webhook:
         self.port = port
         self.url = f"http://127.0.0.1:{port}/certificates"
         self.received: list[dict[str, Any]] = []
+        self.read_count = 0
         self.status = 200
 
     def next_messages(self) -> list[str]:
         """Return the notifications since the last call, as `level: message`, sorted."""
-        bodies = self.received
-        self.received = []
+        # The list only grows: a notification that arrives meanwhile must not be lost.
+        bodies = self.received[self.read_count :]
+        self.read_count += len(bodies)
         return sorted(f"{body.get('_level')}: {body.get('_message')}" for body in bodies)
 
 
