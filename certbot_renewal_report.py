@@ -838,6 +838,9 @@ SET_CA_BUNDLE = (
     "set REQUESTS_CA_BUNDLE to the file with your CA's certificate, or correct INFLUXDB_URL"
 )
 
+# What OpenSSL says of an answer that is plain HTTP; RECORD_LAYER_FAILURE since OpenSSL 3.2.
+NOT_TLS = re.compile(r"WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE")
+
 
 class Remedy(NamedTuple):
     """What to do about an answer that matches the pattern: its status, a space, and its text.
@@ -855,18 +858,18 @@ REMEDIES = (
     Remedy(r"orgID or org|organization name", "set INFLUXDB_ORG to the organization's name"),
     Remedy(
         r"^401",
-        'INFLUXDB_TOKEN is not valid: create a token with write access to the bucket "{bucket}"',
+        'INFLUXDB_TOKEN is {fault}: create a token with write access to the bucket "{bucket}"',
         server=r"v?[23]\.",
     ),
     Remedy(
         r"^401",
-        "INFLUXDB_TOKEN is not valid: set it to user:password of a user with write access to "
+        "INFLUXDB_TOKEN is {fault}: set it to user:password of a user with write access to "
         'the database "{bucket}"',
         server=r"1\.",
     ),
     Remedy(
         r"^401",
-        "INFLUXDB_TOKEN is not valid: set it to the token of the server, or to user:password "
+        "INFLUXDB_TOKEN is {fault}: set it to the token of the server, or to user:password "
         "(Telegraf's influxdb_v2_listener needs INFLUXDB_VERSION=2)",
     ),
     Remedy(
@@ -1090,6 +1093,8 @@ def unreachable(settings: Settings, error: BaseException) -> str:
     cause = root_cause(error)
     is_tls = isinstance(error, load_requests().exceptions.SSLError) or "CA certificate" in cause
     remedy = SET_CA_BUNDLE if is_tls else CHECK_SERVER
+    if NOT_TLS.search(cause):
+        remedy = "the server does not use TLS: set INFLUXDB_URL to http://, or enable TLS"
     return f"cannot reach {settings.url}: {cause}: {remedy}"
 
 
@@ -1141,6 +1146,7 @@ def judge_refusal(
         bucket=settings.bucket,
         measurement=settings.measurement,
         other=1 if settings.version == 2 else 2,
+        fault="not valid" if settings.token else "empty",
     )
     answer = f"{status} {shortened(without_secrets(settings, text)) or '(no text)'}"
 
@@ -1706,11 +1712,14 @@ def say_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         say("  " + "  ".join(padded).rstrip())
 
 
-def say_settings(settings: Settings, script: str) -> None:
+def say_settings(settings: Settings, folder: str, script: str) -> None:
     """Print the settings that are not defaults, and their origin. The token is not shown.
 
-    The table of the defaults is in the script.
+    The env file is in the folder, the table of the defaults in the script.
     """
+    env_path = os.path.join(folder, ENV_FILE)
+    if not os.path.exists(env_path):
+        say(f"Env file: {env_path} does not exist")
     say(f"Settings (the others have the defaults of {script}):")
     rows = []
     for name, source in settings.sources.items():
@@ -1761,7 +1770,9 @@ def say_run_reports(folder: str) -> None:
     if starters:
         say(f"Run reports: {when}, started by:", *[f"  {path}" for path in starters])
     else:
-        say(f"Run reports: {when} (no timer, cron job or Telegraf input found)")
+        say(
+            f"Run reports: {when} (no timer, cron job or Telegraf input starts {RUN_REPORT_NAME}.py)"
+        )
 
     post_hook = os.path.join(folder, "renewal-hooks", "post", f"{RUN_REPORT_NAME}.py")
     if os.access(post_hook, os.X_OK):
@@ -1837,7 +1848,7 @@ def check(settings: Settings, folder: str, script: str, now: int) -> list[str]:
     report = report_of_lineages(settings, folder, lineages, now)
     load_requests()  # before anything is printed: nothing works without it
     problems = deploy_hook_problems(script, folder)
-    say_settings(settings, script)
+    say_settings(settings, folder, script)
     say_program("Report hook", script, __version__)
 
     checked = Checked(lineages.certificates, report, now)

@@ -815,7 +815,7 @@ def check(settings: hook.Settings, folder: str, script: str, now: int) -> list[s
         problems += hook.not_executable_problems(script)
         problems += report_hook_problems(folder)
 
-    hook.say_settings(settings, os.path.abspath(hook.__file__))
+    hook.say_settings(settings, folder, os.path.abspath(hook.__file__))
     hook.say_program("Run report program", script, __version__)
     hook.say_program("Report hook", hook.__file__, hook.__version__)
     endpoints = served if settings.verify else None

@@ -228,7 +228,7 @@ def run_reports_of_check(report_hook: Program) -> list[str]:
     return lines[begin:]
 
 
-NO_STARTER = "(no timer, cron job or Telegraf input found)"
+NO_STARTER = "(no timer, cron job or Telegraf input starts certbot_renewal_run.py)"
 
 
 @pytest.mark.usefixtures("etc")
