@@ -1717,9 +1717,6 @@ def say_settings(settings: Settings, folder: str, script: str) -> None:
 
     The env file is in the folder, the table of the defaults in the script.
     """
-    env_path = os.path.join(folder, ENV_FILE)
-    if not os.path.exists(env_path):
-        say(f"Env file: {env_path} does not exist")
     say(f"Settings (the others have the defaults of {script}):")
     rows = []
     for name, source in settings.sources.items():
@@ -1728,6 +1725,9 @@ def say_settings(settings: Settings, folder: str, script: str) -> None:
             value = "***" if is_secret else source.value or "(empty)"
             rows.append([name, value, source.origin])
     say_table(["setting", "value", "origin"], rows)
+    env_path = os.path.join(folder, ENV_FILE)
+    if not os.path.exists(env_path):
+        say(f"Env file: {env_path} does not exist")
 
 
 def say_program(name: str, script: str, version: str) -> None:
@@ -1770,9 +1770,8 @@ def say_run_reports(folder: str) -> None:
     if starters:
         say(f"Run reports: {when}, started by:", *[f"  {path}" for path in starters])
     else:
-        say(
-            f"Run reports: {when} (no timer, cron job or Telegraf input starts {RUN_REPORT_NAME}.py)"
-        )
+        nothing = f"no timer, cron job or Telegraf input starts {RUN_REPORT_NAME}.py"
+        say(f"Run reports: {when} ({nothing})")
 
     post_hook = os.path.join(folder, "renewal-hooks", "post", f"{RUN_REPORT_NAME}.py")
     if os.access(post_hook, os.X_OK):

@@ -154,7 +154,7 @@ def test_a_1_x_refuses_a_user_who_may_not_write(
         (
             {"INFLUXDB_TOKEN": ""},
             "401 unauthorized access",
-            "INFLUXDB_TOKEN is not valid: create a token with write access to the bucket",
+            "INFLUXDB_TOKEN is empty: create a token with write access to the bucket",
         ),
         (
             {"INFLUXDB_ORG": "nobody"},

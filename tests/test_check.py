@@ -95,6 +95,15 @@ def test_check_prints_settings_server_and_certificates_and_ends_in_ready(
     assert not environ["INFLUXDB_TOKEN"] or environ["INFLUXDB_TOKEN"] not in ran.out
 
 
+def test_check_says_that_there_is_no_env_file(
+    report_hook: Hook, env_file: Path, renewal: Renewal
+) -> None:
+    missing = f"Env file: {env_file} does not exist\n"
+    assert missing in report_hook("--check", **UNREACHABLE).out
+    env_file.write_text("INFLUXDB_TIMEOUT=1\n")
+    assert missing not in report_hook("--check", **UNREACHABLE).out
+
+
 def test_check_writes_the_certificates_and_may_be_repeated(
     influxdb: InfluxDB, report_hook: Hook, certbot_folder: Path, renewal: Renewal
 ) -> None:

@@ -237,3 +237,12 @@ def test_a_retention_policy_that_does_not_exist(
     assert ran.status == 1
     assert "retention policy not found" in ran.err
     assert "correct the part after the slash in INFLUXDB_BUCKET" in ran.err
+
+
+def test_https_to_a_server_without_tls_has_its_own_remedy(
+    influxdb: InfluxDB, report_hook: Hook, renewal: Renewal
+) -> None:
+    url = influxdb.url.replace("http://", "https://")
+    ran = report_hook(**renewal.environ, INFLUXDB_URL=url)
+    assert ran.status == 1
+    assert "the server does not use TLS: set INFLUXDB_URL to http://, or enable TLS" in ran.err
