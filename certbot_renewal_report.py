@@ -853,7 +853,8 @@ class Remedy(NamedTuple):
     server: str = ""
 
 
-# The first that matches. Taken from InfluxDB 1.8, 1.12, 2.9 and 3, and Telegraf 1.39.
+# The first that matches. Taken from InfluxDB 1.8, 1.12, 2.9 and 3, Telegraf 1.39, and vmauth and
+# VictoriaMetrics 1.79.
 REMEDIES = (
     Remedy(r"orgID or org|organization name", "set INFLUXDB_ORG to the organization's name"),
     Remedy(
@@ -873,6 +874,11 @@ REMEDIES = (
         "(Telegraf's influxdb_v2_listener needs INFLUXDB_VERSION=2)",
     ),
     Remedy(
+        r"auth token|missing route",
+        "INFLUXDB_TOKEN is {fault}: set it to user:password of a user of vmauth who may write, "
+        "with INFLUXDB_VERSION=1",
+    ),
+    Remedy(
         r"^403",
         'give the token or the user in INFLUXDB_TOKEN write access to "{bucket}"',
     ),
@@ -885,7 +891,7 @@ REMEDIES = (
         'create "{bucket}", correct INFLUXDB_BUCKET, or give the token access to "{bucket}"',
     ),
     Remedy(
-        r"^40[45]",
+        r"^40[45]|unsupported path",
         "set INFLUXDB_VERSION={other}, or correct the path in INFLUXDB_URL "
         "(1 is for InfluxDB before 1.8 and Telegraf's influxdb_listener)",
     ),
@@ -1184,8 +1190,13 @@ def error_message(body: str) -> str:
 
 
 def without_secrets(settings: Settings, text: str) -> str:
-    """Return a text with *** in place of the token, the user and the password."""
-    for secret in (settings.token, *settings.token.split(":", 1)):
+    """Return a text with *** in place of the token, the user and the password.
+
+    vmauth repeats the header of a request, in which user and password are one word in base64.
+    """
+    token = settings.token
+    encoded = binascii.b2a_base64(token.encode("utf-8", "replace"), newline=False).decode()
+    for secret in (token, encoded, *token.split(":", 1)):
         if secret:
             text = text.replace(secret, "***")
     return text
@@ -1688,8 +1699,16 @@ def renewal_status(certificate: Certificate, now: int) -> str:
     return "due" if now >= certificate.renewal_due else "OK"
 
 
-def ready_verdict(settings: Settings, certificates: Sequence[Certificate], now: int) -> str:
-    """Return the last line of --check of an installation that works."""
+def ready_verdict(
+    settings: Settings,
+    certificates: Sequence[Certificate],
+    now: int,
+    served: Mapping[str, Served] | None = None,
+) -> str:
+    """Return the last line of --check of an installation that works.
+
+    `served` has what was seen of a lineage, None if no endpoint was checked.
+    """
     statuses = [renewal_status(certificate, now) for certificate in certificates]
     overdue = statuses.count("OVERDUE")
     expired = statuses.count("EXPIRED")
@@ -1700,6 +1719,12 @@ def ready_verdict(settings: Settings, certificates: Sequence[Certificate], now: 
         late.append(f"{counted(expired, 'certificate has', 'certificates have')} expired")
     if late:
         return f"ready, but {' and '.join(late)}: find the reason with certbot renew --dry-run"
+
+    endpoints = (served or {}).values()
+    wrong = sum(endpoint.fields.get("not_served", "none") != "none" for endpoint in endpoints)
+    if wrong:
+        certificates_are = counted(wrong, "certificate is", "certificates are")
+        return f"ready, but {certificates_are} not served: reload the servers, or correct VERIFY"
     return f"ready: reports arrive at {settings.url}, as host {settings.host}"
 
 

@@ -822,7 +822,7 @@ def check(settings: hook.Settings, folder: str, script: str, now: int) -> list[s
     checked = hook.Checked(lineages.certificates, report, now, endpoints)
     problems += hook.check_sending(settings, checked, folder)
     if not problems:
-        hook.say(hook.ready_verdict(settings, lineages.certificates, now))
+        hook.say(hook.ready_verdict(settings, lineages.certificates, now, endpoints))
     return problems
 
 

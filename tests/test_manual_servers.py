@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,6 +143,22 @@ def test_users_of_vmauth_can_only_write_or_only_read(machine: Machine) -> None:
         assert status("POST", "/write?db=certbot&precision=s", "hook") == 204
         assert status("POST", "/write?db=certbot&precision=s", "reader") == 400
         assert status("GET", "/api/v1/query?query=1", "hook") == 400
+
+        wrong_password = report_to(machine, url, "hook:fake-wrong")
+        assert "INFLUXDB_TOKEN is not valid: set it to user:password" in wrong_password
+        encoded = base64.b64encode(b"hook:fake-wrong").decode()
+        assert encoded not in wrong_password
+        assert "write, with INFLUXDB_VERSION=1" in report_to(machine, url, "reader:fake-password")
+
+
+def report_to(machine: Machine, url: str, token: str) -> str:
+    """Report a renewal to vmauth as a user; return what the report hook prints."""
+    return machine.run(
+        f"INFLUXDB_URL={url} INFLUXDB_VERSION=1 INFLUXDB_TOKEN={token} "
+        "RENEWED_DOMAINS=example.com RENEWED_LINEAGE=/missing/live/example.com "
+        "python3 certbot_renewal_report.py",
+        may_fail=True,
+    )
 
 
 # ---- Telegraf ----------------------------------------------------------------------------------

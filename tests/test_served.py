@@ -121,6 +121,9 @@ def test_check_says_what_is_served(setting: Setting) -> None:
         ("a", "OK", f"0 of 1, another certificate at {setting.label('a')}"),
         ("b", "due", "1 of 1"),
     ]
+    assert done.returncode == 0
+    verdict = "ready, but 1 certificate is not served: reload the servers, or correct VERIFY"
+    assert done.stdout.splitlines()[-1] == verdict
 
 
 def test_when_nobody_answers_the_last_answer_stays(

@@ -26,7 +26,7 @@ from renewal_board.texts import plain
 # Prometheus 2.42.
 REMEDIES = (
     hook.Remedy(
-        r"^40[13]",
+        r"^40[13]|auth token|missing route",  # the latter two: vmauth
         "set INFLUXDB_TOKEN to user:password or to a bearer token, with read access",
     ),
     hook.Remedy(r"^3", "this is a redirect: set INFLUXDB_URL to the address of the server"),
