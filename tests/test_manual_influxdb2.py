@@ -31,7 +31,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 def influxdb(machine: Machine) -> InfluxDB:
     """InfluxDB 2 as docs/servers.md sets it up, with a report of a certificate that is not due."""
     influxdb = machine.add_influxdb("influxd-2")
-    config, bucket, *_ = blocks_of(read_page("servers.md"), ["InfluxDB 2.x"])
+    _set_up, config, bucket, *_ = blocks_of(read_page("servers.md"), ["InfluxDB 2.x"])
     machine.run(config.text.replace("fake-token", influxdb.token))
     machine.run(bucket.text)
     now = int(time.time())
@@ -81,13 +81,14 @@ def test_a_reader_gets_a_notification_and_its_recovery(
 ) -> None:
     follow(machine, blocks(webhook, "Edit the template", "Apply the template"))
     proof = blocks(webhook, "Prove the notification and the recovery")
-    overdue, restored, times = [block for block in proof if block.is_command]
+    overdue, restored, times, errors = [block for block in proof if block.is_command]
 
     follow(machine, [overdue])
     wait_for_notification(webhook, "crit: CRITICAL: example.com on web1: renewal overdue")
     follow(machine, [restored])
     wait_for_notification(webhook, "ok: OK: example.com on web1: renewed")
     follow(machine, [times])
+    assert machine.run(errors.text) == ""
 
     tasks = machine.run("influx task list --org example-org --hide-headers")
     assert tasks.count("15m0s") == 5
@@ -102,6 +103,7 @@ def test_a_reader_gets_a_notification_and_its_recovery(
 def test_a_reader_applies_the_template_without_the_command(
     machine: Machine, influxdb: InfluxDB, webhook: Webhook
 ) -> None:
+    follow(machine, blocks(webhook, "Edit the template"))
     (apply,) = blocks(webhook, "Without the command influx")
     with machine.network():
         org_id = influxdb.org_id()
