@@ -18,6 +18,7 @@ import certbot_renewal_report
 import certbot_renewal_run
 from support.buckets import Bucket
 from support.hooks import Ran
+from support.installations import Host, start_host
 from support.metrics import MetricsAlerting, start_metrics_alerting
 from support.renewals import Renewal, renew
 from support.servers import Alerting, skip_or_fail, start_alerting
@@ -215,3 +216,10 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     """An OpenSSH server."""
     with available(start_sshd(tmp_path_factory.mktemp("sshd"))) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def running_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """A throwaway host for all tests of a page; a test restores the state that it needs."""
+    with start_host(tmp_path_factory.mktemp("machine")) as host:
+        yield host

@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
 
-from support.installations import BARE, INSTALLED, LINEAGES, RUN_REPORT, Host, start_host
+from support.installations import BARE, INSTALLED, LINEAGES, RUN_REPORT, Host
 from support.manual import read_page
 from tools import ROOT
 
 REPORT_HOOK = "/etc/letsencrypt/renewal-hooks/deploy/certbot_renewal_report.py"
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    """The machine of all tests."""
-    with start_host(tmp_path_factory.mktemp("machine")) as host:
-        yield host
-
-
 @pytest.fixture
-def host(running: Host) -> Host:
+def host(running_host: Host) -> Host:
     """A host with certbot alone."""
-    running.restore(BARE)
-    return running
+    running_host.restore(BARE)
+    return running_host
 
 
 @pytest.fixture
-def installed(running: Host) -> Host:
+def installed(running_host: Host) -> Host:
     """A host on which the steps of "On a host" are done."""
-    running.restore(INSTALLED)
-    return running
+    running_host.restore(INSTALLED)
+    return running_host
 
 
 def test_on_a_host_the_certificates_are_reported_and_certbot_reports_the_next_renewal(

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
 
 import certbot_renewal_deliver as deliver
 import certbot_renewal_report as hook
 import certbot_renewal_run as run
-from support.installations import INSTALLED, RUN_REPORT, Host, start_host
+from support.installations import INSTALLED, RUN_REPORT, Host
 from support.manual import read_page
 
 RETIRED_HOST = "old-web"
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    """The machine of all tests."""
-    with start_host(tmp_path_factory.mktemp("machine")) as host:
-        yield host
-
-
 @pytest.fixture
-def host(running: Host) -> Host:
+def host(running_host: Host) -> Host:
     """A host with run reports."""
-    running.restore(INSTALLED)
-    running.machine.run(f"{RUN_REPORT} --all")
-    return running
+    running_host.restore(INSTALLED)
+    running_host.machine.run(f"{RUN_REPORT} --all")
+    return running_host
 
 
 def test_a_certificate_is_retired_by_the_next_run_report(host: Host) -> None:

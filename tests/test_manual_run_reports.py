@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
 import yaml
 
 from certbot_renewal_run import LONGEST_PAUSE_SECONDS
 from support.hooks import CRON
-from support.installations import BUCKET, INSTALLED, LINEAGES, SERVER, Host, start_host
+from support.installations import BUCKET, INSTALLED, LINEAGES, SERVER, Host
 from support.manual import read_page
 from tools import ROOT
 from tools.servers.influxdb import ORG
@@ -29,18 +28,11 @@ esac
 """
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    """The machine of all tests."""
-    with start_host(tmp_path_factory.mktemp("machine")) as host:
-        yield host
-
-
 @pytest.fixture
-def host(running: Host) -> Host:
+def host(running_host: Host) -> Host:
     """A host on which the programs are installed, and nothing starts run reports."""
-    running.restore(INSTALLED)
-    return running
+    running_host.restore(INSTALLED)
+    return running_host
 
 
 def assert_reports_runs(host: Host, exit_status: str | None = "0") -> None:

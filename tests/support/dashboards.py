@@ -80,10 +80,12 @@ def for_bucket(bucket: str, text: str) -> str:
 def run_documented_python(name: str, text: str, folder: Path, *arguments: str) -> Json:
     """Run the line of Python that the manual gives for a file, such as dashboards/grafana.json.
 
-    The file is written to the folder before, with the text. Return the JSON that the line prints.
+    The file is written to the folder before, with the text; the folder also stands for /root.
+    Return the JSON that the line prints.
     """
     lines = re.findall(r"(?m)^python3 -c '(.*)'", MANUAL)
-    (line,) = [line for line in lines if f'"{name}"' in line]
+    (line,) = [line for line in lines if f'{name}"' in line]
+    line = line.replace('"/root/', '"')
     path = folder / name
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)

@@ -105,7 +105,7 @@ class TaskAlerting:
 
         With `stack_id`, it replaces the template of that stack.
         """
-        name = "dashboards/influxdb2.yml"
+        name = "certbot_renewal.yml"
         body = run_documented_python(name, template, self.folder, self.org_id)
         if stack_id:
             body["stackID"] = stack_id
