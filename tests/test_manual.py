@@ -161,7 +161,7 @@ def test_no_sentence_of_a_page_stands_on_another_page(page: str) -> None:
 def test_the_site_has_every_page() -> None:
     site = (ROOT / "mkdocs.yml").read_text()
     for path in DOCS.glob("*.md"):
-        assert f": {path.name}\n" in site
+        assert f"- {path.name}\n" in site
 
 
 def test_every_file_that_the_manual_names_is_there() -> None:
