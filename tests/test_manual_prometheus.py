@@ -82,10 +82,8 @@ def test_a_reader_gets_a_mail_and_its_recovery_from_vmalert(machine: Machine) ->
         "sed -i 's/group_interval: 5m/group_interval: 5s/' /etc/prometheus/alertmanager.yml\n"
         "systemctl restart prometheus-alertmanager\n"
     )
-    started = time.monotonic()
     follow_page(machine, PAGE, "Prove the mail and the recovery")
 
-    assert time.monotonic() - started < 300
     assert len(machine.inbox.mails) == 2
     rules = (ROOT / "prometheus" / "rules.yml").read_text()
     assert machine.read("/etc/vmalert/rules.yml") == rules
@@ -93,24 +91,26 @@ def test_a_reader_gets_a_mail_and_its_recovery_from_vmalert(machine: Machine) ->
 
 def test_a_reader_gets_a_mail_from_prometheus_behind_vmagent(machine: Machine) -> None:
     follow_page(machine, PAGE, "Alertmanager", "Prometheus")
-    wait_for_port(machine, 8429)
+    wait_for_answer(machine, "http://127.0.0.1:8429/health")
     report(machine, 8429)
+    # Until it is ready, SIGHUP may end Prometheus.
+    wait_for_answer(machine, "http://127.0.0.1:9090/-/ready")
     proof = blocks_of(read_page(PAGE), ["Prove the mail and the recovery"])[0].text
     proof = proof.replace("/etc/vmalert/rules.yml", "/etc/prometheus/certbot_renewal.yml")
     machine.run(proof.replace("restart vmalert", "reload prometheus"))
 
-    wait_for(lambda: machine.inbox.mails, "the mail", 120)
+    wait_for(lambda: machine.inbox.mails, "the mail", 240)
     assert machine.inbox.subjects() == ["CRITICAL: web1: renewal_overdue, 1 firing: example.com"]
 
 
-def wait_for_port(machine: Machine, port: int) -> None:
-    """Wait until a server of the machine answers."""
+def wait_for_answer(machine: Machine, url: str) -> None:
+    """Wait until a server of the machine answers with 200."""
 
     def answers() -> bool:
         with machine.network():
-            return requests.get(f"http://127.0.0.1:{port}/health", timeout=5).status_code == 200
+            return requests.get(url, timeout=5).status_code == 200
 
-    wait_for(answers, f"port {port}")
+    wait_for(answers, url)
 
 
 # ---- Tables ------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from tools.servers.processes import wait_for
 
 DOCS = ROOT / "docs"
 MAIL = "Mail"
-MAIL_SECONDS = 90
+MAIL_SECONDS = 240
 
 FENCE = re.compile(
     r"""
