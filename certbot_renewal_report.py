@@ -838,8 +838,8 @@ SET_CA_BUNDLE = (
     "set REQUESTS_CA_BUNDLE to the file with your CA's certificate, or correct INFLUXDB_URL"
 )
 
-# What OpenSSL says of an answer that is plain HTTP; RECORD_LAYER_FAILURE since OpenSSL 3.2.
-NOT_TLS = re.compile(r"WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE")
+# OpenSSL's errors for an answer that is plain HTTP; the second one since OpenSSL 3.2.
+NOT_TLS_ERRORS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
 
 
 class Remedy(NamedTuple):
@@ -1098,9 +1098,12 @@ def unreachable(settings: Settings, error: BaseException) -> str:
     """Return the problem of a request without an answer, with the remedy."""
     cause = root_cause(error)
     is_tls = isinstance(error, load_requests().exceptions.SSLError) or "CA certificate" in cause
-    remedy = SET_CA_BUNDLE if is_tls else CHECK_SERVER
-    if NOT_TLS.search(cause):
+    if any(error_name in cause for error_name in NOT_TLS_ERRORS):
         remedy = "the server does not use TLS: set INFLUXDB_URL to http://, or enable TLS"
+    elif is_tls:
+        remedy = SET_CA_BUNDLE
+    else:
+        remedy = CHECK_SERVER
     return f"cannot reach {settings.url}: {cause}: {remedy}"
 
 
@@ -1558,7 +1561,7 @@ NO_FLUX = ", which has no Flux: it stores reports, but flux/, kapacitor/ and the
 RETENTION = re.compile(r"(?P<amount>\d+(?:\.\d+)?)(?P<unit>[hdwy]?)M*")
 RETENTION_DAYS = {"h": 1 / 24, "d": 1, "w": 7, "y": 365, "": 31}
 
-
+# Matches the host name that Docker gives to a container: 0123456789ab, or all 64 digits of its id.
 CONTAINER_ID = re.compile(r"[0-9a-f]{12}|[0-9a-f]{64}")
 
 
@@ -1720,11 +1723,14 @@ def ready_verdict(
     if late:
         return f"ready, but {' and '.join(late)}: find the reason with certbot renew --dry-run"
 
-    endpoints = (served or {}).values()
-    wrong = sum(endpoint.fields.get("not_served", "none") != "none" for endpoint in endpoints)
-    if wrong:
-        certificates_are = counted(wrong, "certificate is", "certificates are")
-        return f"ready, but {certificates_are} not served: reload the servers, or correct VERIFY"
+    not_served = [
+        lineage
+        for lineage, seen in (served or {}).items()
+        if seen.fields.get("not_served", "none") != "none"
+    ]
+    if not_served:
+        number = counted(len(not_served), "certificate is", "certificates are")
+        return f"ready, but {number} not served: reload the servers, or correct VERIFY"
     return f"ready: reports arrive at {settings.url}, as host {settings.host}"
 
 

@@ -69,8 +69,9 @@ class Machine:
     """A running machine.
 
     `folder` is outside of it and seen by both, `checkout` a copy of the project in which commands
-    run. `inbox` gets its mails, on port 25. `pid` is its first process. `authority` is the CA of
-    its certbot.
+    run. `inbox` gets its mails, on port 25. `pid` is its first process. `shell` is the reader's
+    shell, None until it is started, and `pasted` the number of blocks that were pasted into it.
+    `stack` has the servers of the machine.
     """
 
     folder: Path

@@ -34,8 +34,8 @@ FENCE = re.compile(
     re.VERBOSE | re.MULTILINE | re.DOTALL,
 )
 
-# A page that is read without its indentation in lists.
-HEADING = re.compile(r"^#{1,4} (?P<heading>.+)$", re.MULTILINE)
+# Matches: ## Prove the mail and the recovery
+HEADING = re.compile(r"^#{1,4} (?P<title>.+)$", re.MULTILINE)
 
 # What differs from run to run: dates, times, versions, sizes, and ids of InfluxDB.
 VOLATILE = re.compile(r"\b[0-9a-f]{16}\b|\d+(?:[.,:T-]\d+)*Z?")
@@ -90,9 +90,10 @@ def blocks_of(page: str, sections: Sequence[str] = ()) -> list[Block]:
 
 def all_blocks(page: str) -> Iterator[Block]:
     """Yield every fenced block of a page."""
+    # A comment of a command also begins with #: headings are outside of blocks.
+    outside = FENCE.sub(lambda fence: " " * len(fence[0]), page)
     for fence in FENCE.finditer(page):
-        before = FENCE.sub("", page[: fence.start()])
-        headings = HEADING.findall(before)
+        headings = HEADING.findall(outside[: fence.start()])
         indent = fence["indent"]
         lines = fence["text"].splitlines(keepends=True)
         text = "".join(line.removeprefix(indent) for line in lines)
