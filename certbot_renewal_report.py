@@ -616,17 +616,17 @@ class Point(NamedTuple):
     """One point of line protocol.
 
     Fields: an int is stored as an integer, a float as a float, a str as a string. `time` is in
-    Unix seconds.
+    Unix seconds; None: the server's time when the point arrives. A host's clock may be wrong.
     """
 
     measurement: str
     tags: dict[str, str]
     fields: dict[str, FieldValue]
-    time: int
+    time: int | None = None
 
 
 def line_protocol(point: Point) -> str:
-    """Format a point as one line, its time in seconds.
+    """Format a point as one line, its time in seconds if it has one.
 
     Tags are sorted, as InfluxDB recommends. A tag without a value is left out.
     """
@@ -635,7 +635,8 @@ def line_protocol(point: Point) -> str:
         if value:
             series.append(f"{key}={escape(value)}")
     fields = [f"{key}={format_field(value)}" for key, value in point.fields.items()]
-    return f"{','.join(series)} {','.join(fields)} {point.time}"
+    line = f"{','.join(series)} {','.join(fields)}"
+    return line if point.time is None else f"{line} {point.time}"
 
 
 def format_field(value: FieldValue) -> str:

@@ -56,18 +56,20 @@ def certificate_state(
     host: str = "web1",
     lifetime: int = 90 * DAY,
     run_at: int = 0,
+    failure: str = "none",
     at: int | None = None,
 ) -> Point:
     """Return the state of a certificate whose renewal is due at a time, or was.
 
     The renewal is due when a third of the lifetime (seconds) is left. `run_at` is the time of the
-    run report; 0 on a host that sends no run reports.
+    run report; 0 on a host that sends no run reports. `failure` says why certbot does not renew it.
     """
     fields: dict[str, FieldValue] = {
         "not_before": due - lifetime * 2 // 3,
         "renewal_due": due,
         "not_after": due + lifetime // 3,
         "run_at": run_at,
+        "failure": failure,
     }
     return make_point({"domain": "all", "host": host, "lineage": lineage}, fields, at)
 
@@ -86,6 +88,7 @@ def retired_state(
         "renewal_due": 0,
         "not_after": 0,
         "run_at": run_at,
+        "failure": "none",
     }
     return make_point({"domain": "all", "host": host, "lineage": lineage}, fields, at)
 
@@ -115,25 +118,93 @@ def served_state(
 
 
 def certbot_run(
-    host: str, at: int, *, failed: str = "", unreadable: str = "", exit_status: int | None = None
+    host: str,
+    at: int | None,
+    *,
+    failed: str = "",
+    unreadable: str = "",
+    exit_status: int = 0,
+    step: int | None = None,
+    steps: int | None = None,
+    failures: str = "",
+    failure: str = "",
 ) -> Point:
-    """Return the run point of a run of certbot.
+    """Return the run point of a run report about a run of certbot.
 
-    `failed` and `unreadable` name lineages, separated by spaces. `exit_status` is None if it is not
-    known, as in the report of a post hook.
+    `failed` and `unreadable` name lineages, separated by spaces. `step` is that of the incident, 0
+    if there is none; None: 1 if anything failed. `steps` is the highest step of the last 30 days;
+    None: `step`. `failures` is "name: reason | name: reason". `failure` says why the whole run
+    failed.
     """
+    moment = int(time.time()) if at is None else at
+    has_failed = bool(failed or unreadable or exit_status > 0)
+    current_step = int(has_failed) if step is None else step
     fields: dict[str, FieldValue] = {
         "certificates": 1,
-        "failed_count": len(failed.split()),
         "unreadable_count": len(unreadable.split()),
+        "failed_count": len(failed.split()),
+        "exit_status": exit_status,
+        "failing": current_step,
+        "steps": current_step if steps is None else steps,
+        "retired": 0,
+        "started_at": moment - 60,
+        "duration": 5,
+        "reported_at": moment,
     }
-    if exit_status is not None:
-        fields["exit_status"] = exit_status
-    if failed:
-        fields["failed"] = failed
-    if unreadable:
-        fields["unreadable"] = unreadable
+    texts = {
+        "failed": failed,
+        "unreadable": unreadable,
+        "failures": failures,
+        "failure": failure,
+        "mode": "renew",
+        "certbot": "5.8.0",
+        "hook": "0.1.0",
+    }
+    fields.update({name: text for name, text in texts.items() if text})
+    return make_point({"host": host}, fields, moment)
+
+
+def post_hook_run(host: str, at: int | None, **run: str) -> Point:
+    """Return the run point of a post hook: its exit status is not known, and it is no run report.
+
+    `run` are parameters of certbot_run.
+    """
+    point = certbot_run(host, at, exit_status=-1, **run)  # type: ignore[arg-type]
+    fields = {**point.fields}
+    del fields["reported_at"]
+    del fields["retired"]
+    return point._replace(fields=fields)
+
+
+def report_by_hand(host: str, at: int | None) -> Point:
+    """Return the run point of a run report that was not about a run of certbot."""
+    point = certbot_run(host, at)
+    names = ("certificates", "unreadable_count", "retired", "reported_at", "hook")
+    return point._replace(fields={name: point.fields[name] for name in names})
+
+
+def retired_host(host: str, at: int | None) -> Point:
+    """Return the run point that retires a host."""
+    fields: dict[str, FieldValue] = {
+        "certificates": 0,
+        "unreadable_count": 0,
+        "failed_count": 0,
+        "exit_status": -1,
+        "failing": 0,
+        "steps": 0,
+        "retired": 1,
+        "reported_at": 0,
+    }
     return make_point({"host": host}, fields, at)
+
+
+def dry_run_result(lineage: str, error: str, *, host: str = "web1", at: int | None = None) -> Point:
+    """Return the result of a dry run of a lineage; `error` is "none" if it succeeded."""
+    fields: dict[str, FieldValue] = {
+        "dry_run_failed": 0 if error == "none" else 1,
+        "dry_run_error": error,
+    }
+    return make_point({"domain": "all", "host": host, "lineage": lineage}, fields, at)
 
 
 def target_state(
@@ -230,7 +301,14 @@ def state_of(points: Points, lineage: str) -> dict[str, int]:
     of_lineage = [field for field in stored_fields(points) if tags <= field.tags]
     of_states = [field for field in of_lineage if field.name not in ("renewed_count", "not_served")]
     newest = fields_by_time(of_states)[-1]
-    return {name: int(value) for name, value in newest.items()}
+    return {name: int(value) for name, value in newest.items() if name != "failure"}
+
+
+def failure_of(points: Points, lineage: str) -> str:
+    """Return the text `failure` in the newest state of a lineage."""
+    tags = {"domain=all", f"lineage={lineage}"}
+    of_lineage = [field for field in stored_fields(points) if tags <= field.tags]
+    return [field.value for field in of_lineage if field.name == "failure"][-1]
 
 
 def renewals_of(points: Points, lineage: str) -> set[int]:
