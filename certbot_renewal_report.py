@@ -379,6 +379,8 @@ class Certificate(NamedTuple):
     not_before: int
     not_after: int
     renewal_due: int
+    failure: str = ""
+    is_staging: bool = False
 
 
 class Lineages(NamedTuple):
@@ -393,6 +395,7 @@ class Lineages(NamedTuple):
     certificates: list[Certificate]
     unreadable: dict[str, str]
     problems: list[str]
+    confs: dict[str, Any]
 
 
 def decode_certificate(path: str) -> DecodedCertificate:
@@ -444,13 +447,13 @@ def current_certificate_path(folder: str, lineage: str) -> str:
     return os.path.join(folder, "live", lineage, "cert.pem")
 
 
-def read_lineages(folder: str) -> Lineages:
+def read_lineages(folder: str, certbot: str = "") -> Lineages:
     """Read all lineages of a configuration folder.
 
     A lineage has a folder in live/ and a file in renewal/. If one of them is missing, the lineage
     is unreadable.
     """
-    lineages = Lineages(set(), [], {}, [])
+    lineages = Lineages(set(), [], {}, [], {})
     live = os.path.join(folder, "live")
     for entry in list_folder(live, lineages.problems):
         if os.path.isdir(os.path.join(live, entry)):
@@ -603,6 +606,27 @@ def renew_before_expiry(renewal_conf: str) -> str:
     top_level = re.split(r"(?m)^[ \t]*\[", renewal_conf)[0]
     match = RENEW_BEFORE_EXPIRY.search(top_level)
     return match["interval"].strip() if match else ""
+
+
+class Verdict(NamedTuple):
+    """STUB"""
+
+    not_before: int
+    not_due_at: int = 0
+    failed_since: int = 0
+    due_at_once: int = 0
+    failure: str = ""
+    unreadable: str = ""
+    read_at: int = 0
+
+
+def due_with_verdict(by_rule: int, not_before: int, not_after: int, verdict: Verdict) -> int:
+    """STUB"""
+    if verdict.not_before != not_before:
+        return by_rule
+    if verdict.failed_since:
+        return verdict.failed_since
+    return max(by_rule, verdict.not_due_at)
 
 
 # ---- Points ------------------------------------------------------------------------------------
@@ -1240,8 +1264,11 @@ class HostRecord:
     known. `exit_status`: that of the last certbot run, -1 if it is not known. `run_failure`: why
     the last certbot run failed as a whole, "" if it did not. `locked_since`: since when each
     certbot run found another one running. `verdicts` has, by lineage, what was reported last.
-    `retired` has, by lineage, since when it is retired.
+    `retired` has, by lineage, since when it is retired. With `is_damaged`, the known file could not
+    be read: nothing is known, and the file must stay as it is.
     """
+
+    is_damaged = False
 
     def __init__(self, values: Mapping[str, Any] | None = None) -> None:
         """`values` are a part of the known file; raise TypeError or ValueError if they are none."""
@@ -1302,8 +1329,10 @@ class KnownFile:
             try:
                 return HostRecord(self.parse(text).get(self.host))
             except (ValueError, TypeError, AttributeError, RecursionError):
-                problems.append(f"{self.path} is damaged: remove it (the next report writes it)")
-        return HostRecord({"run_report_at": 1})
+                problems.append(f"{self.path} is damaged: remove it, the next report writes it")
+        record = HostRecord({"run_report_at": 1})
+        record.is_damaged = True
+        return record
 
     @staticmethod
     def parse(text: str) -> dict[str, Any]:
@@ -1315,7 +1344,8 @@ class KnownFile:
 
     def write(self, record: HostRecord) -> None:
         """Replace the record of this host, and keep the others; print a warning if that fails."""
-        self.replace(record.to_json())
+        if not record.is_damaged:
+            self.replace(record.to_json())
 
     def remove(self) -> None:
         """Remove the record of this host, because the host is retired."""
@@ -1422,12 +1452,7 @@ def record_lineages(record: HostRecord, lineages: Lineages, now: int) -> list[st
     for name in missing:
         del record.verdicts[name]
         record.retired[name] = now
-    for certificate in lineages.certificates:
-        name = certificate.lineage
-        verdict = record.verdicts.get(name, Verdict(0))
-        if verdict.not_before != certificate.not_before:
-            record.verdicts[name] = Verdict(certificate.not_before, read_at=verdict.read_at)
-    for name in lineages.unreadable:
+    for name in lineages.names:
         record.verdicts.setdefault(name, Verdict(0))
     return missing
 
@@ -1548,9 +1573,7 @@ class PendingReport(NamedTuple):
     record: HostRecord
 
 
-def renewal_report(
-    settings: Settings, environ: Environ, folder: str, now: int
-) -> PendingReport:
+def renewal_report(settings: Settings, environ: Environ, folder: str, now: int) -> PendingReport:
     """Return the report of the renewal for which certbot has started this hook.
 
     The certificate counts, not the environment: in a dry run certbot names a renewal that did not
@@ -1597,7 +1620,7 @@ def report_of_renewal(
 
     retired: list[str] = []
     if lineages is own or is_complete_recently:
-        record.verdicts[certificate.lineage] = Verdict(certificate.not_before)
+        record.verdicts.setdefault(certificate.lineage, Verdict(0))
     else:
         retired = record_lineages(record, lineages, now)
         record.full_report_at = now
