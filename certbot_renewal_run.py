@@ -329,10 +329,10 @@ def older_certificates(
     """
     for certificate in certificates:
         lineage = certificate.lineage
-        renewal_conf = hook.read_text(hook.renewal_conf_path(folder, lineage), [])
-        for path in older_paths(hook.current_certificate_path(folder, lineage)):
+        conf = hook.read_renewal_conf(hook.renewal_conf_path(folder, lineage), [])
+        for path in older_paths(hook.certificate_path(folder, lineage, conf)):
             try:
-                yield hook.read_certificate(path, lineage, renewal_conf)
+                yield hook.read_certificate(path, lineage, conf)
             except hook.ReportError as error:
                 problems.append(f"{error} (this older renewal is not reported)")
 
