@@ -493,7 +493,7 @@ def make_renewal_conf(entries: ConfEntries, path: str) -> RenewalConf:
 
 
 def version_of(text: str) -> tuple[int, int]:
-    """Return a version of certbot, such as 5.8.0, without its third number; (0, 0) if it is none."""
+    """Return the first two numbers of a version of certbot, such as 5.8.0; (0, 0) if it is none."""
     version = CERTBOT_VERSION.match(text)
     return (int(version["major"]), int(version["minor"])) if version else (0, 0)
 
@@ -784,7 +784,9 @@ def certificate_path(folder: str, lineage: str, conf: RenewalConf) -> str:
 def read_lineages(folder: str, certbot: str = "") -> Lineages:
     """Read all lineages of a configuration folder.
 
-    `certbot` is the version in certbot's log, "" if it is not known. As for certbot, a lineage is a file in renewal/ and the paths in that file. A certificate that
+    `certbot` is the version in certbot's log, "" if it is not known.
+
+    As for certbot, a lineage is a file in renewal/ and the paths in that file. A certificate that
     has lost this file is a lineage too, an unreadable one.
     """
     lineages = Lineages(set(), [], {}, [], {})
@@ -1296,7 +1298,7 @@ def delivery_points(
             "deploy_error": joined_names([delivery.error]),
         }
         tags = {"lineage": delivery.lineage, "target": delivery.target}
-        points.append(make_point(settings, fields, **tags))
+        points.append(make_point(settings, fields, None, **tags))
     return points
 
 
