@@ -975,72 +975,178 @@ RENEW_BEFORE_EXPIRY = re.compile(
     re.VERBOSE | re.MULTILINE,
 )
 
-# Matches: 3 weeks, 12 hours
-INTERVAL = re.compile(
-    r"""
-    (?:
-        \d{1,6} (?: \. \d+ )? \s*
-        (?: [smhdwy] [a-z]* [\s,]* | $ )
-    ){1,9}
-    """,
-    re.VERBOSE,
-)
-
-# Matches: 3 w, the first part of "3 weeks, 12 hours"
+# Matches: 3 weeks, and then 12 hours, in "3 weeks, 12 hours". It is the pattern of parsedatetime,
+# with which certbot reads an interval: its words (no "twelve", no "thirty") and its units.
 INTERVAL_PART = re.compile(
     r"""
-    (?P<amount> [\d.]+ ) \s*
-    (?P<unit> mo | mth | [smhdwy] | $ )
+    (?: (?P<minus> - ) \s* )?
+    \b
+    (?P<number>
+        \d+ (?: \. \d+ )?
+        |
+        (?: zero | an? | one | two | three | four | five | six | seven | eight | nine | ten
+            | eleven | thirteen | fourteen | fifteen | sixteen | seventeen | eighteen | nineteen
+            | twenty
+        ) \b
+    )
+    \s*
+    (?P<unit>
+        seconds? | secs? | s | minutes? | mins? | m | hours? | hr | h | days? | dy | d
+        | weeks? | wk | w | months? | mth | years? | yr | y
+    )
+    \b
     """,
     re.VERBOSE,
 )
 
-UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": DAY, "w": 7 * DAY, "": DAY}
-UNIT_MONTHS = {"mo": 1, "mth": 1, "y": 12}
+# Matches: before, in "30 days before expiry". certbot then counts the 30 days after the expiry.
+BACKWARDS = re.compile(r"\b(?:before|prior|ago)\b")
+
+NUMBER_WORDS = {
+    "a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
+    "eight": 8, "nine": 9, "ten": 10, "eleven": 11, "thirteen": 13, "fourteen": 14, "fifteen": 15,
+    "sixteen": 16, "seventeen": 17, "eighteen": 18, "nineteen": 19, "twenty": 20,
+}  # fmt: skip
+UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": DAY, "w": 7 * DAY}  # by the unit's first letter
+UNIT_MONTHS = {"month": 1, "months": 1, "mth": 1, "year": 12, "years": 12, "yr": 12, "y": 12}
+MOST_YEARS = 7970  # certbot ignores a part of an interval that leads beyond the year 9999
+LONGEST_INTERVAL = 200  # characters; a longer text is not an interval
 
 
-def due_date(not_before: int, not_after: int, interval: str = "") -> int:
-    """Return the time from which certbot renews a certificate, in Unix seconds.
+class Verdict(NamedTuple):
+    """What certbot's log said about a certificate; the times are Unix seconds, 0 for never.
 
-    That is `renew_before_expiry` (the interval, "" if it is not set) before the end; else when a
-    third of the lifetime is left, or a half if the lifetime is under ten days: `should_autorenew`
-    of certbot 4.0 and newer. It is never before notBefore: certbot then renews in every run.
+    `not_before` is the certificate's: a verdict about an earlier certificate counts for nothing.
+    `not_due_at`: the last run that called it not due. `failed_since`: the first of the attempts to
+    renew it that failed, and `failure` the reason of the last one; 0 and "" if the last run did not
+    fail. `due_at_once`: the first run that did not renew it although the CA asked for that (its
+    window was in the past). `unreadable`: why certbot cannot read the lineage, "" if it can.
+    `read_at`: the last run that has looked at the lineage.
     """
-    due = subtract_interval(not_after, interval)
-    if due is None:
-        lifetime = not_after - not_before
+
+    not_before: int
+    not_due_at: int = 0
+    failed_since: int = 0
+    due_at_once: int = 0
+    failure: str = ""
+    unreadable: str = ""
+    read_at: int = 0
+
+
+def due_by_rule(not_before: int, not_after: int, version: tuple[int, int], interval: str) -> int:
+    """Return the time from which certbot renews a certificate by its own rules, in Unix seconds.
+
+    `version` is certbot's; (0, 0) if it is not known, which counts as the newest. `interval` is
+    `renew_before_expiry`, "" if it is not set. The rules are those of certbot's `should_autorenew`.
+    If certbot does not understand the interval, the time is `latest_due`. It is never before
+    notBefore: certbot then renews in every run.
+    """
+    lifetime = not_after - not_before
+    if interval:
+        due = subtract_interval(not_after, interval)
+        if due is None:
+            due = latest_due(not_before, not_after)
+    elif (0, 0) < version < (4, 0):
+        due = not_after - 30 * DAY
+    else:
         seconds_left = lifetime // 2 if lifetime < 10 * DAY else lifetime // 3
         due = not_after - seconds_left
+        may_ask_ca = version == (0, 0) or version >= (4, 1)
+        if may_ask_ca:  # ARI: the window of Let's Encrypt ends so much later
+            due += lifetime // 100
     return max(due, not_before)
 
 
-def subtract_interval(moment: int, interval: str) -> int | None:
-    """Return the time an interval before a moment, in Unix seconds; None if it is no interval.
+def latest_due(not_before: int, not_after: int) -> int:
+    """Return the latest time from which a certificate should have been renewed, in Unix seconds.
 
-    The interval means what certbot (parsedatetime) makes of it: `30` (days), `3 weeks`, `1 month`.
+    That is a sixth of the lifetime before the expiry, at most 15 days. Whatever certbot's log says,
+    one alert then fires in time.
     """
-    text = interval.lower()
-    if not INTERVAL.fullmatch(text):
+    lifetime = not_after - not_before
+    return not_after - min(lifetime // 6, 15 * DAY)
+
+
+def due_with_verdict(by_rule: int, not_before: int, not_after: int, verdict: Verdict) -> int:
+    """Return the time from which a certificate should have been renewed, in Unix seconds.
+
+    certbot's verdict replaces the due date by rule, but does not move it beyond `latest_due`. It is
+    never before notBefore.
+    """
+    if verdict.not_before != not_before:
+        return by_rule
+
+    due = verdict.failed_since or max(by_rule, verdict.not_due_at)
+    due = min(due, max(by_rule, latest_due(not_before, not_after)))
+    if verdict.due_at_once:
+        # The run has already failed to renew: a day earlier, so that the alert fires at that run.
+        due = min(due, verdict.due_at_once - DAY)
+    return max(due, not_before)
+
+
+def due_date(not_before: int, not_after: int, interval: str = "") -> int:
+    """Return the due date by the rules of certbot 4.0."""
+    return due_by_rule(not_before, not_after, (4, 0), interval)
+
+
+def subtract_interval(moment: int, interval: str) -> int | None:
+    """Return the earliest time from which adding an interval leads to a moment, in Unix seconds.
+
+    certbot renews when the current time plus `renew_before_expiry` is later than the expiry. The
+    interval means what certbot (parsedatetime) makes of it: `30` (days), `two weeks`, `1 month and
+    12 hours`. Other words beside the amounts do not count. None means that certbot renews only
+    after the expiry: it does not understand the interval (`thirty days`), or the interval is not
+    positive (`-30 days`, `30 days before expiry`).
+    """
+    text = interval.strip().lower()
+    if text.isdigit():
+        text += " days"
+    backwards = BACKWARDS.search(text)
+    if len(text) > LONGEST_INTERVAL or (backwards and backwards.start() > 0):
         return None
 
-    for part in INTERVAL_PART.finditer(text):
-        amount = float(part["amount"])
-        unit = part["unit"]
-        if unit in UNIT_MONTHS:
-            moment = subtract_months(moment, int(amount) * UNIT_MONTHS[unit])
-        else:
-            moment -= int(amount * UNIT_SECONDS[unit])
-    return moment
+    # certbot adds the parts from left to right, so subtract them from right to left.
+    earlier = moment
+    for part in reversed(list(INTERVAL_PART.finditer(text))):
+        earlier = subtract_part(earlier, part)
+    return earlier if earlier < moment else None
 
 
-def subtract_months(moment: int, months: int) -> int:
-    """Return the same day and time some months earlier, or the last day of a shorter month."""
+def subtract_part(moment: int, part: re.Match[str]) -> int:
+    """Return the time a part of an interval (a match of INTERVAL_PART) before a moment."""
+    number = (part["minus"] or "") + part["number"]
+    try:
+        amount = float(number)
+    except ValueError:
+        amount = NUMBER_WORDS.get(number, 0)  # certbot reads "-two" as 0
+
+    unit = part["unit"]
+    if unit in UNIT_MONTHS:
+        months = amount * UNIT_MONTHS[unit]
+        is_ignored = abs(months) > MOST_YEARS * 12
+        return moment if is_ignored else subtract_months(moment, months)
+    seconds = amount * UNIT_SECONDS[unit[0]]
+    is_ignored = abs(seconds) > MOST_YEARS * 365 * DAY
+    return moment if is_ignored else moment - round(seconds)
+
+
+def subtract_months(moment: int, months: float) -> int:
+    """Return the earliest time from which adding some months leads to a moment, in Unix seconds.
+
+    If the month is too short, that is the beginning of the next month: on 28 February, a month more
+    is 28 March; on 1 March, it is 1 April. A fraction of a month counts as one of 30 days.
+    """
+    whole_months = int(months)
+    moment -= round((months - whole_months) * 30 * DAY)
+
     date = time.gmtime(moment)
-    year, month_index = divmod(date.tm_year * 12 + date.tm_mon - 1 - months, 12)
-    year = max(year, 1970)
+    year, month_index = divmod(date.tm_year * 12 + date.tm_mon - 1 - whole_months, 12)
+    year = min(max(year, 1970), 9998)
     month = month_index + 1
-    day = min(date.tm_mday, calendar.monthrange(year, month)[1])
-    return calendar.timegm((year, month, day, date.tm_hour, date.tm_min, date.tm_sec))
+    days_in_month = calendar.monthrange(year, month)[1]
+    if date.tm_mday > days_in_month:
+        return calendar.timegm((year, month, days_in_month + 1, 0, 0, 0))
+    return calendar.timegm((year, month, date.tm_mday, date.tm_hour, date.tm_min, date.tm_sec))
 
 
 def renew_before_expiry(renewal_conf: str) -> str:
