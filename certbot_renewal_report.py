@@ -25,7 +25,7 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from email.utils import parsedate
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, Union
 from urllib.parse import urlencode
@@ -478,9 +478,8 @@ def make_renewal_conf(entries: ConfEntries, path: str) -> RenewalConf:
     for key in ("version", "renew_before_expiry", "archive_dir", *FILE_KINDS):
         values[key] = entries.get((key,)) or ""
     autorenew = entries.get(("renewalparams", "autorenew")) or ""
-    version = CERTBOT_VERSION.match(values["version"])
     return RenewalConf(
-        version=(int(version["major"]), int(version["minor"])) if version else (0, 0),
+        version=version_of(values["version"]),
         interval=values["renew_before_expiry"],
         autorenew=autorenew.lower() != "false",
         server=entries.get(("renewalparams", "server")) or "",
@@ -491,6 +490,12 @@ def make_renewal_conf(entries: ConfEntries, path: str) -> RenewalConf:
         archive_dir=values["archive_dir"],
         path=path,
     )
+
+
+def version_of(text: str) -> tuple[int, int]:
+    """Return the first two numbers of a version of certbot, such as 5.8.0; (0, 0) if it is none."""
+    version = CERTBOT_VERSION.match(text)
+    return (int(version["major"]), int(version["minor"])) if version else (0, 0)
 
 
 def conf_fault(entries: ConfEntries) -> str:
@@ -751,10 +756,17 @@ def read_certificate(path: str, lineage: str, conf: RenewalConf | None = None) -
         ) from None
 
     conf = conf or RenewalConf()
-    renewal_due = due_date(decoded.not_before, decoded.not_after, conf.interval)
+    renewal_due = due_without_verdict(decoded, conf)
     failure = no_renewal_reason(conf, decoded.not_after)
     is_staging = is_staging_server(conf.server)
     return Certificate(lineage, *decoded, renewal_due, failure, is_staging)
+
+
+def due_without_verdict(decoded: DecodedCertificate, conf: RenewalConf) -> int:
+    """Return the due date by certbot's rules, in Unix seconds."""
+    if not conf.autorenew:
+        return latest_due(decoded.not_before, decoded.not_after)
+    return due_by_rule(decoded.not_before, decoded.not_after, conf.version, conf.interval)
 
 
 def no_renewal_reason(conf: RenewalConf, not_after: int) -> str:
@@ -776,8 +788,10 @@ def certificate_path(folder: str, lineage: str, conf: RenewalConf) -> str:
     return conf.cert or current_certificate_path(folder, lineage)
 
 
-def read_lineages(folder: str) -> Lineages:
+def read_lineages(folder: str, certbot: str = "") -> Lineages:
     """Read all lineages of a configuration folder.
+
+    `certbot` is the version in certbot's log, "" if it is not known.
 
     As for certbot, a lineage is a file in renewal/ and the paths in that file. A certificate that
     has lost this file is a lineage too, an unreadable one.
@@ -791,7 +805,7 @@ def read_lineages(folder: str) -> Lineages:
 
     confs = {}
     for name in sorted(lineages.names):
-        confs[name] = read_lineage(folder, name, lineages)
+        confs[name] = read_lineage(folder, name, lineages, certbot)
     lineages = lineages._replace(confs=confs)
     add_lineages_without_conf(folder, entries, lineages)
     lineages.certificates.sort()
@@ -818,13 +832,15 @@ def add_lineage_name(lineages: Lineages, folder: str, entry: str, name: str) -> 
         lineages.names.add(name)
 
 
-def read_lineage(folder: str, name: str, lineages: Lineages) -> RenewalConf:
+def read_lineage(folder: str, name: str, lineages: Lineages, certbot: str) -> RenewalConf:
     """Add the certificate of a lineage to the lineages, or its problem, or both; return its conf.
 
     As certbot does, only the first problem is named.
     """
     problems: list[str] = []
     conf = read_renewal_conf(renewal_conf_path(folder, name), problems)
+    if certbot:  # newer than the file, which certbot writes at a renewal only
+        conf = conf._replace(version=version_of(certbot))
     if not problems:
         fault = links_fault(conf, conf.archive_dir or os.path.join(folder, "archive", name))
         if fault:
@@ -957,91 +973,173 @@ def is_in_use(live_folder: str, confs: Mapping[str, RenewalConf]) -> bool:
 
 
 # ---- Due dates ---------------------------------------------------------------------------------
-# Matches: renew_before_expiry = "3 weeks"   # comment
-RENEW_BEFORE_EXPIRY = re.compile(
-    r"""
-    ^ [ \t]* renew_before_expiry [ \t]* = [ \t]*
-    ["']? (?P<interval> [^"'\#\n]* )
-    """,
-    re.VERBOSE | re.MULTILINE,
-)
-
-# Matches: 3 weeks, 12 hours
-INTERVAL = re.compile(
-    r"""
-    (?:
-        \d{1,6} (?: \. \d+ )? \s*
-        (?: [smhdwy] [a-z]* [\s,]* | $ )
-    ){1,9}
-    """,
-    re.VERBOSE,
-)
-
-# Matches: 3 w, the first part of "3 weeks, 12 hours"
+# Matches: 3 weeks, and then 12 hours, in "3 weeks, 12 hours". It is the pattern of parsedatetime,
+# with which certbot reads an interval: its words (no "twelve", no "thirty") and its units.
 INTERVAL_PART = re.compile(
     r"""
-    (?P<amount> [\d.]+ ) \s*
-    (?P<unit> mo | mth | [smhdwy] | $ )
+    (?: (?P<minus> - ) \s* )?
+    \b
+    (?P<number>
+        \d+ (?: \. \d+ )?
+        |
+        (?: zero | an? | one | two | three | four | five | six | seven | eight | nine | ten
+            | eleven | thirteen | fourteen | fifteen | sixteen | seventeen | eighteen | nineteen
+            | twenty
+        ) \b
+    )
+    \s*
+    (?P<unit>
+        seconds? | secs? | s | minutes? | mins? | m | hours? | hr | h | days? | dy | d
+        | weeks? | wk | w | months? | mth | years? | yr | y
+    )
+    \b
     """,
     re.VERBOSE,
 )
 
-UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": DAY, "w": 7 * DAY, "": DAY}
-UNIT_MONTHS = {"mo": 1, "mth": 1, "y": 12}
+# Matches: before, in "30 days before expiry". certbot then counts the 30 days after the expiry.
+BACKWARDS = re.compile(r"\b(?:before|prior|ago)\b")
+
+NUMBER_WORDS = {
+    "a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
+    "eight": 8, "nine": 9, "ten": 10, "eleven": 11, "thirteen": 13, "fourteen": 14, "fifteen": 15,
+    "sixteen": 16, "seventeen": 17, "eighteen": 18, "nineteen": 19, "twenty": 20,
+}  # fmt: skip
+UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": DAY, "w": 7 * DAY}  # by the unit's first letter
+UNIT_MONTHS = {"month": 1, "months": 1, "mth": 1, "year": 12, "years": 12, "yr": 12, "y": 12}
+MOST_YEARS = 7970  # certbot ignores a part of an interval that leads beyond the year 9999
+LONGEST_INTERVAL = 200  # characters; a longer text is not an interval
 
 
-def due_date(not_before: int, not_after: int, interval: str = "") -> int:
-    """Return the time from which certbot renews a certificate, in Unix seconds.
+class Verdict(NamedTuple):
+    """What certbot's log said about a certificate; the times are Unix seconds, 0 for never.
 
-    That is `renew_before_expiry` (the interval, "" if it is not set) before the end; else when a
-    third of the lifetime is left, or a half if the lifetime is under ten days: `should_autorenew`
-    of certbot 4.0 and newer. It is never before notBefore: certbot then renews in every run.
+    `not_before` is the certificate's: a verdict about an earlier certificate counts for nothing.
+    `not_due_at`: the last run that called it not due. `failed_since`: the first of the attempts to
+    renew it that failed, and `failure` the reason of the last one; 0 and "" if the last run did not
+    fail. `due_at_once`: the first run that did not renew it although the CA asked for that (its
+    window was in the past). `unreadable`: why certbot cannot read the lineage, "" if it can.
+    `read_at`: the last run that has looked at the lineage.
     """
-    due = subtract_interval(not_after, interval)
-    if due is None:
-        lifetime = not_after - not_before
+
+    not_before: int
+    not_due_at: int = 0
+    failed_since: int = 0
+    due_at_once: int = 0
+    failure: str = ""
+    unreadable: str = ""
+    read_at: int = 0
+
+
+def due_by_rule(not_before: int, not_after: int, version: tuple[int, int], interval: str) -> int:
+    """Return the time from which certbot renews a certificate by its own rules, in Unix seconds.
+
+    `version` is certbot's; (0, 0) if it is not known, which counts as the newest. `interval` is
+    `renew_before_expiry`, "" if it is not set. The rules are those of certbot's `should_autorenew`.
+    If certbot does not understand the interval, the time is `latest_due`. It is never before
+    notBefore: certbot then renews in every run.
+    """
+    lifetime = not_after - not_before
+    if interval:
+        due = subtract_interval(not_after, interval)
+        if due is None:
+            due = latest_due(not_before, not_after)
+    elif (0, 0) < version < (4, 0):
+        due = not_after - 30 * DAY
+    else:
         seconds_left = lifetime // 2 if lifetime < 10 * DAY else lifetime // 3
         due = not_after - seconds_left
+        may_ask_ca = version == (0, 0) or version >= (4, 1)
+        if may_ask_ca:  # ARI: the window of Let's Encrypt ends so much later
+            due += lifetime // 100
+    return max(due, not_before)
+
+
+def latest_due(not_before: int, not_after: int) -> int:
+    """Return the latest time from which a certificate should have been renewed, in Unix seconds.
+
+    That is a sixth of the lifetime before the expiry, at most 15 days. Whatever certbot's log says,
+    one alert then fires in time.
+    """
+    lifetime = not_after - not_before
+    return not_after - min(lifetime // 6, 15 * DAY)
+
+
+def due_with_verdict(by_rule: int, not_before: int, not_after: int, verdict: Verdict) -> int:
+    """Return the time from which a certificate should have been renewed, in Unix seconds.
+
+    certbot's verdict replaces the due date by rule, but does not move it beyond `latest_due`. It is
+    never before notBefore.
+    """
+    if verdict.not_before != not_before:
+        return by_rule
+
+    due = verdict.failed_since or max(by_rule, verdict.not_due_at)
+    due = min(due, max(by_rule, latest_due(not_before, not_after)))
+    if verdict.due_at_once:
+        # The run has already failed to renew: a day earlier, so that the alert fires at that run.
+        due = min(due, verdict.due_at_once - DAY)
     return max(due, not_before)
 
 
 def subtract_interval(moment: int, interval: str) -> int | None:
-    """Return the time an interval before a moment, in Unix seconds; None if it is no interval.
+    """Return the earliest time from which adding an interval leads to a moment, in Unix seconds.
 
-    The interval means what certbot (parsedatetime) makes of it: `30` (days), `3 weeks`, `1 month`.
+    certbot renews when the current time plus `renew_before_expiry` is later than the expiry. The
+    interval means what certbot (parsedatetime) makes of it: `30` (days), `two weeks`, `1 month and
+    12 hours`. Other words beside the amounts do not count. None means that certbot renews only
+    after the expiry: it does not understand the interval (`thirty days`), or the interval is not
+    positive (`-30 days`, `30 days before expiry`).
     """
-    text = interval.lower()
-    if not INTERVAL.fullmatch(text):
+    text = interval.strip().lower()
+    if text.isdigit():
+        text += " days"
+    backwards = BACKWARDS.search(text)
+    if len(text) > LONGEST_INTERVAL or (backwards and backwards.start() > 0):
         return None
 
-    for part in INTERVAL_PART.finditer(text):
-        amount = float(part["amount"])
-        unit = part["unit"]
-        if unit in UNIT_MONTHS:
-            moment = subtract_months(moment, int(amount) * UNIT_MONTHS[unit])
-        else:
-            moment -= int(amount * UNIT_SECONDS[unit])
-    return moment
+    # certbot adds the parts from left to right, so subtract them from right to left.
+    earlier = moment
+    for part in reversed(list(INTERVAL_PART.finditer(text))):
+        earlier = subtract_part(earlier, part)
+    return earlier if earlier < moment else None
 
 
-def subtract_months(moment: int, months: int) -> int:
-    """Return the same day and time some months earlier, or the last day of a shorter month."""
-    date = time.gmtime(moment)
-    year, month_index = divmod(date.tm_year * 12 + date.tm_mon - 1 - months, 12)
-    year = max(year, 1970)
-    month = month_index + 1
-    day = min(date.tm_mday, calendar.monthrange(year, month)[1])
-    return calendar.timegm((year, month, day, date.tm_hour, date.tm_min, date.tm_sec))
+def subtract_part(moment: int, part: re.Match[str]) -> int:
+    """Return the time a part of an interval (a match of INTERVAL_PART) before a moment."""
+    number = (part["minus"] or "") + part["number"]
+    try:
+        amount = float(number)
+    except ValueError:
+        amount = NUMBER_WORDS.get(number, 0)  # certbot reads "-two" as 0
+
+    unit = part["unit"]
+    if unit in UNIT_MONTHS:
+        months = amount * UNIT_MONTHS[unit]
+        is_ignored = abs(months) > MOST_YEARS * 12
+        return moment if is_ignored else subtract_months(moment, months)
+    seconds = amount * UNIT_SECONDS[unit[0]]
+    is_ignored = abs(seconds) > MOST_YEARS * 365 * DAY
+    return moment if is_ignored else moment - round(seconds)
 
 
-def renew_before_expiry(renewal_conf: str) -> str:
-    """Return the setting renew_before_expiry of a renewal configuration, "" if it is not set.
+def subtract_months(moment: int, months: float) -> int:
+    """Return the earliest time from which adding some months leads to a moment, in Unix seconds.
 
-    certbot reads it above the first section only.
+    If the month is too short, that is the beginning of the next month: on 28 February, a month more
+    is 28 March; on 1 March, it is 1 April. A fraction of a month counts as one of 30 days.
     """
-    top_level = re.split(r"(?m)^[ \t]*\[", renewal_conf)[0]
-    match = RENEW_BEFORE_EXPIRY.search(top_level)
-    return match["interval"].strip() if match else ""
+    whole_months = int(months)
+    moment -= round((months - whole_months) * 30 * DAY)
+
+    date = time.gmtime(moment)
+    year, month_index = divmod(date.tm_year * 12 + date.tm_mon - 1 - whole_months, 12)
+    year = min(max(year, 1970), 9998)
+    month = month_index + 1
+    days_in_month = calendar.monthrange(year, month)[1]
+    if date.tm_mday > days_in_month:
+        return calendar.timegm((year, month, days_in_month + 1, 0, 0, 0))
+    return calendar.timegm((year, month, date.tm_mday, date.tm_hour, date.tm_min, date.tm_sec))
 
 
 # ---- Points ------------------------------------------------------------------------------------
@@ -1115,9 +1213,9 @@ def joined_names(names: Sequence[str]) -> str:
 
 
 def make_point(
-    settings: Settings, fields: dict[str, FieldValue], moment: int, **tags: str
+    settings: Settings, fields: dict[str, FieldValue], moment: int | None = None, **tags: str
 ) -> Point:
-    """Return a point of this host."""
+    """Return a point of this host; `moment` None: the server's time counts."""
     return Point(settings.measurement, {**tags, "host": settings.host}, fields, moment)
 
 
@@ -1164,22 +1262,29 @@ def state_point(
     settings: Settings,
     certificate: Certificate,
     run_at: int,
-    moment: int,
     served_fields: Mapping[str, FieldValue] | None = None,
 ) -> Point:
     """Return the state of a certificate, and what is served of it if a run report looked.
 
     `run_at` is the time of the report on a host with run reports, else 0. The queries need the
-    first four fields together.
+    first four fields together. The point has no time: a host's clock may be wrong.
     """
     fields: dict[str, FieldValue] = {
         "not_before": certificate.not_before,
         "renewal_due": certificate.renewal_due,
         "not_after": certificate.not_after,
         "run_at": run_at,
+        "failure": shortened(certificate.failure) or "none",
+        "staging": int(certificate.is_staging),
         **(served_fields or {}),
     }
-    return make_point(settings, fields, moment, domain="all", lineage=certificate.lineage)
+    return make_point(settings, fields, domain="all", lineage=certificate.lineage)
+
+
+def retired_states(settings: Settings, lineages: Iterable[str], run_at: int) -> list[Point]:
+    """Return the states of retired lineages. The times of their certificates are 0."""
+    retired = [Certificate(lineage, [], 0, 0, 0) for lineage in lineages]
+    return [state_point(settings, certificate, run_at) for certificate in retired]
 
 
 # ---- Deliveries --------------------------------------------------------------------------------
@@ -1241,7 +1346,6 @@ def delivery_points(
     deliveries: Sequence[Delivery],
     certificates: Sequence[Certificate],
     run_at: int,
-    now: int,
 ) -> list[Point]:
     """Return a point for each delivery: the certificate that the target has, and the one on disk.
 
@@ -1262,7 +1366,7 @@ def delivery_points(
             "deploy_error": joined_names([delivery.error]),
         }
         tags = {"lineage": delivery.lineage, "target": delivery.target}
-        points.append(make_point(settings, fields, now, **tags))
+        points.append(make_point(settings, fields, None, **tags))
     return points
 
 
@@ -1645,20 +1749,253 @@ def without_secrets(settings: Settings, text: str) -> str:
     return text
 
 
+# ---- The known file ----------------------------------------------------------------------------
+RETIRED_REPORTS = 30 * DAY  # for so long each report repeats that a lineage is retired
+
+
+class Incident(NamedTuple):
+    """A time in which certbot fails on a host.
+
+    `step` is 0 while certbot does not fail. It is 1 in the first report of the incident, and one
+    more in each report in which a further lineage fails. `lineages` are all that failed in this
+    incident; "" stands for a run that failed as a whole. `highest_step` is the highest of the last
+    30 days, reported at `highest_at` (Unix seconds).
+    """
+
+    step: int = 0
+    lineages: Sequence[str] = ()
+    highest_step: int = 0
+    highest_at: int = 0
+
+
+class HostRecord:
+    """What is known of the reports of one host tag. Times are Unix seconds, 0 for never.
+
+    `run_report_at`: the last run report; 0 if this host sends none. `full_report_at`: the last
+    report about all lineages. `log_position`: the last certbot run in certbot's log of which a run
+    report was sent, "" if there is none. `certbot`: the version in certbot's log, "" if it is not
+    known. `exit_status`: that of the last certbot run, -1 if it is not known. `run_failure`: why
+    the last certbot run failed as a whole, "" if it did not. `locked_since`: since when each
+    certbot run found another one running. `verdicts` has, by lineage, what was reported last.
+    `retired` has, by lineage, since when it is retired. With `is_damaged`, the known file could not
+    be read: nothing is known, and the file must stay as it is.
+    """
+
+    is_damaged = False
+
+    def __init__(self, values: Mapping[str, Any] | None = None) -> None:
+        """`values` are a part of the known file; raise TypeError or ValueError if they are none."""
+        values = values or {}
+        self.run_report_at = int(values.get("run_report_at", 0))
+        self.full_report_at = int(values.get("full_report_at", 0))
+        self.log_position = str(values.get("log_position", ""))
+        self.certbot = str(values.get("certbot", ""))
+        self.exit_status = int(values.get("exit_status", -1))
+        self.run_failure = str(values.get("run_failure", ""))
+        self.locked_since = int(values.get("locked_since", 0))
+        self.incident = Incident(*values.get("incident", ()))
+        self.verdicts: dict[str, Verdict] = {}
+        for lineage, verdict in values.get("verdicts", {}).items():
+            self.verdicts[lineage] = Verdict(**verdict)
+        self.retired: dict[str, int] = {}
+        for lineage, since in values.get("retired", {}).items():
+            self.retired[lineage] = int(since)
+
+    @property
+    def has_run_reports(self) -> bool:
+        """Whether this host sends run reports."""
+        return self.run_report_at > 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as it stands in the known file."""
+        verdicts = {lineage: verdict._asdict() for lineage, verdict in self.verdicts.items()}
+        return {**vars(self), "verdicts": verdicts}
+
+
+class KnownFile:
+    """The file that says what was reported last: a HostRecord for each host tag, as JSON.
+
+    Hosts may share certbot's configuration folder, so each has a record of its own. The file is
+    needed to see which lineages are retired, which renewals were not reported, and what certbot's
+    log said before.
+
+    A program replaces the file as a whole, and only after the server has stored the report. Also
+    after a power loss it is the old file or the new one, and never has more than was reported.
+    """
+
+    def __init__(self, folder: str, host: str) -> None:
+        """`folder` is certbot's configuration folder, `host` the host tag."""
+        self.path = os.path.join(folder, KNOWN_FILE)
+        self.host = host
+
+    def read(self, problems: list[str]) -> HostRecord:
+        """Return the record of this host, an empty one if there is none.
+
+        If the file is damaged, add to the problems. Run reports may then be installed: without
+        them, the certificates of a host that is off would be judged as of now.
+        """
+        if not os.path.exists(self.path):
+            return HostRecord()
+        number_of_problems = len(problems)
+        text = read_text(self.path, problems)
+        if len(problems) == number_of_problems:
+            try:
+                return HostRecord(self.parse(text).get(self.host))
+            except (ValueError, TypeError, AttributeError, RecursionError):
+                problems.append(f"{self.path} is damaged: remove it, the next report writes it")
+        record = HostRecord({"run_report_at": 1})
+        record.is_damaged = True
+        return record
+
+    @staticmethod
+    def parse(text: str) -> dict[str, Any]:
+        """Return the records by host tag; raise ValueError or TypeError if the text is damaged."""
+        records = json.loads(text)
+        if not isinstance(records, dict):
+            raise TypeError(text)
+        return records
+
+    def write(self, record: HostRecord) -> None:
+        """Replace the record of this host, and keep the others; print a warning if that fails."""
+        if not record.is_damaged:
+            self.replace(record.to_json())
+
+    def remove(self) -> None:
+        """Remove the record of this host, because the host is retired."""
+        self.replace(None)
+
+    def replace(self, values: dict[str, Any] | None) -> None:
+        """Replace this host's part of the file; None: remove it."""
+        records = {}
+        with contextlib.suppress(ValueError, TypeError, RecursionError):  # damaged: write it anew
+            records = self.parse(read_text(self.path, [], may_be_missing=True))
+        records.pop(self.host, None)
+        if values is not None:
+            records[self.host] = values
+        try:
+            write_text(f"{self.path}.new", json.dumps(records, indent=1, sort_keys=True) + "\n")
+            os.replace(f"{self.path}.new", self.path)
+        except OSError as error:
+            remedy = (
+                "make the file writable; until then, retired certificates are only reported by "
+                f"{RUN_REPORT_NAME}.py --retire"
+            )
+            warn(f"{self.path}: {error.strerror}: {remedy}")
+
+
+def judged(folder: str, lineages: Lineages, record: HostRecord, now: int) -> Lineages:
+    """Return the lineages as certbot's log judges them: due dates, failures, unreadable ones.
+
+    A lineage that was retired by hand is left out, although its certificate is still in live/.
+    """
+    names = {name for name in lineages.names if not is_retired_by_hand(folder, name, record)}
+    certificates = []
+    for certificate in lineages.certificates:
+        if certificate.lineage in names:
+            verdict = record.verdicts.get(certificate.lineage, Verdict(0))
+            certificates.append(with_verdict(certificate, verdict, now))
+
+    readable = {certificate.lineage for certificate in certificates}
+    unreadable = {}
+    for name in sorted(names):
+        own_problem = lineages.unreadable.get(name, "")
+        verdict = record.verdicts.get(name, Verdict(0))
+        problem = own_problem
+        if is_newer_than_files(verdict, folder, name) and (verdict.unreadable or name in readable):
+            problem = verdict.unreadable
+        if problem:
+            unreadable[name] = problem
+    return lineages._replace(names=names, certificates=certificates, unreadable=unreadable)
+
+
+def is_retired_by_hand(folder: str, name: str, record: HostRecord) -> bool:
+    """Return whether a lineage without a renewal configuration was retired with --retire."""
+    return name in record.retired and not os.path.exists(renewal_conf_path(folder, name))
+
+
+def is_newer_than_files(verdict: Verdict, folder: str, name: str) -> bool:
+    """Return whether certbot has read a lineage since its files were last changed."""
+    if not verdict.read_at:
+        return False
+    paths = [renewal_conf_path(folder, name)]
+    paths += [os.path.join(folder, place, name) for place in ("live", "archive")]
+    return verdict.read_at >= max(map(changed_at, paths))
+
+
+def changed_at(path: str) -> float:
+    """Return when a file or a folder was last changed, in Unix seconds; 0 if there is none."""
+    try:
+        return os.stat(path).st_mtime
+    except OSError:
+        return 0.0
+
+
+def with_verdict(certificate: Certificate, verdict: Verdict, now: int) -> Certificate:
+    """Return a certificate with the due date and the failure that follow from certbot's verdict."""
+    not_before, not_after = certificate.not_before, certificate.not_after
+    due = due_with_verdict(certificate.renewal_due, not_before, not_after, verdict)
+    failure = certificate.failure
+    if verdict.not_before == not_before:
+        if verdict.failed_since:
+            failure = verdict.failure
+        elif verdict.not_due_at >= due and not failure:
+            failure = f"certbot, {utc(verdict.not_due_at)}: Certificate not yet due for renewal"
+    return certificate._replace(renewal_due=due, failure=failure if due <= now else "")
+
+
+def record_lineages(record: HostRecord, lineages: Lineages, now: int) -> list[str]:
+    """Note in the record which lineages are on this host; return those that are newly retired.
+
+    If all lineages are missing at once, none is retired: they become unreadable. A mount may be
+    missing, and then no alert would be possible any more.
+    """
+    for name in lineages.names:
+        record.retired.pop(name, None)
+    for name, since in list(record.retired.items()):
+        if since <= now - RETIRED_REPORTS:
+            del record.retired[name]
+    if lineages.problems:  # not all lineages are seen, so none can be missed
+        return []
+
+    missing = sorted(set(record.verdicts) - lineages.names)
+    if missing and not lineages.names:
+        for name in missing:
+            lineages.unreadable[name] = all_missing_problem(missing)
+        return []
+    for name in missing:
+        del record.verdicts[name]
+        record.retired[name] = now
+    for name in lineages.names:
+        record.verdicts.setdefault(name, Verdict(0))
+    return missing
+
+
+def all_missing_problem(missing: Sequence[str]) -> str:
+    """Return the problem of a host that has lost all its lineages at once."""
+    return (
+        f"all lineages are missing ({' '.join(missing)}): check that certbot's configuration "
+        "folder is mounted; if they were deleted on purpose, retire them with "
+        f"{RUN_REPORT_NAME}.py --retire {' '.join(missing)}"
+    )
+
+
 # ---- Reports -----------------------------------------------------------------------------------
+FULL_REPORT_SECONDS = 600  # a deploy hook reports the other lineages once in this time
+
+
 class Report(NamedTuple):
     """The content of one report.
 
     `renewals` are points at the time of a certificate, which may be older than the retention of the
     bucket. `states` are points at the current time. `last` is sent when the server has stored all
-    others, None if there is no last point. `summaries` has a text for each certificate, `retired` a
-    text for each lineage that is no longer on its host. `problems` do not prevent the report; each
-    has its remedy.
+    others, None if there is no last point. `summary` says what is reported. `retired` has a text
+    for each lineage that is newly retired. `problems` do not prevent the report; each has its
+    remedy.
     """
 
     renewals: list[Point]
     states: list[Point]
-    summaries: list[str]
+    summary: str
     problems: list[str]
     retired: Sequence[str] = ()
     last: Point | None = None
@@ -1667,6 +2004,10 @@ class Report(NamedTuple):
         """Return all points in the order in which they are sent."""
         last = [] if self.last is None else [self.last]
         return [*self.renewals, *self.states, *last]
+
+    def subjects(self) -> str:
+        """Return in words what is reported."""
+        return "; ".join(filter(None, [self.summary, *self.retired]))
 
 
 class Outcome(NamedTuple):
@@ -1691,66 +2032,6 @@ class Served(NamedTuple):
         return f", served at {self.words}" if self.words else ""
 
 
-class KnownFile:
-    """The file with the lineages that the last run report has reported.
-
-    It has a line with the time of that report, and a line for each lineage: its name and notBefore
-    of its certificate, 0 if that is not known. A run report needs it to see which lineages are
-    retired, and which certificates are new. Only a run report creates it: if it exists, run reports
-    are installed. A deploy hook adds a new lineage.
-
-    A program replaces the file as a whole, and only after the server has stored the report. Also
-    after a power loss it is the old file or the new one, and never has more than was reported.
-    """
-
-    LINE = re.compile(r"(?m)^(?P<lineage>.+) (?P<not_before>\d{1,12})$")
-    HEADER = "# run report of "
-
-    def __init__(self, folder: str) -> None:
-        """`folder` is certbot's configuration folder."""
-        self.path = os.path.join(folder, KNOWN_FILE)
-
-    def exists(self) -> bool:
-        """Return whether run reports are installed."""
-        return os.path.exists(self.path)
-
-    def read(self, problems: list[str]) -> dict[str, int]:
-        """Return the lineages with notBefore of their certificates, in Unix seconds.
-
-        Return {} without run reports. If the file cannot be read, also add to the problems.
-        """
-        text = read_text(self.path, problems, may_be_missing=True)
-        return {line["lineage"]: int(line["not_before"]) for line in self.LINE.finditer(text)}
-
-    def last_run_report(self) -> str:
-        """Return the time of the last run report in words, "" if there was none."""
-        first_line = read_text(self.path, [], may_be_missing=True).partition("\n")[0]
-        return first_line.replace(self.HEADER, "")
-
-    def replace(self, lineages: Mapping[str, int], now: int) -> None:
-        """Write the lineages that a run report has reported."""
-        lines = [f"{self.HEADER}{utc(now)}\n"]
-        for lineage, not_before in sorted(lineages.items()):
-            lines.append(f"{lineage} {not_before}\n")
-        self.write("".join(lines))
-
-    def add(self, lineage: str) -> None:
-        """Add a lineage that a deploy hook has reported."""
-        self.write(f"{read_text(self.path, [])}{lineage} 0\n")
-
-    def write(self, text: str) -> None:
-        """Replace the file; print a warning if that fails."""
-        try:
-            write_text(f"{self.path}.new", text)
-            os.replace(f"{self.path}.new", self.path)
-        except OSError as error:
-            remedy = (
-                "make the file writable; until then, retired certificates are only reported by "
-                f"{RUN_REPORT_NAME}.py --retire"
-            )
-            warn(f"{self.path}: {error.strerror}: {remedy}")
-
-
 def certificates_report(
     settings: Settings,
     folder: str,
@@ -1761,75 +2042,116 @@ def certificates_report(
 ) -> Report:
     """Return the renewals and states of certificates, and what their targets have.
 
-    The time of a state is now, but never before its certificate began: a clock may be wrong.
     `served` has what a run report saw of a lineage; it may lack any.
     """
-    report = Report([], [], [], [*lineages.problems, *lineages.unreadable.values()])
+    problems = list(lineages.problems)
+    for problem in lineages.unreadable.values():
+        if problem not in problems:  # all lineages may have the same
+            problems.append(problem)
+    run_at = now if has_run_reports else 0
+    report = Report([], [], "", problems)
+    summaries = []
     for certificate in lineages.certificates:
-        moment = max(now, certificate.not_before)
-        if moment != now:
-            report.problems.append(
+        if now < certificate.not_before:
+            problems.append(
                 f"the clock of this host shows {utc(now)}, before {certificate.lineage} "
-                f"was issued ({utc(moment)}): correct the clock"
+                f"was issued ({utc(certificate.not_before)}): correct the clock"
             )
         seen = (served or {}).get(certificate.lineage, Served({}))
-        run_at = moment if has_run_reports else 0
         report.renewals.extend(renewal_points(settings, certificate))
-        report.states.append(state_point(settings, certificate, run_at, moment, seen.fields))
-        report.summaries.append(
-            f"{certificate.lineage} renewed {utc(certificate.not_before)}, "
-            f"{counted(len(certificate.names), 'name')}, "
-            f"next renewal due {utc(certificate.renewal_due)}{seen.summary()}"
-        )
+        report.states.append(state_point(settings, certificate, run_at, seen.fields))
+        summaries.append(summary_of(certificate) + seen.summary())
 
     path = os.path.join(folder, DELIVERY_STATE_FILE)
-    deliveries = parse_deliveries(read_text(path, report.problems, may_be_missing=True))
-    run_at = now if has_run_reports else 0
-    report.states.extend(delivery_points(settings, deliveries, lineages.certificates, run_at, now))
-    return report
+    deliveries = parse_deliveries(read_text(path, problems, may_be_missing=True))
+    report.states.extend(delivery_points(settings, deliveries, lineages.certificates, run_at))
+    summary = counted(len(summaries), "certificate")
+    return report._replace(summary=summaries[0] if len(summaries) == 1 else summary)
 
 
-class RenewalReport(NamedTuple):
-    """The report of a renewal; `new_lineage`: one that the known file must have, "" if none."""
+def summary_of(certificate: Certificate) -> str:
+    """Return in words what is reported of a certificate."""
+    staging = " (of a staging CA)" if certificate.is_staging else ""
+    return (
+        f"{certificate.lineage}{staging} renewed {utc(certificate.not_before)}, "
+        f"{counted(len(certificate.names), 'name')}, "
+        f"next renewal due {utc(certificate.renewal_due)}"
+    )
+
+
+class PendingReport(NamedTuple):
+    """A report, and the record that the known file must have once it is stored."""
 
     report: Report
-    new_lineage: str = ""
+    record: HostRecord
 
 
-def renewal_report(settings: Settings, environ: Environ, folder: str, now: int) -> RenewalReport:
+def renewal_report(settings: Settings, environ: Environ, folder: str, now: int) -> PendingReport:
     """Return the report of the renewal for which certbot has started this hook.
 
     The certificate counts, not the environment: in a dry run certbot names a renewal that did not
     happen. If the certificate cannot be read, the names are reported as renewed now. Raise a
     ReportError if there is nothing to report.
+
+    The report also has the state of all other lineages, at most once in ten minutes: it repairs
+    what an earlier report has lost.
     """
     names = environ.get("RENEWED_DOMAINS", "").split()
     live_folder = environ.get("RENEWED_LINEAGE", "").strip()
     if not names and not live_folder:
         raise ReportError(not_set_problem("RENEWED_DOMAINS"))
+    problems: list[str] = []
+    record = KnownFile(folder, settings.host).read(problems)
     try:
         certificate = read_renewed_certificate(live_folder)
     except ReportError as error:
         if not names:
             raise
         lineage = os.path.basename(live_folder.rstrip("/"))
-        return RenewalReport(report_of_names(settings, lineage, names, str(error), now))
+        return PendingReport(report_of_names(settings, lineage, names, str(error), now), record)
 
-    lineage = certificate.lineage
-    lineages = Lineages({lineage}, [certificate], {}, [])
     if not names:
         fault = not_set_problem("RENEWED_DOMAINS")
-        lineages.problems.append(f"{fault} (the names of the certificate are reported)")
-    known_file = KnownFile(folder)
-    known = known_file.read(lineages.problems)
-    report = certificates_report(settings, folder, lineages, now, known_file.exists())
+        problems.append(f"{fault} (the names of the certificate are reported)")
+    report = report_of_renewal(settings, folder, certificate, record, now)
+    return PendingReport(report._replace(problems=[*report.problems, *problems]), record)
 
-    # A new lineage is added to the known file: if it is deleted before the next run report, the run
-    # report must report it as retired.
-    is_new = known_file.exists() and lineage not in known
-    if is_new and lineage.isprintable() and not lineages.problems:
-        return RenewalReport(report, lineage)
-    return RenewalReport(report)
+
+def report_of_renewal(
+    settings: Settings, folder: str, certificate: Certificate, record: HostRecord, now: int
+) -> Report:
+    """Return the report of a renewed certificate, perhaps with all other lineages.
+
+    The record is changed to what is reported.
+    """
+    own = Lineages({certificate.lineage}, [certificate], {}, [], {})
+    is_complete_recently = 0 <= now - record.full_report_at < FULL_REPORT_SECONDS
+    lineages = own if is_complete_recently else read_lineages(folder, record.certbot)
+    if certificate.lineage not in lineages.names:  # the hook is installed in another folder
+        lineages = own
+    lineages = judged(folder, lineages, record, now)
+
+    retired: list[str] = []
+    if lineages is own or is_complete_recently:
+        record.verdicts.setdefault(certificate.lineage, Verdict(0))
+    else:
+        retired = record_lineages(record, lineages, now)
+        record.full_report_at = now
+    # The faults of other lineages are the subject of run reports, not of this renewal.
+    lineages.unreadable.clear()
+    report = certificates_report(settings, folder, lineages, now, record.has_run_reports)
+    run_at = now if record.has_run_reports else 0
+    report.states.extend(retired_states(settings, record.retired, run_at))
+    others = len(lineages.certificates) - 1
+    summary = summary_of(certificate)
+    if others:
+        summary += f", and the state of {counted(others, 'other certificate')}"
+    return report._replace(summary=summary, retired=retired_texts(retired))
+
+
+def retired_texts(lineages: Sequence[str]) -> list[str]:
+    """Return in words that lineages are retired."""
+    return [f"{lineage} retired" for lineage in lineages]
 
 
 def report_of_names(
@@ -1839,15 +2161,15 @@ def report_of_names(
     points = make_renewal_points(settings, lineage, names, now)
     summary = f"{names[0]}, {counted(len(names), 'name')}"
     problem = f"{fault} (the renewal is reported with the current time, without a state)"
-    return Report([], points, [summary], [problem])
+    return Report([], points, summary, [problem])
 
 
 def report_renewal(settings: Settings, environ: Environ, folder: str, now: int) -> Outcome:
     """Report the renewal for which certbot has started this hook; raise a ReportError."""
-    renewal = renewal_report(settings, environ, folder, now)
-    outcome = send_report(settings, renewal.report)
-    if outcome.stored and renewal.new_lineage:
-        KnownFile(folder).add(renewal.new_lineage)
+    pending = renewal_report(settings, environ, folder, now)
+    outcome = send_report(settings, pending.report)
+    if outcome.stored:
+        KnownFile(folder, settings.host).write(pending.record)
     return outcome
 
 
@@ -1872,15 +2194,19 @@ def read_renewed_certificate(live_folder: str) -> Certificate:
 
 
 def report_of_folder(settings: Settings, folder: str, now: int) -> Report:
-    """Return a report of all certificates of this host, for --dry-run."""
-    return report_of_lineages(settings, folder, read_lineages(folder), now)
-
-
-def report_of_lineages(settings: Settings, folder: str, lineages: Lineages, now: int) -> Report:
     """Return a report of all certificates of this host, for --check and --dry-run."""
-    known_file = KnownFile(folder)
-    known_file.read(lineages.problems)  # only to report that it cannot be read
-    report = certificates_report(settings, folder, lineages, now, known_file.exists())
+    problems: list[str] = []
+    record = KnownFile(folder, settings.host).read(problems)
+    lineages = judged(folder, read_lineages(folder, record.certbot), record, now)
+    report = report_of_lineages(settings, folder, lineages, record, now)
+    return report._replace(problems=[*report.problems, *problems])
+
+
+def report_of_lineages(
+    settings: Settings, folder: str, lineages: Lineages, record: HostRecord, now: int
+) -> Report:
+    """Return a report of all certificates of this host, for --check and --dry-run."""
+    report = certificates_report(settings, folder, lineages, now, record.has_run_reports)
     report.problems.extend(no_certificate_problems(folder, lineages))
     return report
 
@@ -1918,14 +2244,12 @@ class Batch(NamedTuple):
 
 
 def batches_of(report: Report) -> Iterator[Batch]:
-    """Divide a report into requests. The last point has a request of its own."""
+    """Divide a report into requests, without its last point."""
     points = [*report.renewals, *report.states]
     for start in range(0, len(points), LINES_PER_REQUEST):
         lines = [line_protocol(point) for point in points[start : start + LINES_PER_REQUEST]]
         droppable = min(max(len(report.renewals) - start, 0), LINES_PER_REQUEST)
         yield Batch(lines, droppable)
-    if report.last is not None:
-        yield Batch([line_protocol(report.last)], 0)
 
 
 def send_report(settings: Settings, report: Report) -> Outcome:
@@ -1938,10 +2262,26 @@ def send_report(settings: Settings, report: Report) -> Outcome:
         if result.error:
             return Outcome(False, [*problems, result.error], result.retry)
         remark = result.remark or remark
+    if report.last is not None:
+        last = dated_by_server(report.last, result.date)
+        result = send_lines(settings, [line_protocol(last)])
+        if result.error:
+            return Outcome(False, [*problems, result.error], result.retry)
 
-    subjects = "; ".join(subjects_of(report))
-    say(f"{subjects}: reported to {destination(settings, result.has_buckets)}{remark}")
+    say(f"{report.subjects()}: reported to {destination(settings, result.has_buckets)}{remark}")
     return Outcome(True, problems + clock_problems(result.date))
+
+
+def dated_by_server(point: Point, date: str) -> Point:
+    """Return a run point whose field `reported_at` is the server's time, if it has that field.
+
+    `date` is the header Date of the answer to the same report's states, "" if there is none. PromQL
+    cannot read the time of a point, and this host's clock may be wrong.
+    """
+    server = unix_time(date)
+    if server is None or not point.fields.get("reported_at"):
+        return point
+    return point._replace(fields={**point.fields, "reported_at": server})
 
 
 def destination(settings: Settings, has_buckets: bool) -> str:
@@ -1949,23 +2289,19 @@ def destination(settings: Settings, has_buckets: bool) -> str:
     return f"{settings.url}, bucket {settings.bucket}" if has_buckets else settings.url
 
 
-def subjects_of(report: Report) -> list[str]:
-    """Return in words what a report is about: certificates, and what is retired."""
-    if len(report.summaries) == 1:
-        return [*report.summaries, *report.retired]
-    if report.retired and not report.summaries:
-        return list(report.retired)
-    return [counted(len(report.summaries), "certificate"), *report.retired]
+def unix_time(date: str) -> int | None:
+    """Return the time in a header Date as Unix seconds; None if it cannot be read."""
+    try:
+        return calendar.timegm(parsedate(date) or ())
+    except (ValueError, OverflowError):
+        return None
 
 
 def clock_problems(date: str) -> list[str]:
     """Return a problem if the clock of the server, a header Date, differs from this host's."""
-    try:
-        server = calendar.timegm(parsedate(date) or ())
-    except (ValueError, OverflowError):
-        return []  # there is no date, or none that can be read
+    server = unix_time(date)
     now = time.time()
-    if abs(server - now) <= LARGEST_CLOCK_DIFFERENCE:
+    if server is None or abs(server - now) <= LARGEST_CLOCK_DIFFERENCE:
         return []
     try:
         clocks = f"the clock of this host shows {utc(now)}, the clock of the server {utc(server)}"
@@ -1991,7 +2327,7 @@ RUN_REPORT_OPTIONS = (
     "--stdout",
     "--retire",
     "--host",
-    "--after-dry-run",
+    "--logs-dir",
 )
 CHECK_SECONDS = 5.0  # to find out what kind of server answers
 LEAST_RETENTION_DAYS = 400  # a certificate lives for 398 days at most (CA/Browser Forum)
@@ -2233,10 +2569,10 @@ def say_certificates(
     say_table(header, rows)
 
 
-def say_run_reports(folder: str) -> None:
+def say_run_reports(folder: str, host: str) -> None:
     """Print when the last run report was sent, and what starts run reports."""
-    last = KnownFile(folder).last_run_report()
-    when = f"last {last}" if last else "none yet"
+    last = KnownFile(folder, host).read([]).run_report_at
+    when = f"last {utc(last)}" if last else "none yet"
     starters = run_report_starters()
     if starters:
         say(f"Run reports: {when}, started by:", *[f"  {path}" for path in starters])
@@ -2297,7 +2633,7 @@ def check_sending(settings: Settings, checked: Checked, folder: str) -> list[str
     server = ServerProbe(settings).describe()
     say(f"Server: {server.kind}, at {destination(settings, server.has_buckets)}")
     say_certificates(checked.certificates, checked.served, checked.now)
-    say_run_reports(folder)
+    say_run_reports(folder, settings.host)
 
     problems = warnings_of(settings, folder)
     if server.kind.startswith("Prometheus"):
@@ -2314,10 +2650,12 @@ def check_sending(settings: Settings, checked: Checked, folder: str) -> list[str
 
 def check(settings: Settings, folder: str, script: str, now: int) -> list[str]:
     """Prove the installation with a real write; print the findings, return the problems."""
-    lineages = read_lineages(folder)
-    report = report_of_lineages(settings, folder, lineages, now)
+    problems: list[str] = []
+    record = KnownFile(folder, settings.host).read(problems)
+    lineages = judged(folder, read_lineages(folder, record.certbot), record, now)
+    report = report_of_lineages(settings, folder, lineages, record, now)
     load_requests()  # before anything is printed: nothing works without it
-    problems = deploy_hook_problems(script, folder)
+    problems += deploy_hook_problems(script, folder)
     say_settings(settings, folder, script)
     say_program("Report hook", script, __version__)
 

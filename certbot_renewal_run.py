@@ -64,6 +64,50 @@ if getattr(hook, "__version__", "") != __version__:
 TURN_FILE = "certbot_renewal_report.turn"
 
 
+# STUB
+class LineageResult(NamedTuple):
+    result: str
+    reason: str
+    window: tuple[int, int] | None
+
+
+class CertbotRun(NamedTuple):
+    position: str
+    started_at: int
+    ended_at: int
+    version: str
+    mode: str
+    is_dry_run: bool
+    is_finished: bool
+    results: dict[str, LineageResult]
+    failure: str
+    is_locked: bool
+
+
+class CertbotLog(NamedTuple):
+    runs: list[CertbotRun]
+    problem: str
+    current_run: CertbotRun | None = None
+
+
+RENEWED, NOT_DUE, FAILED, UNREADABLE, NOT_PROCESSED = (
+    "renewed",
+    "not due",
+    "failed",
+    "unreadable",
+    "not processed",
+)
+
+
+def logs_folder(option: str, folder: str, environ: Mapping[str, str]) -> str:
+    return option
+
+
+def read_certbot_log(logs_dir: str, after: str, now: int) -> CertbotLog:
+    return CertbotLog([], "")
+
+
+# END STUB
 # ---- certbot's run -----------------------------------------------------------------------------
 def exit_status_of(environ: Mapping[str, str], problems: list[str]) -> int | None:
     """Return certbot's exit status, from EXIT_STATUS; None if it is not known.
@@ -82,53 +126,198 @@ def exit_status_of(environ: Mapping[str, str], problems: list[str]) -> int | Non
     return statuses.get(text)
 
 
-def failed_lineages(
+def failed_without_log(
     certificates: Sequence[hook.Certificate],
     environ: Mapping[str, str],
     exit_status: int | None,
     now: int,
-) -> list[str] | None:
-    """Return the lineages that are due and were not renewed; None if the result is not known.
+) -> list[str]:
+    """Return the lineages that are due and were not renewed, on a host without certbot's log.
 
     After a failed run these are all due lineages. For a post hook, certbot gives the names of the
-    failed certificates in FAILED_DOMAINS, also after a dry run and after a forced renewal. These
-    are not due.
+    failed certificates in FAILED_DOMAINS, also after a forced renewal. These are not due.
     """
-    if exit_status is None and "FAILED_DOMAINS" not in environ:
-        return None
-    run_failed = bool(exit_status)
     failed_names = set(environ.get("FAILED_DOMAINS", "").split())
     failed = []
     for certificate in certificates:
         is_due = certificate.renewal_due <= now
-        has_failed = run_failed or not failed_names.isdisjoint(certificate.names)
+        has_failed = bool(exit_status) or not failed_names.isdisjoint(certificate.names)
         if is_due and has_failed:
             failed.append(certificate.lineage)
     return failed
 
 
+LOCK_PATIENCE = hook.DAY  # for so long, another running certbot is no failure
+
+
+def apply_log(
+    record: hook.HostRecord,
+    certificates: Sequence[hook.Certificate],
+    runs: Sequence[CertbotRun],
+    issued_at: Mapping[str, float],
+) -> None:
+    """Note in the record what certbot's log says of each lineage, and of the runs as a whole.
+
+    `runs` are those since the last report, the oldest first. `issued_at` says by lineage when the
+    present certificate was written to the disk: what a run said before is about its predecessor.
+    """
+    not_before = {certificate.lineage: certificate.not_before for certificate in certificates}
+    for run in runs:
+        if run.is_dry_run:
+            continue
+        record.certbot = run.version or record.certbot
+        record.run_failure = run.failure
+        if not run.is_locked:
+            record.locked_since = 0
+        elif not record.locked_since:
+            record.locked_since = run.started_at
+        for lineage, result in run.results.items():
+            if result.result != RENEWED and run.started_at < issued_at.get(lineage, 0):
+                continue
+            verdict = record.verdicts.get(lineage, hook.Verdict(0))
+            if lineage in not_before and verdict.not_before != not_before[lineage]:
+                verdict = hook.Verdict(not_before[lineage])
+            record.verdicts[lineage] = verdict_after(verdict, result, run.started_at)
+
+
+def verdict_after(verdict: hook.Verdict, result: LineageResult, started_at: int) -> hook.Verdict:
+    """Return the verdict about a lineage after a run of certbot that began at `started_at`."""
+    if result.result == NOT_PROCESSED:
+        return verdict
+    if result.result == UNREADABLE:
+        return verdict._replace(unreadable=result.reason, read_at=started_at)
+    if result.result == RENEWED:
+        return hook.Verdict(verdict.not_before, read_at=started_at)
+
+    verdict = verdict._replace(unreadable="", read_at=started_at)
+    is_window_past = result.window is not None and result.window[1] <= started_at
+    due_at_once = verdict.due_at_once or started_at if is_window_past else 0
+    if result.result == NOT_DUE:
+        return verdict._replace(
+            not_due_at=started_at, failed_since=0, failure="", due_at_once=due_at_once
+        )
+    return verdict._replace(
+        failed_since=verdict.failed_since or started_at,
+        failure=result.reason,
+        due_at_once=due_at_once,
+    )
+
+
+class RunSummary(NamedTuple):
+    """What a report says about certbot's runs since the last report.
+
+    `failed` are the lineages whose last attempt failed. `failures` has, by lineage, why it failed
+    or cannot be read. `failure` says why the last run failed as a whole, "" if it did not.
+    `counts_as_failed`: the failure of the whole run is no other certbot that has just started.
+    """
+
+    runs: Sequence[CertbotRun]
+    failed: Sequence[str]
+    failures: Mapping[str, str]
+    failure: str
+    counts_as_failed: bool
+
+
+def summary_of_runs(
+    record: hook.HostRecord,
+    lineages: hook.Lineages,
+    runs: Sequence[CertbotRun],
+    failed_without_reason: Sequence[str],
+    now: int,
+) -> RunSummary:
+    """Return what a report says about certbot's runs.
+
+    `failed_without_reason` are the lineages that failed on a host without certbot's log.
+    """
+    failures = {}
+    failed = set(failed_without_reason)
+    for certificate in lineages.certificates:
+        verdict = record.verdicts.get(certificate.lineage, hook.Verdict(0))
+        if verdict.failed_since and verdict.not_before == certificate.not_before:
+            failed.add(certificate.lineage)
+            failures[certificate.lineage] = verdict.failure
+    for lineage, problem in lineages.unreadable.items():
+        failures[lineage] = hook.shortened(problem).replace("|", "/")
+
+    failure = record.run_failure
+    if not failure and record.exit_status > 0 and not failed and not lineages.unreadable:
+        failure = f"certbot exited with status {record.exit_status}"
+    is_briefly_locked = record.locked_since > 0 and now - record.locked_since < LOCK_PATIENCE
+    real_runs = [run for run in runs if not run.is_dry_run]
+    return RunSummary(real_runs, sorted(failed), failures, failure, not is_briefly_locked)
+
+
+def next_incident(
+    incident: hook.Incident, summary: RunSummary, lineages: hook.Lineages, now: int
+) -> hook.Incident:
+    """Return the incident after a report: its step is higher if a further lineage fails."""
+    failing = {*summary.failed, *lineages.unreadable}
+    if summary.failure and summary.counts_as_failed:
+        failing.add("")
+    step = 0
+    seen: set[str] = set()
+    if failing:
+        seen = failing.union(incident.lineages)
+        step = incident.step if failing <= set(incident.lineages) else incident.step + 1
+
+    highest_step, highest_at = incident.highest_step, incident.highest_at
+    if step >= highest_step or highest_at < now - LONGEST_INCIDENT_VIEW:
+        highest_step, highest_at = step, now
+    return hook.Incident(step, sorted(seen), highest_step, highest_at)
+
+
+LONGEST_INCIDENT_VIEW = 30 * hook.DAY  # flux/failing.flux looks back for so long
+
+
 def run_point(
     settings: hook.Settings,
     lineages: hook.Lineages,
-    failed: Sequence[str] | None,
-    exit_status: int | None,
-    now: int,
+    record: hook.HostRecord,
+    summary: RunSummary,
 ) -> hook.Point:
-    """Return the point about certbot's run; `failed`, `exit_status`: None if they are not known."""
+    """Return the point about certbot's runs since the last report."""
     fields: dict[str, hook.FieldValue] = {
         "certificates": len(lineages.certificates),
         "unreadable_count": len(lineages.unreadable),
+        "failed_count": len(summary.failed),
+        "exit_status": record.exit_status,
+        "failing": record.incident.step,
+        "steps": record.incident.highest_step,
     }
-    if failed is not None:
-        # Both or none: VictoriaMetrics keeps no strings, and the last number of each must be of
-        # the same run.
-        fields["failed_count"] = len(failed)
-        fields["exit_status"] = -1 if exit_status is None else exit_status
-    if failed:
-        fields["failed"] = hook.joined_names(failed)
-    if lineages.unreadable:
-        fields["unreadable"] = hook.joined_names(sorted(lineages.unreadable))
-    return hook.make_point(settings, fields, now)
+    if summary.runs:
+        started_at = summary.runs[0].started_at
+        fields["started_at"] = started_at
+        fields["duration"] = max(0, summary.runs[-1].ended_at - started_at)
+
+    results: dict[str, LineageResult] = {}
+    for run in summary.runs:
+        results.update(run.results)
+    texts = {
+        "failed": " ".join(summary.failed),
+        "unreadable": " ".join(sorted(lineages.unreadable)),
+        "renewed": names_with(RENEWED, results),
+        "not_due": names_with(NOT_DUE, results),
+        "not_processed": names_with(NOT_PROCESSED, results),
+        "failures": " | ".join(f"{name}: {why}" for name, why in sorted(summary.failures.items())),
+        "failure": hook.shortened(summary.failure),
+        "mode": ", ".join(dict.fromkeys(run.mode for run in summary.runs)),
+        "certbot": record.certbot,
+        "hook": __version__,
+    }
+    for name, text in texts.items():
+        if text:  # Flux 0.196 (InfluxDB 1.12) mixes up rows that have empty strings
+            fields[name] = hook.joined_names(text.split(" "))
+    return hook.make_point(settings, fields)
+
+
+def as_run_report(point: hook.Point, now: int) -> hook.Point:
+    """Return the run point of a run report: it says that the host is alive."""
+    return point._replace(fields={**point.fields, "retired": 0, "reported_at": now})
+
+
+def names_with(wanted: str, results: Mapping[str, LineageResult]) -> str:
+    """Return the lineages with a result, separated by spaces."""
+    return " ".join(sorted(name for name, result in results.items() if result.result == wanted))
 
 
 # ---- Older certificates ------------------------------------------------------------------------
@@ -420,29 +609,64 @@ def served_state(
     return hook.Served(fields, words)
 
 
-# ---- Retired certificates ----------------------------------------------------------------------
-def retired_states(settings: hook.Settings, lineages: Iterable[str], now: int) -> list[hook.Point]:
-    """Return the last states of retired lineages. The times of their certificates are 0."""
-    retired = [hook.Certificate(lineage, [], 0, 0, 0) for lineage in lineages]
-    return [hook.state_point(settings, certificate, now, now) for certificate in retired]
-
-
+# ---- Retired certificates and hosts ------------------------------------------------------------
 def retirement_report(
     settings: hook.Settings, folder: str, lineages: Sequence[str], host: str, now: int
-) -> hook.Report:
-    """Return the report that retires lineages of a host; `host` "": of this host.
+) -> RunReport:
+    """Return the report that retires lineages of a host, or without lineages the whole host.
 
-    Raise a ReportError if one is still on this host.
+    `host` "": this host. Raise a ReportError if a lineage is still on this host.
     """
-    if host and host != settings.host:
+    is_this_host = host in ("", settings.host)
+    if not is_this_host:
         settings = settings._replace(host=host)
-    else:
-        present = hook.read_lineages(folder).names.intersection(lineages)
+    problems: list[str] = []
+    record = hook.KnownFile(folder, settings.host).read(problems)
+    if not lineages:
+        return host_retirement_report(settings, record, problems, now)
+
+    if is_this_host:
+        present = [
+            lineage
+            for lineage in lineages
+            if os.path.exists(hook.renewal_conf_path(folder, lineage))
+        ]
         if present:
             raise hook.ReportError(still_present_problem(sorted(present)))
-
+    for lineage in lineages:
+        record.verdicts.pop(lineage, None)
+        record.retired[lineage] = now
+    states = hook.retired_states(settings, lineages, now)
     retired = [f"{lineage} on {settings.host} retired" for lineage in lineages]
-    return hook.Report([], retired_states(settings, lineages, now), [], [], retired)
+    # Of another host nothing is known, unless it shares this folder.
+    is_known = is_this_host or bool(record.run_report_at or record.full_report_at)
+    return RunReport(hook.Report([], states, "", problems, retired), record if is_known else None)
+
+
+def host_retirement_report(
+    settings: hook.Settings, record: hook.HostRecord, problems: list[str], now: int
+) -> RunReport:
+    """Return the report that retires a host, and the lineages that are known of it."""
+    lineages = sorted({*record.verdicts, *record.retired})
+    fields: dict[str, hook.FieldValue] = {
+        "certificates": 0,
+        "unreadable_count": 0,
+        "failed_count": 0,
+        "exit_status": -1,
+        "failing": 0,
+        "steps": record.incident.highest_step,
+        "retired": 1,
+        "reported_at": 0,
+    }
+    report = hook.Report(
+        renewals=[],
+        states=hook.retired_states(settings, lineages, now),
+        summary="",
+        problems=problems,
+        retired=[f"host {settings.host} retired"],
+        last=hook.make_point(settings, fields),
+    )
+    return RunReport(report, removes_record=True)
 
 
 def still_present_problem(lineages: Sequence[str]) -> str:
@@ -456,159 +680,191 @@ def still_present_problem(lineages: Sequence[str]) -> str:
 
 
 # ---- certbot's dry run -------------------------------------------------------------------------
-# What certbot prints of a lineage at the end of a dry run; with --config-dir the folder differs:
-#   /etc/letsencrypt/live/example.com/fullchain.pem (success)
-#   /etc/letsencrypt/renewal/example.com.conf (parsefail)
-DRY_RUN_RESULT = re.compile(
-    r"""
-    ^ [ ]+ \S .*? /
-    (?:
-        live/ (?P<live> [^/\n]+ ) /fullchain\.pem
-        | renewal/ (?P<conf> [^/\n]+ ) \.conf
-    )
-    [ ] \( (?P<result> success | failure | parsefail ) \) $
-    """,
-    re.VERBOSE | re.MULTILINE,
-)
-
-# Matches: Failed to renew certificate example.com with error: Some challenges have failed.
-DRY_RUN_REASON = re.compile(
-    r"^Failed to renew certificate (?P<lineage>.+?) with error: (?P<reason>.*)$", re.MULTILINE
-)
-
-
-def dry_run_results(output: str) -> dict[str, str]:
-    """Return by lineage why its dry run failed, "" if it succeeded; {} if this is no dry run.
-
-    `output` is what certbot 2.1 to 5.8 prints.
-    """
-    if "simulated renewals" not in output:
-        return {}
-    reasons = {match["lineage"]: match["reason"] for match in DRY_RUN_REASON.finditer(output)}
-    results = {}
-    for match in DRY_RUN_RESULT.finditer(output):
-        lineage = match["live"] or match["conf"]
-        if match["result"] == "success":
-            results[lineage] = ""
-        else:
-            results[lineage] = reasons.get(match["live"], match["result"])
-    return results
-
-
-def dry_run_report(settings: hook.Settings, output: str, now: int) -> hook.Report:
-    """Return the result of each lineage's dry run, in fields that no renewal and no run has.
-
-    Raise a ReportError if the output is not certbot's of a dry run.
-    """
-    results = dry_run_results(output)
-    if not results:
-        raise hook.ReportError(
-            "stdin is not the output of a dry run: "
-            f"use certbot renew --dry-run 2>&1 | {NAME}.py --after-dry-run "
-            f"(stdin was: {hook.shortened(output) or 'empty'})"
-        )
+def dry_run_points(settings: hook.Settings, runs: Sequence[CertbotRun]) -> list[hook.Point]:
+    """Return the result of each lineage's last dry run, in fields that no renewal has."""
+    results: dict[str, LineageResult] = {}
+    for run in runs:
+        if run.is_dry_run:
+            results.update(run.results)
 
     points = []
-    for lineage, reason in results.items():
+    for lineage, result in results.items():
+        if result.result in (NOT_DUE, NOT_PROCESSED):
+            continue
+        has_failed = result.result != RENEWED
         fields: dict[str, hook.FieldValue] = {
-            "dry_run_failed": 1 if reason else 0,
-            "dry_run_error": hook.shortened(reason) or "none",
+            "dry_run_failed": int(has_failed),
+            "dry_run_error": (result.reason or "no reason in the log") if has_failed else "none",
         }
-        points.append(hook.make_point(settings, fields, now, domain="all", lineage=lineage))
+        points.append(hook.make_point(settings, fields, domain="all", lineage=lineage))
+    return points
 
-    failed = [lineage for lineage, reason in results.items() if reason]
-    count = hook.counted(len(results), "certificate")
-    summary = f"dry run of {count}, {len(failed)} failed"
+
+def dry_run_report(settings: hook.Settings, run: CertbotRun) -> RunReport:
+    """Return the report of a dry run: only its results."""
+    points = dry_run_points(settings, [run])
+    failed = sorted(
+        lineage for lineage, result in run.results.items() if result.result in (FAILED, UNREADABLE)
+    )
+    summary = f"dry run of {hook.counted(len(points), 'certificate')}, {len(failed)} failed"
     if failed:
         summary += f" ({' '.join(failed)})"
-    return hook.Report([], points, [summary], [])
-
-
-def read_stdin() -> str:
-    """Return the text on stdin, "" at a terminal."""
-    try:
-        with open(0, "rb", closefd=False) as stdin:
-            if stdin.isatty():
-                return ""
-            return stdin.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
+    return RunReport(hook.Report([], points, summary, []))
 
 
 # ---- The run report ----------------------------------------------------------------------------
 class RunReport(NamedTuple):
-    """The run report; `known`: what the known file must say once it is stored, None: no change."""
+    """A report, and what the known file must say once it is stored.
+
+    `record` None: it does not change, or, with `removes_record`, it has no record of the host any
+    more.
+    """
 
     report: hook.Report
-    known: dict[str, int] | None = None
+    record: hook.HostRecord | None = None
+    removes_record: bool = False
+
+
+class Reading(NamedTuple):
+    """What a report is made of: the lineages, the record of this host, and certbot's runs.
+
+    `known_before` has, by lineage, notBefore of the certificate that was reported last.
+    """
+
+    lineages: hook.Lineages
+    record: hook.HostRecord
+    runs: list[CertbotRun]
+    newly_retired: list[str]
+    known_before: dict[str, int]
+
+
+def read_host(settings: hook.Settings, folder: str, log: CertbotLog, now: int) -> Reading:
+    """Read the lineages and certbot's log, and bring the record of this host up to date."""
+    problems: list[str] = []
+    record = hook.KnownFile(folder, settings.host).read(problems)
+    known_before = {name: verdict.not_before for name, verdict in record.verdicts.items()}
+    version = next((run.version for run in reversed(log.runs) if run.version), record.certbot)
+    lineages = hook.read_lineages(folder, version)
+    lineages = lineages._replace(problems=[*lineages.problems, *problems])
+    apply_log(record, lineages.certificates, log.runs, issue_times(lineages))
+    lineages = hook.judged(folder, lineages, record, now)
+    newly_retired = hook.record_lineages(record, lineages, now)
+    record_certificates(record, lineages)
+    return Reading(lineages, record, log.runs, newly_retired, known_before)
+
+
+def record_certificates(record: hook.HostRecord, lineages: hook.Lineages) -> None:
+    """Note in the record which certificates are reported; a verdict about another one is gone."""
+    for certificate in lineages.certificates:
+        verdict = record.verdicts.get(certificate.lineage, hook.Verdict(0))
+        if verdict.not_before != certificate.not_before:
+            record.verdicts[certificate.lineage] = hook.Verdict(
+                certificate.not_before, unreadable=verdict.unreadable, read_at=verdict.read_at
+            )
+
+
+def issue_times(lineages: hook.Lineages) -> dict[str, float]:
+    """Return by lineage when its present certificate was written to the disk, in Unix seconds."""
+    return {name: hook.changed_at(conf.cert) for name, conf in lineages.confs.items()}
 
 
 def run_report(
     settings: hook.Settings,
     environ: Mapping[str, str],
     folder: str,
+    log: CertbotLog,
     now: int,
     history: bool = False,
 ) -> RunReport:
-    """Return the run report: every certificate, retired ones, missed renewals, certbot's run.
+    """Return the run report: every certificate, retired ones, missed renewals, certbot's runs.
 
     With `history`, it has the renewals of all older certificates that are still in archive/.
     """
-    lineages = hook.read_lineages(folder)
-    known_file = hook.KnownFile(folder)
-    known = known_file.read(lineages.problems)
+    reading = read_host(settings, folder, log, now)
     served_problems: list[str] = []
-    served = served_certificates(settings, folder, lineages, served_problems, now)
-    report = hook.certificates_report(settings, folder, lineages, now, True, served)
+    served = served_certificates(settings, folder, reading.lineages, served_problems, now)
+    record = reading.record
+    record.run_report_at = now
+    record.full_report_at = now
+    finished = [run for run in reading.runs if run.is_finished or environ.get("EXIT_STATUS")]
+    if finished:
+        record.log_position = finished[-1].position
+
+    report = hook.certificates_report(settings, folder, reading.lineages, now, True, served)
     report.problems.extend(served_problems)
-    report = with_run(settings, report, lineages, environ, now)
+    report = with_run(settings, report, reading, environ, now)
+    if report.last is not None:
+        report = report._replace(last=as_run_report(report.last, now))
 
     if history:  # as if no renewal had ever been reported
-        report = with_missed_renewals(settings, report, folder, lineages, {})
-    elif known_file.exists():  # the first run report starts with the certificates that there are
-        report = with_missed_renewals(settings, report, folder, lineages, known)
-    if lineages.problems:  # not all lineages are seen, so none can be missed
-        return RunReport(report)
-
-    retired = sorted(set(known) - lineages.names)
-    report.states.extend(retired_states(settings, retired, now))
-    report = report._replace(retired=[f"{lineage} retired" for lineage in retired])
-    known_now = dict.fromkeys(lineages.unreadable, 0)
-    for certificate in lineages.certificates:
-        known_now[certificate.lineage] = certificate.not_before
-    return RunReport(report, known_now)
+        report = with_missed_renewals(settings, report, folder, reading.lineages, {})
+    elif reading.known_before:  # the first report starts with the certificates that there are
+        report = with_missed_renewals(
+            settings, report, folder, reading.lineages, reading.known_before
+        )
+    return RunReport(report, record)
 
 
 def post_hook_report(
-    settings: hook.Settings, environ: Mapping[str, str], folder: str, now: int
+    settings: hook.Settings, environ: Mapping[str, str], folder: str, log: CertbotLog, now: int
 ) -> RunReport:
     """Return the report of certbot's post hook: every certificate, and the failed renewals.
 
     certbot starts a post hook only if a renewal was attempted. On other days there is no report, so
     the post hook does not prove that certbot runs: it is not a run report. It does not check which
-    certificates are served, because servers restart after the hooks.
+    certificates are served, because servers restart after the hooks. After a dry run, it reports
+    only the results of the dry run.
     """
-    lineages = hook.read_lineages(folder)
-    known_file = hook.KnownFile(folder)
-    known = known_file.read(lineages.problems)
-    report = hook.certificates_report(settings, folder, lineages, now, known_file.exists())
-    report = with_run(settings, report, lineages, environ, now)
-    if known_file.exists():
-        report = with_missed_renewals(settings, report, folder, lineages, known)
-    return RunReport(report)
+    current_run = log.current_run
+    if current_run is not None and current_run.is_dry_run:
+        return dry_run_report(settings, current_run)
+
+    reading = read_host(settings, folder, log, now)
+    record = reading.record
+    record.full_report_at = now
+    has_run_reports = record.has_run_reports
+    report = hook.certificates_report(settings, folder, reading.lineages, now, has_run_reports)
+    report = with_run(settings, report, reading, environ, now)
+    if reading.known_before:
+        report = with_missed_renewals(
+            settings, report, folder, reading.lineages, reading.known_before
+        )
+    return RunReport(report, record)
 
 
 def with_run(
     settings: hook.Settings,
     report: hook.Report,
-    lineages: hook.Lineages,
+    reading: Reading,
     environ: Mapping[str, str],
     now: int,
 ) -> hook.Report:
-    """Add the point about certbot's run to a report."""
+    """Add certbot's runs to a report: the run point, dry runs, retired lineages."""
+    lineages, record = reading.lineages, reading.record
     exit_status = exit_status_of(environ, report.problems)
-    failed = failed_lineages(lineages.certificates, environ, exit_status, now)
-    return report._replace(last=run_point(settings, lineages, failed, exit_status, now))
+    failed: list[str] = []
+    if exit_status is not None:
+        record.exit_status = exit_status
+        if exit_status == 0:
+            record.run_failure = ""
+    elif reading.runs or "FAILED_DOMAINS" in environ:
+        record.exit_status = -1
+    if not reading.runs:  # certbot's log says nothing
+        failed = failed_without_log(lineages.certificates, environ, exit_status, now)
+
+    summary = summary_of_runs(record, lineages, reading.runs, failed, now)
+    record.incident = next_incident(record.incident, summary, lineages, now)
+    run_at = now if record.has_run_reports else 0
+    states = [
+        *report.states,
+        *hook.retired_states(settings, record.retired, run_at),
+        *dry_run_points(settings, reading.runs),
+    ]
+    return report._replace(
+        states=states,
+        retired=hook.retired_texts(reading.newly_retired),
+        last=run_point(settings, lineages, record, summary),
+    )
 
 
 def with_missed_renewals(
@@ -630,7 +886,10 @@ def with_missed_renewals(
 
 def print_report(report: hook.Report) -> None:
     """Print a report for Telegraf's exec input, its times in nanoseconds; raise a ReportError."""
-    lines = [f"{hook.line_protocol(point)}000000000\n" for point in report.points()]
+    lines = []
+    for point in report.points():
+        nanoseconds = "" if point.time is None else "000000000"
+        lines.append(f"{hook.line_protocol(point)}{nanoseconds}\n")
     try:
         with open(1, "wb", closefd=False) as stdout:
             stdout.write("".join(lines).encode())
@@ -684,15 +943,18 @@ class TurnFile:
 
 # ---- Command line ------------------------------------------------------------------------------
 class Options(NamedTuple):
-    """The options of the command line; without an option: the post hook's report."""
+    """The options of the command line; without an option: the post hook's report.
+
+    `retire` has the lineages to retire, [] for the whole host, None to retire nothing.
+    """
 
     all: bool
     history: bool
     patience_hours: float
     stdout: bool
-    retire: list[str]
+    retire: list[str] | None
     host: str
-    after_dry_run: bool
+    logs_dir: str
     check: bool
     dry_run: bool
     config_dir: str
@@ -700,7 +962,7 @@ class Options(NamedTuple):
     @property
     def is_post_hook(self) -> bool:
         """Whether certbot's post hook is meant."""
-        return not (self.all or self.retire or self.after_dry_run or self.check)
+        return not (self.all or self.retire is not None or self.check)
 
 
 class RunReporter:
@@ -758,7 +1020,7 @@ class RunReporter:
             defaults = os.path.abspath(hook.__file__)  # the table of defaults is in that file
             settings = hook.read_settings(self.environ, self.folder, defaults)
             if self.options.check:
-                return hook.Outcome(True, check(settings, self.folder, self.script, now))
+                return hook.Outcome(True, self.check(settings, now))
             report = self.make_report(settings, now)
             return self.send_or_print(settings, report, is_first, now)
         except hook.ReportError as error:
@@ -767,15 +1029,25 @@ class RunReporter:
     def make_report(self, settings: hook.Settings, now: int) -> RunReport:
         """Return the report that the command line asks for; raise a ReportError."""
         options = self.options
-        if options.retire:
-            return RunReport(
-                retirement_report(settings, self.folder, options.retire, options.host, now)
-            )
-        if options.after_dry_run:
-            return RunReport(dry_run_report(settings, read_stdin(), now))
+        if options.retire is not None:
+            return retirement_report(settings, self.folder, options.retire, options.host, now)
+        log = self.read_log(settings, now)
         if options.all:
-            return run_report(settings, self.environ, self.folder, now, options.history)
-        return post_hook_report(settings, self.environ, self.folder, now)
+            return run_report(settings, self.environ, self.folder, log, now, options.history)
+        return post_hook_report(settings, self.environ, self.folder, log, now)
+
+    def read_log(self, settings: hook.Settings, now: int) -> CertbotLog:
+        """Return the certbot runs since the last run report; warn if the log cannot be read."""
+        record = hook.KnownFile(self.folder, settings.host).read([])
+        path = logs_folder(self.options.logs_dir, self.folder, self.environ)
+        log = read_certbot_log(path, record.log_position, now)
+        if log.problem and not self.options.check:
+            hook.warn(f"{log.problem} (the report has no reasons of failures)", NAME)
+        return log
+
+    def check(self, settings: hook.Settings, now: int) -> list[str]:
+        """Prove that run reports arrive; print the findings, return the problems."""
+        return check(settings, self.folder, self.script, self.read_log(settings, now), now)
 
     def send_or_print(
         self, settings: hook.Settings, run: RunReport, is_first: bool, now: int
@@ -793,23 +1065,29 @@ class RunReporter:
                 for text in hook.warnings_of(settings, self.folder):
                     hook.warn(text, NAME)
             outcome = hook.send_report(settings, run.report)
-        if outcome.stored and run.known is not None:
-            hook.KnownFile(self.folder).replace(run.known, now)
+        if outcome.stored:
+            known_file = hook.KnownFile(self.folder, self.options.host or settings.host)
+            if run.record is not None:
+                known_file.write(run.record)
+            elif run.removes_record:
+                known_file.remove()
         return outcome
 
 
-def check(settings: hook.Settings, folder: str, script: str, now: int) -> list[str]:
+def check(
+    settings: hook.Settings, folder: str, script: str, log: CertbotLog, now: int
+) -> list[str]:
     """Prove that run reports arrive, with a real write; print the findings, return the problems.
 
     It reports the certificates and which of them are served, but no run of certbot.
     """
-    lineages = hook.read_lineages(folder)
-    known_file = hook.KnownFile(folder)
-    known_file.read(lineages.problems)  # only to report that it cannot be read
     problems = hook.wrong_folder_problems(script, "post", NAME)
+    record = hook.KnownFile(folder, settings.host).read(problems)
+    lineages = hook.judged(folder, hook.read_lineages(folder, record.certbot), record, now)
     served = served_certificates(settings, folder, lineages, problems, now)
-    has_run_reports = known_file.exists()
-    report = hook.certificates_report(settings, folder, lineages, now, has_run_reports, served)
+    report = hook.certificates_report(
+        settings, folder, lineages, now, record.has_run_reports, served
+    )
     report.problems.extend(hook.no_certificate_problems(folder, lineages))
     if os.path.basename(os.path.dirname(script)) == "post":
         problems += hook.not_executable_problems(script)
@@ -818,12 +1096,25 @@ def check(settings: hook.Settings, folder: str, script: str, now: int) -> list[s
     hook.say_settings(settings, folder, os.path.abspath(hook.__file__))
     hook.say_program("Run report program", script, __version__)
     hook.say_program("Report hook", hook.__file__, hook.__version__)
+    say_log(log)
     endpoints = served if settings.verify else None
     checked = hook.Checked(lineages.certificates, report, now, endpoints)
     problems += hook.check_sending(settings, checked, folder)
+    if log.problem:
+        problems.append(log.problem)
     if not problems:
         hook.say(hook.ready_verdict(settings, lineages.certificates, now, endpoints))
     return problems
+
+
+def say_log(log: CertbotLog) -> None:
+    """Print what certbot's log says of its last run."""
+    if not log.runs:
+        hook.say("certbot's log: no new run of certbot renew")
+        return
+    run = log.runs[-1]
+    mode = f"{run.mode} --dry-run" if run.is_dry_run else run.mode
+    hook.say(f"certbot's log: last run {hook.utc(run.started_at)}, certbot {run.version}, {mode}")
 
 
 def report_hook_problems(folder: str) -> list[str]:
@@ -879,17 +1170,12 @@ def command_line() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--retire",
-        nargs="+",
-        default=[],
+        nargs="*",
         metavar="NAME",
-        help="report that certificates no longer exist on this host",
+        help="report that certificates, or without NAME this host, no longer exist",
     )
     parser.add_argument("--host", default="", help="with --retire: on the host with this HOSTNAME")
-    parser.add_argument(
-        "--after-dry-run",
-        action="store_true",
-        help="report the results of certbot renew --dry-run, whose output is stdin",
-    )
+    parser.add_argument("--logs-dir", default="", metavar="DIR", help="the folder of certbot's log")
     return parser
 
 
@@ -903,11 +1189,11 @@ def read_options(arguments: Sequence[str]) -> Options | None:
     has_options_of_all = parsed.history or parsed.stdout or parsed.patience
     if has_options_of_all and not parsed.all:
         parser.error("--history, --patience and --stdout need --all")
-    if parsed.host and not parsed.retire:
+    retires = parsed.retire is not None
+    if parsed.host and not retires:
         parser.error("--host needs --retire")
-    commands = [parsed.all, bool(parsed.retire), parsed.after_dry_run, parsed.check]
-    if sum(commands) > 1:
-        parser.error("--all, --retire, --after-dry-run and --check exclude each other")
+    if sum([parsed.all, retires, parsed.check]) > 1:
+        parser.error("--all, --retire and --check exclude each other")
     if hook.printed_help(parsed, parser, NAME, __version__):
         return None
     return Options(
@@ -917,7 +1203,7 @@ def read_options(arguments: Sequence[str]) -> Options | None:
         parsed.stdout,
         parsed.retire,
         parsed.host,
-        parsed.after_dry_run,
+        parsed.logs_dir,
         parsed.check,
         parsed.dry_run,
         parsed.config_dir,

@@ -136,9 +136,23 @@ def install_report_hook(folder: Path) -> Path:
 
 
 def install_run_report(folder: Path) -> Path:
-    """Copy the run report into renewal-hooks/post, and the report hook that it needs."""
+    """Copy the run report into renewal-hooks/post, and the report hook that it needs.
+
+    The folder gets an empty log of certbot, and a cli.ini that names it: the log of the machine is
+    about other lineages.
+    """
     install_report_hook(folder)
+    make_empty_log(folder)
     return install(RUN_REPORT, folder / "renewal-hooks" / "post")
+
+
+def make_empty_log(folder: Path) -> Path:
+    """Make an empty log of certbot for a configuration folder, if it has none; return it."""
+    log = folder / "logs" / "letsencrypt.log"
+    log.parent.mkdir(exist_ok=True)
+    log.touch()
+    (folder / "cli.ini").write_text(f"logs-dir = {log.parent}\n")
+    return log
 
 
 def install(program: Path, folder: Path) -> Path:
