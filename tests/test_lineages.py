@@ -25,12 +25,11 @@ Change = Callable[[LineageFiles], None]
 
 # ---- The file, compared with configobj, which certbot reads it with ----------------------------
 # Pieces of a configuration; together they make nearly every construct that configobj knows.
-PIECES = st.sampled_from(
-    ["a", "b", "c1", "=", " = ", '"', "'", ",", ", ", "#", "%(a)s"]
-    + ["[", "]", "[s]\n", "[[t]]\n", "[[[u]]]\n", '"""', "'''"]
-    + [" ", "  ", "\t", "\x1c", "\xa0", "\r", "\n", "\n", "\ufeff"]
-    + ["a = b\n", "key = ", "renewalparams", "cert = /x # y\n"]
-)
+SIGNS = ["a", "b", "c1", "=", " = ", '"', "'", ",", ", ", "#", "%(a)s", '"""', "'''"]
+SECTIONS = ["[", "]", "[s]\n", "[[t]]\n", "[[[u]]]\n"]
+BLANKS = [" ", "  ", "\t", "\x1c", "\xa0", "\r", "\n", "\n", "\ufeff"]
+LINES = ["a = b\n", "key = ", "renewalparams", "cert = /x # y\n"]
+PIECES = st.sampled_from([*SIGNS, *SECTIONS, *BLANKS, *LINES])
 A_TEXT = st.lists(PIECES, max_size=20).map("".join)
 
 
@@ -49,10 +48,12 @@ def section_entries(section: configobj.Section, names: tuple[str, ...]) -> hook.
     entries: hook.ConfEntries = {}
     for key in section.scalars:
         value = section[key]
-        entries[(*names, key)] = value if isinstance(value, str) else None
+        entry = (*names, key)
+        entries[entry] = value if isinstance(value, str) else None
     for name in section.sections:
-        entries[(*names, name)] = None
-        entries.update(section_entries(section[name], (*names, name)))
+        entry = (*names, name)
+        entries[entry] = None
+        entries.update(section_entries(section[name], entry))
     return entries
 
 
