@@ -32,26 +32,44 @@ def report_to(
 # ---- Files that are odd ------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", [Kind.PIPE, Kind.DEVICE, Kind.SOCKET])
 @pytest.mark.parametrize(
-    "place", ["certbot_renewal_report.env", "live/example.com/cert.pem", "renewal/example.com.conf"]
+    ("place", "named"),
+    [
+        ("certbot_renewal_report.env", "certbot_renewal_report.env"),
+        ("archive/example.com/cert1.pem", "live/example.com/cert.pem"),
+        ("renewal/example.com.conf", "renewal/example.com.conf"),
+    ],
 )
 @pytest.mark.usefixtures("renewal")
 def test_what_is_neither_a_file_nor_a_folder_is_named_and_not_waited_for(
-    certbot_folder: Path, place: str, kind: Kind
+    certbot_folder: Path, place: str, named: str, kind: Kind
 ) -> None:
     OddFile(place, kind).put_into(certbot_folder)
     ended = start_run_report(certbot_folder, "--all", "--dry-run")
     assert ended.returncode == 1
     assert ended.stderr.count("\n") == 1
-    assert f"{certbot_folder / place}: Neither a file nor a folder: " in ended.stderr
+    assert f"{certbot_folder / named}: Neither a file nor a folder: " in ended.stderr
+
+
+@pytest.mark.parametrize("kind", [Kind.PIPE, Kind.DEVICE, Kind.SOCKET])
+@pytest.mark.usefixtures("renewal")
+def test_what_stands_in_the_place_of_a_link_is_not_waited_for(
+    certbot_folder: Path, kind: Kind
+) -> None:
+    OddFile("live/example.com/cert.pem", kind).put_into(certbot_folder)
+    ended = start_run_report(certbot_folder, "--all", "--dry-run")
+    assert ended.returncode == 1
+    assert "restore the link" in ended.stderr
+    assert "unreadable_count=1i" in ended.stdout
 
 
 def test_certificates_numbered_by_date_take_no_time(certbot_folder: Path, renewal: Renewal) -> None:
     (certbot_folder / certbot_renewal_report.KNOWN_FILE).write_text("example.com 1\n")
     archive = certbot_folder / "archive" / "example.com"
-    (archive / "cert1.pem").rename(archive / "cert999999999.pem")
-    current = renewal.live_folder / "cert.pem"
-    current.unlink()
-    current.symlink_to(archive / "cert999999999.pem")
+    for kind in certbot_renewal_report.FILE_KINDS:
+        (archive / f"{kind}1.pem").rename(archive / f"{kind}999999999.pem")
+        current = renewal.live_folder / f"{kind}.pem"
+        current.unlink()
+        current.symlink_to(archive / f"{kind}999999999.pem")
 
     ended = start_run_report(certbot_folder, "--all", "--dry-run")  # raises an error after 60 s
     assert ended.returncode == 0
