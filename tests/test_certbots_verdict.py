@@ -298,4 +298,4 @@ def test_a_lineage_that_certbot_must_not_renew_is_due_late_and_the_reason_is_nam
     run = host.run_certbot()
     assert run["failing"] == "0"
     state = host.bucket.state_of("manual")
-    assert state["renewal_due"] == state["not_after"] - 15 * DAY
+    assert abs(state["renewal_due"] - (state["not_after"] - 15 * DAY)) <= 1
