@@ -68,50 +68,6 @@ if getattr(hook, "__version__", "") != __version__:
 TURN_FILE = "certbot_renewal_report.turn"
 
 
-# STUB
-class LineageResult(NamedTuple):
-    result: str
-    reason: str
-    window: tuple[int, int] | None
-
-
-class CertbotRun(NamedTuple):
-    position: str
-    started_at: int
-    ended_at: int
-    version: str
-    mode: str
-    is_dry_run: bool
-    is_finished: bool
-    results: dict[str, LineageResult]
-    failure: str
-    is_locked: bool
-
-
-class CertbotLog(NamedTuple):
-    runs: list[CertbotRun]
-    problem: str
-    current_run: CertbotRun | None = None
-
-
-RENEWED, NOT_DUE, FAILED, UNREADABLE, NOT_PROCESSED = (
-    "renewed",
-    "not due",
-    "failed",
-    "unreadable",
-    "not processed",
-)
-
-
-def logs_folder(option: str, folder: str, environ: Mapping[str, str]) -> str:
-    return option
-
-
-def read_certbot_log(logs_dir: str, after: str, now: int) -> CertbotLog:
-    return CertbotLog([], "")
-
-
-# END STUB
 # ---- certbot's run -----------------------------------------------------------------------------
 def exit_status_of(environ: Mapping[str, str], problems: list[str]) -> int | None:
     """Return certbot's exit status, from EXIT_STATUS; None if it is not known.
