@@ -329,6 +329,10 @@ LOG_RECORD = re.compile(
     re.VERBOSE | re.ASCII,
 )
 
+# Matches: Processing /etc/letsencrypt/renewal/example.com.conf
+# certbot begins a new line before a long path.
+PROCESSING = re.compile(r"Processing\s+(?P<path>\S.*\.conf)\s*", re.DOTALL)
+
 # Matches: Failed to renew certificate example.com with error: Some challenges have failed.
 FAILED_RENEWAL = re.compile(
     r"Failed\ to\ renew\ certificate\ (?P<lineage>.+?)\ with\ error:\ (?P<error>.*)",
@@ -871,9 +875,10 @@ class RunReader:
 
     def take_notice(self, text: str) -> None:
         """Note what certbot says to the user, on the screen or with -q only in the log."""
-        if text.startswith("Processing ") and text.rstrip().endswith(".conf"):
+        processing = PROCESSING.fullmatch(text)
+        if processing is not None:
             self.end_lineage(RENEWED)
-            self.start_lineage(lineage_of(text[len("Processing ") :].rstrip()))
+            self.start_lineage(lineage_of(processing["path"]))
         elif text.startswith("Certificate not yet due for renewal"):
             self.result = NOT_DUE
         elif text.startswith("Simulating renewal"):
