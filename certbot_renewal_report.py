@@ -1915,9 +1915,9 @@ def is_retired_by_hand(folder: str, name: str, record: HostRecord) -> bool:
 
 def is_newer_than_files(verdict: Verdict, folder: str, name: str) -> bool:
     """Return whether certbot has read a lineage since its files were last changed."""
-    if not verdict.read_at:
-        return False
     paths = [renewal_conf_path(folder, name)]
+    if not verdict.read_at or not os.path.exists(paths[0]):
+        return False
     paths += [os.path.join(folder, place, name) for place in ("live", "archive")]
     return verdict.read_at >= max(map(changed_at, paths))
 
