@@ -1654,7 +1654,9 @@ class PendingReport(NamedTuple):
     record: HostRecord
 
 
-def renewal_report(settings: Settings, environ: Environ, folder: str, now: int) -> PendingReport:
+def renewal_report(
+    settings: Settings, environ: Environ, folder: str, now: int
+) -> PendingReport:
     """Return the report of the renewal for which certbot has started this hook.
 
     The certificate counts, not the environment: in a dry run certbot names a renewal that did not
