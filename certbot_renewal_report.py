@@ -683,12 +683,7 @@ def interval_parts(interval: str) -> list[IntervalPart]:
     last_before = -1
     backwards = BACKWARDS.search(text)
     for index, match in enumerate(INTERVAL_PART.finditer(text)):
-        number = (match["minus"] or "") + match["number"]
-        try:
-            amount = float(number)
-        except ValueError:
-            amount = NUMBER_WORDS.get(number, 0)  # certbot reads "-two" as 0
-        parts.append(IntervalPart(amount, match["unit"]))
+        parts.append(IntervalPart(amount_of(match), match["unit"]))
         if backwards and match.end() < backwards.start():
             last_before = index
 
@@ -696,6 +691,15 @@ def interval_parts(interval: str) -> list[IntervalPart]:
         amount, unit = parts[last_before]
         parts[last_before] = IntervalPart(-abs(amount), unit)
     return parts
+
+
+def amount_of(match: re.Match[str]) -> float:
+    """Return the amount in a match of INTERVAL_PART; 0 for "-two", as certbot knows only "-2"."""
+    number = (match["minus"] or "") + match["number"]
+    try:
+        return float(number)
+    except ValueError:
+        return NUMBER_WORDS.get(number, 0)
 
 
 def subtract_months(moment: int, months: float) -> int:
