@@ -305,6 +305,7 @@ CLOCK_CHANGE = 2 * 3600  # seconds: in autumn, local time jumps back
 RUN_START = ":DEBUG:certbot._internal.main:certbot version: "
 TIME_LENGTH = len("2026-11-27 18:06:39,159")
 LOCKED = "Another instance of Certbot is already running."
+LOCK_ERROR = f":ERROR:certbot._internal.log:{LOCKED}"
 KILLED = "certbot ended without a summary: it was killed, or the host stopped"
 NO_REASON = "the reason is not in the part of the log that was read"
 
@@ -332,6 +333,9 @@ LOG_RECORD = re.compile(
 # Matches: Processing /etc/letsencrypt/renewal/example.com.conf
 # certbot begins a new line before a long path.
 PROCESSING = re.compile(r"Processing\s+(?P<path>\S.*\.conf)\s*", re.DOTALL)
+
+# Matches the beginning of such a line, where the line before it is not whole.
+FIRST_RECORD = re.compile(r"^20\d\d-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}:", re.ASCII | re.MULTILINE)
 
 # Matches: Failed to renew certificate example.com with error: Some challenges have failed.
 FAILED_RENEWAL = re.compile(
@@ -363,6 +367,8 @@ SUMMARY_LINE = re.compile(
     """,
     re.VERBOSE | re.ASCII,
 )
+# certbot takes any name that is a file name.
+LINEAGE_NAME = re.compile(r"[^/\x00-\x1f\x7f]{1,250}")
 RESULTS = {"success": RENEWED, "failure": FAILED, "skipped": NOT_DUE, "parsefail": UNREADABLE}
 
 # Matches: 1 renew failure(s), 2 parse failure(s)
@@ -376,7 +382,7 @@ VERB_FRAME = re.compile(
     re.VERBOSE | re.ASCII,
 )
 # The functions of certbot's main.py that run before the one of the verb.
-FUNCTIONS_OF_NO_VERB = {"main", "make_or_verify_needed_dirs"}
+FUNCTIONS_BEFORE_VERB = {"main", "make_or_verify_needed_dirs"}
 
 # One refusal of the CA. certbot 5 writes Identifier, older ones write Domain. Matches:
 #   Domain: www.example.com
@@ -488,7 +494,7 @@ class LogPart(NamedTuple):
     @property
     def is_locked(self) -> bool:
         """Whether another certbot was running."""
-        return f"\n{LOCKED}" in self.text or f":{LOCKED}" in self.text
+        return LOCK_ERROR in self.text
 
 
 class LogRecord(NamedTuple):
@@ -619,7 +625,7 @@ def read_log_parts(path: str, now: int, problems: list[str]) -> list[LogPart]:
     except OSError as error:
         problems.append(log_problem(path, error))
         return []
-    may_go_on = now - written_at < LONGEST_SILENCE
+    may_go_on = abs(now - written_at) < LONGEST_SILENCE
     return split_log(content.decode("utf-8", errors="replace"), may_go_on)
 
 
@@ -655,17 +661,19 @@ def split_log(text: str, may_go_on: bool) -> list[LogPart]:
     """
     starts = run_starts(text)
     if not starts:
-        first_line = text.find("\n20") + 1  # the first line may have lost its beginning
-        return [LogPart(text[first_line:], False, may_go_on)] if text else []
+        first_record = FIRST_RECORD.search(text)
+        if first_record is None:
+            return []
+        return [LogPart(text[first_record.start() :], False, may_go_on)]
 
     parts: list[LogPart] = []
     for start, end in zip(starts, [*starts[1:], len(text)]):
         part = LogPart(text[start:end], True, may_go_on)
         if part.is_locked and parts:
-            # The other certbot is still running. In one file, it writes on behind these lines.
-            own, _, rest = text[start:end].rpartition(f":{LOCKED}\n")
-            part = part._replace(text=f"{own}:{LOCKED}\n" if own else part.text)
-            parts[-1] = parts[-1]._replace(text=parts[-1].text + rest)
+            # The other certbot still runs. If both have one file, it writes on behind this error.
+            own, lock_error, rest = part.text.partition(LOCK_ERROR)
+            part = part._replace(text=own + lock_error)
+            parts[-1] = parts[-1]._replace(text=parts[-1].text + rest.lstrip("\n"))
         parts.append(part)
     return parts
 
@@ -685,20 +693,21 @@ def run_starts(text: str) -> list[int]:
 def unix_time_of(position: str, now: int) -> int:
     """Return the Unix seconds of a time text in the log, which is local time; 0 if it is none.
 
-    `2026-10-25 02:30:00,159` is twice a year's time where the clock is put back. The later one is
-    meant, unless that is still to come.
+    Where the clock is put back, `2026-10-25 02:30:00,159` is the time of two moments. It means the
+    later one that is not to come yet.
     """
     try:
         fields = [int(number) for number in re.split("[- :,]", position)[:6]]
         year, month, day, hour, minute, second = fields
-        moment = time.mktime((year, month, day, hour, minute, second, 0, 0, -1))
-        if moment > now:
-            in_summer = time.mktime((year, month, day, hour, minute, second, 0, 0, 1))
-            if list(time.localtime(in_summer)[:6]) == fields:
-                moment = in_summer
+        moments = []
+        for is_summer_time in (0, 1, -1):  # -1: whatever the system makes of it
+            moment = time.mktime((year, month, day, hour, minute, second, 0, 0, is_summer_time))
+            if list(time.localtime(moment)[:6]) == fields:
+                moments.append(moment)
     except (ValueError, OverflowError, OSError):
         return 0
-    return int(moment)
+    past_moments = [moment for moment in moments if moment <= now]
+    return int(max(past_moments, default=min(moments, default=0)))
 
 
 def log_records(text: str) -> Iterator[LogRecord]:
@@ -774,7 +783,6 @@ class RunReader:
         self.functions: set[str] = set()  # of the traceback of a fatal error
         self.results: dict[str, LineageResult] = {}
         self.listed: dict[str, str] = {}  # result by lineage, from the list at the end
-        self.has_success = False
         self.start_lineage("")
 
     def start_lineage(self, name: str) -> None:
@@ -808,14 +816,13 @@ class RunReader:
         """Whether the command is `certbot renew`.
 
         certbot does not log its verb. It shows by what the run says, or by the traceback of a fatal
-        error. A run that failed before, with a lock for example, is taken for `renew` if no domain
-        was given.
+        error. A command that failed earlier, because of a lock for example, is taken for `renew` if
+        it got no domain.
         """
         if self.results or self.listed or self.has_summary or "renew" in self.functions:
             return True
-        if not self.fatal_errors or self.functions - FUNCTIONS_OF_NO_VERB:
-            return False
-        return "renew" in self.arguments or not has_domain(self.arguments)
+        has_failed_early = bool(self.functions) and self.functions <= FUNCTIONS_BEFORE_VERB
+        return (self.is_locked or has_failed_early) and not has_domain(self.arguments)
 
     @property
     def mode(self) -> str:
@@ -836,10 +843,11 @@ class RunReader:
         """
         results = dict(self.results)
         if not self.has_start:
+            self.listed.pop("", None)
             for lineage, result in self.listed.items():
                 reason = NO_REASON if result in (FAILED, UNREADABLE) else ""
                 results.setdefault(lineage, LineageResult(result, reason, None))
-        if self.has_summary and not self.has_success:
+        if self.has_summary and RENEWED not in self.listed.values():
             for lineage, lineage_result in results.items():
                 if lineage_result.result == RENEWED:
                     results[lineage] = lineage_result._replace(result=NOT_PROCESSED)
@@ -902,7 +910,6 @@ class RunReader:
             match = SUMMARY_LINE.fullmatch(line)
             if match is not None:
                 self.listed[lineage_of(match["path"])] = RESULTS[match["ending"]]
-                self.has_success = self.has_success or match["ending"] == "success"
         return True
 
     def take_renewal(self, record: LogRecord) -> None:
@@ -922,9 +929,10 @@ class RunReader:
         if match is not None:
             self.result = FAILED
             self.errors = [match["error"]]
-        elif self.lineage and self.result in ("", UNREADABLE):
+            return
+        self.errors.append(without_skipping(text))
+        if self.errors[-1] != text:
             self.result = UNREADABLE
-            self.errors.append(without_skipping(text))
 
     def take_end(self, record: LogRecord) -> None:
         """Note a fatal error."""
@@ -945,11 +953,13 @@ class RunReader:
 
 
 def lineage_of(path: str) -> str:
-    """Return the name of a lineage by the path of a file: its configuration, or one in live/."""
+    """Return the name of a lineage by the path of its configuration, or of a file in live/.
+
+    Return "" if the path has no such name.
+    """
     folder, name = os.path.split(path)
-    if name.endswith(".conf"):
-        return name[: -len(".conf")]
-    return os.path.basename(folder)
+    lineage = name[: -len(".conf")] if name.endswith(".conf") else os.path.basename(folder)
+    return lineage if LINEAGE_NAME.fullmatch(lineage) else ""
 
 
 def parse_arguments(text: str) -> list[str]:
@@ -1038,11 +1048,20 @@ def refusals_in(text: str) -> str:
 # Matches the secret in: https://user:password@example.com/path
 URL_PASSWORD = re.compile(r"(?<=://)[^/\s@]{1,500}@")
 # Matches the secret in: https://example.com/path?key=secret#fragment
-URL_QUERY = re.compile(r"(://[^\s?#\"'<>]{1,500})[?#][^\s\"'<>]*")
+URL_QUERY = re.compile(
+    r"""
+    (?P<url> :// [^\s?\#"'<>]{1,500} )
+    [?\#] [^\s"'<>]*? (?= [).,;:]* (?: [\s"'<>] | $ ) )
+    """,
+    re.VERBOSE,
+)
 # Matches the secrets in: /.well-known/acme-challenge/evaGxfADs6pSRb2LAv9IZf17, /acme/acct/123456
 SECRET_PATH = re.compile(
-    r"(?P<before>/(?:acme-challenge|[\w-]*acc(?:t|ount)s?)/)[^\s/\"'<>,;)\]]+",
-    re.ASCII | re.IGNORECASE,
+    r"""
+    (?P<before> / (?: acme-challenge | [\w-]*acc(?:t|ount)s? ) / )
+    [^\s/"'<>,;:)\]]+
+    """,
+    re.VERBOSE | re.ASCII | re.IGNORECASE,
 )
 # Matches the secrets in: password=abc, "token": "abc", X-Auth-Key: abc, Authorization: Bearer abc
 NAMED_SECRET = re.compile(
@@ -1061,6 +1080,7 @@ NAMED_SECRET = re.compile(
 LONG_WORD = re.compile(r"[A-Za-z0-9_+=-]{16,}", re.ASCII)
 # Matches each of: Connection, HTTPS, failed
 CAMEL_CASE_PART = re.compile(r"[A-Z]?[a-z]+|[A-Z]+", re.ASCII)
+SHORTEST_AVERAGE_PART = 3  # letters, of a name in camel case
 SHORTEST_KEY = 40  # characters; tokens of ACME have 43, key authorizations 87
 
 
@@ -1073,7 +1093,7 @@ def without_secrets(text: str) -> str:
     if len(text) > LONGEST_MESSAGE:
         text = text[:LONGEST_MESSAGE].rpartition(" ")[0]
     text = URL_PASSWORD.sub("***@", text)
-    text = URL_QUERY.sub(r"\1", text)
+    text = URL_QUERY.sub(r"\g<url>", text)
     text = SECRET_PATH.sub(r"\g<before>***", text)
     text = NAMED_SECRET.sub(r"\g<before>***", text)
     text = LONG_WORD.sub(replace_random_word, text)
@@ -1087,14 +1107,22 @@ def replace_random_word(match: re.Match[str]) -> str:
     """
     word = match[0]
     letters = re.sub(r"[^A-Za-z]", "", word)
-    digits = sum(character.isdigit() for character in word)
-    has_both_cases = letters.lower() != letters and letters.upper() != letters
-    if not has_both_cases:
-        return "***" if digits >= FEWEST_DIGITS_OF_RANDOM else word
-    if digits or len(word) >= SHORTEST_KEY:
+    digit_count = sum(character.isdigit() for character in word)
+    if letters.islower() and is_in_host_name(match):
+        return word
+    if not letters or letters.islower() or letters.isupper():
+        return "***" if digit_count >= FEWEST_DIGITS_OF_RANDOM else word
+    if digit_count or len(word) >= SHORTEST_KEY:
         return "***"
     parts = CAMEL_CASE_PART.findall(word)
-    return "***" if len(letters) < 3 * len(parts) else word
+    return "***" if len(letters) < SHORTEST_AVERAGE_PART * len(parts) else word
+
+
+def is_in_host_name(match: re.Match[str]) -> bool:
+    """Return whether a word is a part of a name with dots."""
+    before = match.string[max(0, match.start() - 2) : match.start()]
+    behind = match.string[match.end() : match.end() + 2]
+    return bool(re.fullmatch(r"[a-z0-9]\.", before) or re.fullmatch(r"\.[a-z]", behind))
 
 
 # ---- Older certificates ------------------------------------------------------------------------
