@@ -74,9 +74,7 @@ def test_a_host_with_a_wrong_clock_is_judged_by_the_clock_of_the_server(
     write(
         influxdb,
         bucket,
-        certificate_state(
-            "late", now - 3 * DAY, run_at=report_time + clock_error, at=report_time
-        ),
+        certificate_state("late", now - 3 * DAY, run_at=report_time + clock_error, at=report_time),
         certificate_state("fine", now + DAY, run_at=report_time + clock_error, at=report_time),
     )
 
