@@ -4,8 +4,8 @@
     python3 -m tools.generate.templates
 
 So a dashboard shows what an alert judged. A script renewal_X.tick or certificate_X.tick has the
-query X.flux; OTHER_NAMES has the exceptions. The parameters bucket, measurement, silence and crit are
-taken from the vars of the script.
+query X.flux; OTHER_NAMES has the exceptions. The parameters bucket, measurement, silence and crit
+are taken from the vars of the script.
 """
 
 from __future__ import annotations
