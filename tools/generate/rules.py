@@ -179,9 +179,9 @@ EXPRESSIONS = {
           > 0
         )
     """,
-    # RUN_AT of all series of a certificate that were reported last, and of the others. A certificate
-    # has several if a label was added: the old series remains, and is never written again. Without
-    # run reports all were reported last, with 0.
+    # RUN_AT of all series of a certificate that were reported last, and of the others. A
+    # certificate has several if a label was added: the old series remains, and is never written
+    # again. Without run reports all were reported last, with 0.
     "NEWEST": """
         (
           RUN_AT
