@@ -756,10 +756,17 @@ def read_certificate(path: str, lineage: str, conf: RenewalConf | None = None) -
         ) from None
 
     conf = conf or RenewalConf()
-    renewal_due = due_date(decoded.not_before, decoded.not_after, conf.interval)
+    renewal_due = due_without_verdict(decoded, conf)
     failure = no_renewal_reason(conf, decoded.not_after)
     is_staging = is_staging_server(conf.server)
     return Certificate(lineage, *decoded, renewal_due, failure, is_staging)
+
+
+def due_without_verdict(decoded: DecodedCertificate, conf: RenewalConf) -> int:
+    """Return the due date by certbot's rules, in Unix seconds."""
+    if not conf.autorenew:
+        return latest_due(decoded.not_before, decoded.not_after)
+    return due_by_rule(decoded.not_before, decoded.not_after, conf.version, conf.interval)
 
 
 def no_renewal_reason(conf: RenewalConf, not_after: int) -> str:
@@ -966,15 +973,6 @@ def is_in_use(live_folder: str, confs: Mapping[str, RenewalConf]) -> bool:
 
 
 # ---- Due dates ---------------------------------------------------------------------------------
-# Matches: renew_before_expiry = "3 weeks"   # comment
-RENEW_BEFORE_EXPIRY = re.compile(
-    r"""
-    ^ [ \t]* renew_before_expiry [ \t]* = [ \t]*
-    ["']? (?P<interval> [^"'\#\n]* )
-    """,
-    re.VERBOSE | re.MULTILINE,
-)
-
 # Matches: 3 weeks, and then 12 hours, in "3 weeks, 12 hours". It is the pattern of parsedatetime,
 # with which certbot reads an interval: its words (no "twelve", no "thirty") and its units.
 INTERVAL_PART = re.compile(
@@ -1084,11 +1082,6 @@ def due_with_verdict(by_rule: int, not_before: int, not_after: int, verdict: Ver
     return max(due, not_before)
 
 
-def due_date(not_before: int, not_after: int, interval: str = "") -> int:
-    """Return the due date by the rules of certbot 4.0."""
-    return due_by_rule(not_before, not_after, (4, 0), interval)
-
-
 def subtract_interval(moment: int, interval: str) -> int | None:
     """Return the earliest time from which adding an interval leads to a moment, in Unix seconds.
 
@@ -1147,37 +1140,6 @@ def subtract_months(moment: int, months: float) -> int:
     if date.tm_mday > days_in_month:
         return calendar.timegm((year, month, days_in_month + 1, 0, 0, 0))
     return calendar.timegm((year, month, date.tm_mday, date.tm_hour, date.tm_min, date.tm_sec))
-
-
-def renew_before_expiry(renewal_conf: str) -> str:
-    """Return the setting renew_before_expiry of a renewal configuration, "" if it is not set.
-
-    certbot reads it above the first section only.
-    """
-    top_level = re.split(r"(?m)^[ \t]*\[", renewal_conf)[0]
-    match = RENEW_BEFORE_EXPIRY.search(top_level)
-    return match["interval"].strip() if match else ""
-
-
-class Verdict(NamedTuple):
-    """STUB"""
-
-    not_before: int
-    not_due_at: int = 0
-    failed_since: int = 0
-    due_at_once: int = 0
-    failure: str = ""
-    unreadable: str = ""
-    read_at: int = 0
-
-
-def due_with_verdict(by_rule: int, not_before: int, not_after: int, verdict: Verdict) -> int:
-    """STUB"""
-    if verdict.not_before != not_before:
-        return by_rule
-    if verdict.failed_since:
-        return verdict.failed_since
-    return max(by_rule, verdict.not_due_at)
 
 
 # ---- Points ------------------------------------------------------------------------------------

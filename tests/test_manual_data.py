@@ -34,7 +34,9 @@ TYPES = {"time": int, "integer": int, "float": float, "text": str}
 def example_certificate() -> hook.Certificate:
     """Return a certificate of 90 days for one name."""
     end = BEGIN + 90 * DAY
-    return hook.Certificate("example.com", ["example.com"], BEGIN, end, hook.due_date(BEGIN, end))
+    return hook.Certificate(
+        "example.com", ["example.com"], BEGIN, end, hook.due_by_rule(BEGIN, end, (4, 0), "")
+    )
 
 
 # ---- Points ------------------------------------------------------------------------------------
