@@ -1,8 +1,8 @@
 """The rows that the board asks for, and what a source must answer.
 
 Each kind of row is named after the query of flux/ that finds it, and the comment at the top of that
-query explains its columns. All times are Unix seconds, 0 if they are not known. A text is "" if there
-is nothing to say, or if the source does not store texts.
+query explains its columns. All times are Unix seconds, 0 if they are not known. A text is "" if
+there is nothing to say, or if the source does not store texts.
 """
 
 from __future__ import annotations
@@ -95,9 +95,9 @@ class FailingRow(NamedTuple):
 class RunRow(NamedTuple):
     """A run of certbot, reported at `time`, and the lineages by their results.
 
-    `started` and `ended` are by the host's clock. `exit_status` is -1 if it is not known. `failing`
-    is 0 if the run succeeded. The last lineage of a result is "..." if there were more than a field
-    can hold. `failures` are the reasons, by lineage, and `failure` is why the run as a whole failed.
+    `started` and `ended` are by the host's clock. `exit_status` is -1 if it is not known. The last
+    lineage of a result is "..." if there were more than a field can hold. `failures` are the
+    reasons, by lineage, and `failure` is why the run as a whole failed.
     """
 
     time: int
@@ -106,7 +106,6 @@ class RunRow(NamedTuple):
     ended: int
     mode: str
     exit_status: int
-    failing: int
     renewed: list[str]
     not_due: list[str]
     not_processed: list[str]
