@@ -39,7 +39,7 @@ with_staging =
         |> limit(n: 1)
         |> map(
             fn: (r) =>
-                ({
+                ({r with
                     _time: time(v: 0),
                     host: "",
                     lineage: "",

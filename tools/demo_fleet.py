@@ -47,19 +47,19 @@ class Lineage:
 
 @dataclass(frozen=True)
 class Host:
-    """A host, and how its last run of certbot ended, so many days ago.
+    """A host. Its last run of certbot was so many days ago.
 
-    `exit_status` is None if nothing reports it; the host then has no log of certbot. `failures` says
-    why certbot cannot renew certificates that are due, by lineage. `ended` are certificates that
-    were deleted. `dry_run` has the results of a dry run by lineage: why it failed, "" if it
-    succeeded. `delivery` is a line of certbot_renewal_deliver.state, with {begin} and {end} for the
-    old certificate of the target.
+    `has_log` is False if nothing says how certbot's runs end. `failures` says why certbot cannot
+    renew certificates that are due, by lineage. `ended` are certificates that were deleted.
+    `dry_run` has the results of a dry run by lineage: why it failed, "" if it succeeded. `delivery`
+    is a line of certbot_renewal_deliver.state, with {begin} and {end} for the old certificate of
+    the target.
     """
 
     name: str
     lineages: tuple[Lineage, ...]
     days_since_run: float = 0.1
-    exit_status: int | None = 0
+    has_log: bool = True
     failures: Mapping[str, str] = field(default_factory=dict)
     ended: tuple[str, ...] = ()
     dry_run: Mapping[str, str] = field(default_factory=dict)
@@ -96,7 +96,7 @@ FLEET = (
             Lineage("shop.example.com", 34.2, ("pay.shop.example.com",)),
             Lineage("blog.example.com", 55.4, late=(0.3, 6.5)),
             Lineage("wiki.example.com", 3.4),
-            Lineage("status.example.com", 2.1, lifetime=160 / 24, late=(0.1, 0.3, 0.2, 0.4)),
+            Lineage("status.example.com", 2.7, lifetime=160 / 24, late=(0.1, 0.3, 0.2, 0.4)),
         ),
         dry_run=WEB1_DRY_RUN,
     ),
@@ -109,7 +109,6 @@ FLEET = (
             Lineage("old.example.net", 62.9, late=(0.2, 9.1)),
             Lineage("test.example.net", 17.6, is_staging=True),
         ),
-        exit_status=1,
         failures=WEB2_FAILURES,
         dry_run={"example.net": NO_RECORD},
     ),
@@ -124,7 +123,7 @@ FLEET = (
                 late=(0.2, 0.4, 0.3, 0.6),
             ),
             Lineage("lists.example.org", 30.5, lifetime=45),
-            Lineage("webmail.example.org", 42.2, lifetime=64),
+            Lineage("webmail.example.org", 42.8, lifetime=64),
         ),
         ended=("legacy.example.org",),
         delivery=MAIL_DELIVERY,
@@ -140,7 +139,7 @@ FLEET = (
             Lineage("edge.example.com", 8.9, ("cache.example.com",)),
             Lineage("img.example.com", 26.3, lifetime=64),
         ),
-        exit_status=None,
+        has_log=False,
     ),
 )
 
@@ -224,7 +223,7 @@ def certbot_log(started_at: int, results: dict[str, LineageResult], is_dry_run: 
 
 def log_of_run(host: Host, ended_at: int, now: int) -> CertbotLog:
     """Return the log of the run of certbot that ended on a host at a time."""
-    if host.exit_status is None:
+    if not host.has_log:
         return CertbotLog([], "")
     started_at = ended_at - RUN_SECONDS
     results = {
@@ -252,9 +251,12 @@ def log_of_dry_run(host: Host, ended_at: int) -> CertbotLog:
 
 
 # ---- Reports -----------------------------------------------------------------------------------
-def exit_status_variable(exit_status: int | None) -> dict[str, str]:
-    """Return certbot's exit status as the environment has it; {} for None."""
-    return {} if exit_status is None else {"EXIT_STATUS": str(exit_status)}
+def exit_status_variable(log: CertbotLog) -> dict[str, str]:
+    """Return certbot's exit status as the environment has it; {} if there was no run."""
+    if not log.runs:
+        return {}
+    results = [result.result for result in log.runs[-1].results.values()]
+    return {"EXIT_STATUS": "1" if certbot_renewal_run.FAILED in results else "0"}
 
 
 def report_host(host: Host, folder: Path, environ: dict[str, str], now: int) -> None:
@@ -272,21 +274,17 @@ def report_host(host: Host, folder: Path, environ: dict[str, str], now: int) -> 
     for hours in range(60, 0, -12):
         moment = last_run - hours * HOUR
         log = log_of_run(host, moment, now)
-        has_failed = any(
-            result.result == certbot_renewal_run.FAILED
-            for run in log.runs
-            for result in run.results.values()
-        )
-        earlier = {**environ, **exit_status_variable(1 if has_failed else None)}
-        start_run_report_at(folder, moment, earlier, log, "--all", "--history")
+        run_environ = {**environ, **exit_status_variable(log)}
+        start_run_report_at(folder, moment, run_environ, log, "--all", "--history")
 
     for name in host.ended:
         delete_lineage(folder, name)
     if host.dry_run:
         dry_run_at = last_run - 5 * DAY
         start_run_report_at(folder, dry_run_at, environ, log_of_dry_run(host, dry_run_at))
-    last = {**environ, **exit_status_variable(host.exit_status)}
-    start_run_report_at(folder, last_run, last, log_of_run(host, last_run, now), "--all")
+    log = log_of_run(host, last_run, now)
+    run_environ = {**environ, **exit_status_variable(log)}
+    start_run_report_at(folder, last_run, run_environ, log, "--all")
 
 
 def report_fleet(

@@ -80,12 +80,17 @@ def runs_csv_text(runs: Sequence[RunRow]) -> str:
 
 
 def cells_of_run(run: RunRow) -> list[str]:
-    """Return the cells about a whole run of certbot."""
+    """Return the cells about a whole run of certbot.
+
+    Without certbot's log, mode, start and end are not known. The query then has the time of the
+    report as start and end.
+    """
+    is_known = run.mode != ""
     return [
         iso(run.time),
         no_formula(run.host),
-        iso(run.started),
-        iso(run.ended),
+        iso(run.started if is_known else None),
+        iso(run.ended if is_known else None),
         no_formula(run.mode),
         str(run.exit_status) if run.exit_status >= 0 else "",
         no_formula(run.certbot),
