@@ -216,10 +216,15 @@ def open_regular(path: str, flags: int = os.O_RDONLY) -> int:
     return os.open(path, flags, 0o666)
 
 
-def read_text(path: str, problems: list[str], may_be_missing: bool = False) -> str:
-    """Return the text of a file; if it cannot be read, return "" and add to the problems."""
+def read_text(
+    path: str, problems: list[str], may_be_missing: bool = False, newline: str | None = None
+) -> str:
+    """Return the text of a file; if it cannot be read, return "" and add to the problems.
+
+    `newline` is that of open(): "" leaves the ends of lines as they are.
+    """
     try:
-        with open(path, encoding="utf-8", opener=open_regular) as file:
+        with open(path, encoding="utf-8", newline=newline, opener=open_regular) as file:
             return file.read()
     except FileNotFoundError as error:
         if not may_be_missing:
@@ -362,6 +367,319 @@ def read_settings(environ: Environ, folder: str, script: str, env_file: str = EN
     )
 
 
+# ---- Renewal configurations --------------------------------------------------------------------
+FILE_KINDS = ("cert", "privkey", "chain", "fullchain")
+
+# In [renewalparams]: certbot refuses another value than True or False, or than a number.
+TRUE_OR_FALSE_KEYS = ("must_staple", "allow_subset_of_names", "reuse_key", "autorenew")
+NUMBER_KEYS = ("rsa_key_size", "http01_port")
+
+# The entries of a renewal configuration by their sections and key: ("renewalparams", "server").
+# None is a section, or a list of values.
+ConfEntries = dict[tuple[str, ...], Union[str, None]]
+
+# Matches: [renewalparams]   or   [[webroot_map]]   # comment
+SECTION_HEADER = re.compile(
+    r"""
+    \s* (?P<opening> (?: \[ \s* )+ )
+    (?P<name> "\s* \S .*? " | '\s* \S .*? ' | [^'"\s] .*? )
+    (?P<closing> (?: \s* \] )+ )
+    \s* (?: \# .* )?
+    """,
+    re.VERBOSE,
+)
+LONGEST_HEADER = 1000  # characters: the pattern takes long for more
+
+# Matches: "a key" =
+QUOTED_KEY = re.compile(r"""(?P<key> ".*?" | '.*?' ) \s* =""", re.VERBOSE)
+
+# Matches: a, "b, c", d   # comment
+VALUE_LIST = re.compile(
+    r"""
+    (?P<items> (?: (?: ".*?" | '.*?' | [^'",\#] [^,\#]*? ) \s* , \s* )+ )
+    (?: ".*?" | '.*?' | [^'",\#\s] [^,]*? | (?<!,) )?  # the last item needs no comma
+    \s* (?: \# .* )?
+    """,
+    re.VERBOSE,
+)
+LIST_ITEM = re.compile(r"""( ".*?" | '.*?' | .*? ) \s* , \s*""", re.VERBOSE)
+EMPTY_LIST = re.compile(r", \s* (?: \# .* )?", re.VERBOSE)
+MOST_COMMAS = 6  # the pattern takes long for more
+
+# Matches: %(cert)s
+INTERPOLATION = re.compile(r"% \( (?P<key> [^)]* ) \) s", re.VERBOSE)
+
+# Matches: 5.8.0
+CERTBOT_VERSION = re.compile(r"(?P<major> \d{1,4} ) \. (?P<minor> \d{1,4} )", re.VERBOSE)
+
+# Endpoints for tests whose names do not contain "staging": of Google Trust Services and Buypass.
+TEST_CAS = ("dv.acme-v02.test-api.pki.goog", "api.test4.buypass.no")
+
+
+class ConfSyntaxError(Exception):
+    """A line that certbot refuses; the text has configobj's words for it, and not the line."""
+
+
+class RenewalConf(NamedTuple):
+    """What this project needs of a renewal configuration, the file renewal/NAME.conf.
+
+    `version` is that of the certbot that wrote the file, (0, 0) if it is not known. `interval` is
+    renew_before_expiry. `server` is the CA's ACME directory. `cert`, `privkey`, `chain` and
+    `fullchain` are the paths of the lineage's links, `archive_dir` is the folder to which they
+    lead. `path` is the file itself. Texts are "" if they are not set.
+    """
+
+    version: tuple[int, int] = (0, 0)
+    interval: str = ""
+    autorenew: bool = True
+    server: str = ""
+    cert: str = ""
+    privkey: str = ""
+    chain: str = ""
+    fullchain: str = ""
+    archive_dir: str = ""
+    path: str = ""
+
+
+def renewal_conf_path(folder: str, lineage: str) -> str:
+    """Return the path of a lineage's renewal configuration."""
+    return os.path.join(folder, "renewal", f"{lineage}.conf")
+
+
+def read_renewal_conf(path: str, problems: list[str]) -> RenewalConf:
+    """Read a renewal configuration; what certbot would refuse is added to the problems.
+
+    If the file cannot be read or parsed, only the path of the file is known.
+    """
+    faults: list[str] = []
+    # certbot divides the file at \n only.
+    text = read_text(path, faults, newline="")
+    if faults:
+        problems += faults
+        return RenewalConf(path=path)
+    try:
+        entries = parse_renewal_conf(text)
+    except ConfSyntaxError as error:
+        problems.append(
+            f"{path}: error parsing the file ({error}): correct the line, or restore the file "
+            "(the line is not shown because it may hold a secret)"
+        )
+        return RenewalConf(path=path)
+
+    fault = conf_fault(entries)
+    if fault:
+        problems.append(f"{path}: {fault}: restore the file, or issue the certificate again")
+    return make_renewal_conf(entries, path)
+
+
+def make_renewal_conf(entries: ConfEntries, path: str) -> RenewalConf:
+    """Return a renewal configuration with the values of these entries."""
+    values = {}
+    for key in ("version", "renew_before_expiry", "archive_dir", *FILE_KINDS):
+        values[key] = entries.get((key,)) or ""
+    autorenew = entries.get(("renewalparams", "autorenew")) or ""
+    return RenewalConf(
+        version=version_of(values["version"]),
+        interval=values["renew_before_expiry"],
+        autorenew=autorenew.lower() != "false",
+        server=entries.get(("renewalparams", "server")) or "",
+        cert=values["cert"],
+        privkey=values["privkey"],
+        chain=values["chain"],
+        fullchain=values["fullchain"],
+        archive_dir=values["archive_dir"],
+        path=path,
+    )
+
+
+def version_of(text: str) -> tuple[int, int]:
+    """Return the first two numbers of a version of certbot, such as 5.8.0; (0, 0) if it is none."""
+    version = CERTBOT_VERSION.match(text)
+    return (int(version["major"]), int(version["minor"])) if version else (0, 0)
+
+
+def conf_fault(entries: ConfEntries) -> str:
+    """Return why certbot refuses a renewal configuration, in its words; "" if it does not.
+
+    The checks are those of `RenewableCert` and `reconstitute` in certbot 5.8, in their order.
+    """
+    missing = [kind for kind in FILE_KINDS if not entries.get((kind,))]
+    if missing:
+        return f"the file is missing a required file reference ({', '.join(missing)})"
+    if entries.get(("renewalparams",), "no section") is not None:
+        return "the file lacks renewalparams"
+    if entries.get(("renewalparams", "authenticator")) is None:
+        return "the file does not specify an authenticator"
+    if has_unknown_interpolation(entries):
+        return "missing option in interpolation, in a value with %(…)s"
+
+    for key in TRUE_OR_FALSE_KEYS:
+        value = entries.get(("renewalparams", key), "True")
+        if value is None or value.lower() not in ("true", "false"):
+            return f"expected True or False for {key}"
+    for key in NUMBER_KEYS:
+        value = entries.get(("renewalparams", key), "0")
+        is_unset = key == "http01_port" and value == "None"
+        if not is_unset and (value is None or not re.fullmatch(r"\s*[+-]?\d+\s*", value)):
+            return f"expected a numeric value for {key}"
+    return ""
+
+
+def has_unknown_interpolation(entries: ConfEntries) -> bool:
+    """Return whether a value that certbot reads has a %(key)s whose key is not set."""
+    for names, value in entries.items():
+        is_read = len(names) == 1 or names[0] == "renewalparams"
+        if not is_read or value is None:
+            continue
+        for match in INTERPOLATION.finditer(value):
+            # certbot looks in the section of the value, and then in the ones around it.
+            sections = [names[:depth] for depth in range(len(names))]
+            if not any(entries.get((*section, match["key"])) for section in sections):
+                return True
+    return False
+
+
+def parse_renewal_conf(text: str) -> ConfEntries:
+    """Return the entries of a renewal configuration; raise a ConfSyntaxError.
+
+    certbot reads the file with configobj 5, which accepts and refuses the same.
+    """
+    entries: ConfEntries = {}
+    section: tuple[str, ...] = ()
+    lines = enumerate(text.removeprefix("\ufeff").split("\n"), 1)
+    for number, line in lines:
+        stripped = line.strip()
+        if not stripped or stripped.startswith("#"):
+            continue
+        try:
+            header = match_section_header(line)
+            if header:
+                section = entered_section(section, header)
+                add_entry(entries, section, None, "Duplicate section name")
+            else:
+                key, value_text = split_key(line)
+                value = parse_value(value_text, lines)
+                add_entry(entries, (*section, key), value, "Duplicate keyword name")
+        except ConfSyntaxError as error:
+            raise ConfSyntaxError(f"{error} at line {number}") from None
+    return entries
+
+
+def add_entry(
+    entries: ConfEntries, names: tuple[str, ...], value: str | None, duplicate: str
+) -> None:
+    """Add an entry; raise a ConfSyntaxError with the text `duplicate` if there is one already."""
+    if names in entries:
+        raise ConfSyntaxError(duplicate)
+    entries[names] = value
+
+
+def match_section_header(line: str) -> re.Match[str] | None:
+    """Return the match of SECTION_HEADER if a line is one."""
+    if not line.lstrip().startswith("[") or len(line) > LONGEST_HEADER:
+        return None
+    return SECTION_HEADER.fullmatch(line)
+
+
+def entered_section(section: tuple[str, ...], header: re.Match[str]) -> tuple[str, ...]:
+    """Return the section that a header begins, within the present section or beside it."""
+    depth = header["opening"].count("[")
+    if depth != header["closing"].count("]"):
+        raise ConfSyntaxError("Cannot compute the section depth")
+    if depth > len(section) + 1:
+        raise ConfSyntaxError("Section too nested")
+    return (*section[: depth - 1], unquoted(header["name"]))
+
+
+def unquoted(text: str) -> str:
+    """Return a text without the quotes around it."""
+    is_quoted = text[0] == text[-1] and text[0] in ("'", '"')
+    return text[1:-1] if is_quoted else text
+
+
+def split_key(line: str) -> tuple[str, str]:
+    """Return the key of a line, and the text after the = without the blanks before it."""
+    text = line.lstrip()
+    quoted = QUOTED_KEY.match(text)
+    if quoted:
+        return quoted["key"][1:-1], text[quoted.end() :].lstrip()
+
+    indent = line[: len(line) - len(text)]
+    if text[0] in ("'", '"', "="):  # a key only if it begins with the blank before
+        text = indent[-1:] + text
+    key, equals, value = text[1:].partition("=")
+    if not equals or text[0] in ("'", '"', "="):
+        raise ConfSyntaxError("Invalid line (matched as neither section nor keyword)")
+    return text[0] + key.rstrip(), value.lstrip()
+
+
+def parse_value(text: str, lines: Iterator[tuple[int, str]]) -> str | None:
+    """Return a value; None if it is a list. Raise a ConfSyntaxError.
+
+    `lines` are the numbered lines below, of which a value in triple quotes takes as many as it has.
+    """
+    if text.startswith(('"""', "'''")):
+        return parse_long_value(text, lines)
+    if is_list(text):
+        return None
+    if text.startswith(('"', "'")):
+        end = end_of_quoted(text, text[0], 1)
+        if end is None:
+            raise ConfSyntaxError("Parse error in value")
+        return text[1:end]
+
+    value = text.partition("#")[0].rstrip()
+    if "," in value:
+        raise ConfSyntaxError("Parse error in value")
+    return value
+
+
+def end_of_quoted(text: str, quotes: str, start: int) -> int | None:
+    """Return where quotes are, after which there is nothing but a comment; None if nowhere."""
+    match = re.compile(rf"{quotes}\s*(?:#.*)?\Z").search(text, start)
+    return match.start() if match else None
+
+
+def parse_long_value(text: str, lines: Iterator[tuple[int, str]]) -> str:
+    """Return a value in triple quotes, which may go on in the lines below."""
+    quotes = text[:3]
+    parts = [text[3:].rstrip("\r")]
+    while quotes not in parts[-1]:
+        _, line = next(lines, (0, quotes + "the file ends"))
+        parts.append(line.rstrip("\r"))
+    end = end_of_quoted(parts[-1], quotes, 0)
+    if end is None:
+        raise ConfSyntaxError("Parse error in multiline value")
+    return "\n".join([*parts[:-1], parts[-1][:end]])
+
+
+def is_list(text: str) -> bool:
+    """Return whether a value is a list: it has a comma outside quotes. Raise a ConfSyntaxError.
+
+    A value with more than MOST_COMMAS commas is not examined: no value that this project needs has.
+    """
+    if text.count(",") > MOST_COMMAS or EMPTY_LIST.fullmatch(text):
+        return True
+    if "," not in text:
+        return False
+    # Two blanks mean the same as many, which would take long.
+    match = VALUE_LIST.fullmatch(re.sub(r"\s{2,}", "  ", text))
+    if match is None:
+        return False
+    if "" in LIST_ITEM.findall(match["items"]):
+        raise ConfSyntaxError("Parse error in value")
+    return True
+
+
+def is_staging_server(server: str) -> bool:
+    """Return whether an ACME directory is that of a CA for tests, whose certificates are no good.
+
+    certbot takes a server for one if its URL contains "staging".
+    """
+    host = server.partition("://")[2].partition("/")[0].lower()
+    return "staging" in host or host in TEST_CAS
+
+
 # ---- Certificates ------------------------------------------------------------------------------
 class DecodedCertificate(NamedTuple):
     """What this project needs of an X.509 certificate; `not_before`, `not_after`: Unix seconds."""
@@ -372,27 +690,35 @@ class DecodedCertificate(NamedTuple):
 
 
 class Certificate(NamedTuple):
-    """The certificate of a lineage; `not_before`, `not_after`, `renewal_due`: Unix seconds."""
+    """The certificate of a lineage; `not_before`, `not_after`, `renewal_due`: Unix seconds.
+
+    `failure` says why certbot does not renew the certificate, "" if there is no reason.
+    `is_staging`: a CA for tests has issued it.
+    """
 
     lineage: str
     names: list[str]
     not_before: int
     not_after: int
     renewal_due: int
+    failure: str = ""
+    is_staging: bool = False
 
 
 class Lineages(NamedTuple):
     """All lineages in certbot's configuration folder.
 
     `names` are the names of all lineages, `certificates` the certificates that can be read.
-    `unreadable` has, by name, the problem of a lineage. `problems` concern the folders themselves:
-    if there are any, `names` may not be complete.
+    `unreadable` has, by name, the problem of a lineage that certbot cannot read; its certificate
+    may be there nevertheless. `problems` concern the folders themselves: if there are any, `names`
+    may not be complete. `confs` has the renewal configurations by name.
     """
 
     names: set[str]
     certificates: list[Certificate]
     unreadable: dict[str, str]
     problems: list[str]
+    confs: Mapping[str, RenewalConf] = {}
 
 
 def decode_certificate(path: str) -> DecodedCertificate:
@@ -415,10 +741,10 @@ def decode_certificate(path: str) -> DecodedCertificate:
     )
 
 
-def read_certificate(path: str, lineage: str, renewal_conf: str = "") -> Certificate:
+def read_certificate(path: str, lineage: str, conf: RenewalConf | None = None) -> Certificate:
     """Return the certificate in a file; raise a ReportError if it cannot be read.
 
-    `renewal_conf` is the text of the lineage's renewal configuration, "" if it is not known.
+    `conf` is the lineage's renewal configuration, None if there is none.
     """
     try:
         decoded = decode_certificate(path)
@@ -429,39 +755,60 @@ def read_certificate(path: str, lineage: str, renewal_conf: str = "") -> Certifi
             f"{path}: {reason}: check the certificate as root with: certbot certificates"
         ) from None
 
-    interval = renew_before_expiry(renewal_conf)
-    renewal_due = due_date(decoded.not_before, decoded.not_after, interval)
-    return Certificate(lineage, *decoded, renewal_due)
+    conf = conf or RenewalConf()
+    renewal_due = due_without_verdict(decoded, conf)
+    failure = no_renewal_reason(conf, decoded.not_after)
+    is_staging = is_staging_server(conf.server)
+    return Certificate(lineage, *decoded, renewal_due, failure, is_staging)
 
 
-def renewal_conf_path(folder: str, lineage: str) -> str:
-    """Return the path of a lineage's renewal configuration."""
-    return os.path.join(folder, "renewal", f"{lineage}.conf")
+def due_without_verdict(decoded: DecodedCertificate, conf: RenewalConf) -> int:
+    """Return the due date by certbot's rules, in Unix seconds."""
+    if not conf.autorenew:
+        return latest_due(decoded.not_before, decoded.not_after)
+    return due_by_rule(decoded.not_before, decoded.not_after, conf.version, conf.interval)
+
+
+def no_renewal_reason(conf: RenewalConf, not_after: int) -> str:
+    """Return why certbot will not renew a certificate when it is due, "" if it will."""
+    if not conf.autorenew:
+        return f"autorenew = False in {conf.path}: certbot never renews this certificate"
+    if conf.interval and subtract_interval(not_after, conf.interval) is None:
+        return f"renew_before_expiry = {conf.interval} in {conf.path} is no interval for certbot"
+    return ""
 
 
 def current_certificate_path(folder: str, lineage: str) -> str:
-    """Return the path of a lineage's current certificate, a link into archive/."""
+    """Return the usual path of a lineage's current certificate, a link into archive/."""
     return os.path.join(folder, "live", lineage, "cert.pem")
 
 
-def read_lineages(folder: str) -> Lineages:
+def certificate_path(folder: str, lineage: str, conf: RenewalConf) -> str:
+    """Return the path of a lineage's current certificate; its configuration names it."""
+    return conf.cert or current_certificate_path(folder, lineage)
+
+
+def read_lineages(folder: str, certbot: str = "") -> Lineages:
     """Read all lineages of a configuration folder.
 
-    A lineage has a folder in live/ and a file in renewal/. If one of them is missing, the lineage
-    is unreadable.
+    `certbot` is the version in certbot's log, "" if it is not known.
+
+    As for certbot, a lineage is a file in renewal/ and the paths in that file. A certificate that
+    has lost this file is a lineage too, an unreadable one.
     """
-    lineages = Lineages(set(), [], {}, [])
-    live = os.path.join(folder, "live")
-    for entry in list_folder(live, lineages.problems):
-        if os.path.isdir(os.path.join(live, entry)):
-            add_lineage_name(lineages, live, entry, entry)
+    lineages = Lineages(set(), [], {}, [], {})
     renewal = os.path.join(folder, "renewal")
-    for entry in list_folder(renewal, lineages.problems):
+    entries = list_folder(renewal, lineages.problems)
+    for entry in entries:
         if entry.endswith(".conf"):
             add_lineage_name(lineages, renewal, entry, entry[: -len(".conf")])
 
+    confs = {}
     for name in sorted(lineages.names):
-        read_lineage(folder, name, lineages)
+        confs[name] = read_lineage(folder, name, lineages, certbot)
+    lineages = lineages._replace(confs=confs)
+    add_lineages_without_conf(folder, entries, lineages)
+    lineages.certificates.sort()
     return lineages
 
 
@@ -485,124 +832,314 @@ def add_lineage_name(lineages: Lineages, folder: str, entry: str, name: str) -> 
         lineages.names.add(name)
 
 
-def read_lineage(folder: str, name: str, lineages: Lineages) -> None:
-    """Add the certificate of a lineage to the lineages, or its problems, or both."""
-    path = renewal_conf_path(folder, name)
-    problems: list[str] = []
-    renewal_conf = read_text(path, problems)
-    missing = missing_parts(renewal_conf)
-    if missing and not problems:
-        problems.append(
-            f"{path}: {', '.join(missing)} missing, so certbot cannot renew the certificate: "
-            "restore the file, or issue the certificate again"
-        )
+def read_lineage(folder: str, name: str, lineages: Lineages, certbot: str) -> RenewalConf:
+    """Add the certificate of a lineage to the lineages, or its problem, or both; return its conf.
 
+    As certbot does, only the first problem is named.
+    """
+    problems: list[str] = []
+    conf = read_renewal_conf(renewal_conf_path(folder, name), problems)
+    if certbot:  # newer than the file, which certbot writes at a renewal only
+        conf = conf._replace(version=version_of(certbot))
+    if not problems:
+        fault = links_fault(conf, conf.archive_dir or os.path.join(folder, "archive", name))
+        if fault:
+            problems.append(f"{conf.path}: {fault}")
     try:
-        certificate = read_certificate(current_certificate_path(folder, name), name, renewal_conf)
-        lineages.certificates.append(certificate)
+        path = certificate_path(folder, name, conf)
+        lineages.certificates.append(read_certificate(path, name, conf))
     except ReportError as error:
         problems.append(str(error))
     if problems:
-        lineages.unreadable[name] = "; ".join(problems)
+        lineages.unreadable[name] = problems[0]
+    return conf
 
 
-def missing_parts(renewal_conf: str) -> list[str]:
-    """Return the parts that certbot needs, and that a renewal configuration lacks."""
-    keys = ("cert", "privkey", "chain", "fullchain")
-    missing = [
-        key for key in keys if not re.search(rf"(?m)^[ \t]*{key}[ \t]*=[ \t]*\S", renewal_conf)
-    ]
-    if not re.search(r"(?m)^[ \t]*\[renewalparams\]", renewal_conf):
-        missing.append("[renewalparams]")
-    return missing
+def links_fault(conf: RenewalConf, archive: str) -> str:
+    """Return why certbot cannot use the links of a lineage, with the remedy; "" if it can.
+
+    A renewal writes the next files into the folder `archive`, so the links must lead there.
+    """
+    links = {kind: getattr(conf, kind) for kind in FILE_KINDS}
+    targets = {}
+    for kind, link in links.items():
+        try:
+            target = os.path.join(os.path.dirname(link), os.readlink(link))
+        except (OSError, ValueError):
+            return (
+                f"expected {link} to be a symlink: restore the links into {archive} "
+                "(a backup must keep symbolic links), or issue the certificate again"
+            )
+        targets[kind] = os.path.abspath(target)
+        if not os.path.exists(target):
+            return (
+                f"target {targets[kind]} of symlink {link} does not exist: restore the file, "
+                "or issue the certificate again"
+            )
+
+    for kind, target in targets.items():
+        if not re.fullmatch(rf"{kind}\d+\.pem", os.path.basename(target)):
+            return (
+                f"{target} does not follow the archive naming convention {kind}1.pem: "
+                "restore the link and the file, or issue the certificate again"
+            )
+        if not is_same_folder(os.path.dirname(target), archive):
+            return (
+                f"the link {links[kind]} does not point within {archive}: "
+                "correct archive_dir, or restore the link"
+            )
+    if not has_common_version(targets):
+        return (
+            f"no version has all of {', '.join(FILE_KINDS)} in {archive}: restore the missing "
+            "files, or issue the certificate again"
+        )
+    return ""
+
+
+def is_same_folder(folder: str, other: str) -> bool:
+    """Return whether two paths lead to the same folder."""
+    return folder == other or os.path.realpath(folder) == os.path.realpath(other)
+
+
+def has_common_version(targets: Mapping[str, str]) -> bool:
+    """Return whether archive/ has all four files with one of the numbers to which links lead."""
+    numbers = set()
+    for kind, target in targets.items():
+        numbers.add(os.path.basename(target)[len(kind) :])
+    if len(numbers) == 1:
+        return True
+    for number in numbers:
+        paths = [
+            os.path.join(os.path.dirname(target), f"{kind}{number}")
+            for kind, target in targets.items()
+        ]
+        if all(map(os.path.exists, paths)):
+            return True
+    return False
+
+
+def add_lineages_without_conf(
+    folder: str, renewal_entries: Sequence[str], lineages: Lineages
+) -> None:
+    """Add the valid certificates in live/ whose renewal configuration is missing, as unreadable.
+
+    If renewal/ has the file under a longer name, such as NAME.conf.disabled, somebody has switched
+    the renewal off. `certbot delete` removes archive/NAME, so a deleted lineage is not taken for
+    one, even if live/NAME still has other files.
+    """
+    live = os.path.join(folder, "live")
+    for name in sorted(list_folder(live, lineages.problems)):
+        if name in lineages.names or not name.isprintable():
+            continue
+        certificate = read_certificate_without_conf(folder, name)
+        is_switched_off = any(entry.startswith(f"{name}.conf") for entry in renewal_entries)
+        if certificate is None or is_switched_off:
+            continue
+        if is_in_use(os.path.join(live, name), lineages.confs):
+            continue
+
+        lineages.names.add(name)
+        lineages.certificates.append(certificate)
+        lineages.unreadable[name] = (
+            f"{renewal_conf_path(folder, name)}: renewal configuration is missing: restore the "
+            "file, or, if the certificate is no longer wanted, delete "
+            f"{os.path.join(live, name)} and {os.path.join(folder, 'archive', name)}, "
+            f"or retire it with {RUN_REPORT_NAME}.py --retire {name}"
+        )
+
+
+def read_certificate_without_conf(folder: str, name: str) -> Certificate | None:
+    """Return the certificate in live/NAME; None unless certbot has put a valid one there."""
+    path = current_certificate_path(folder, name)
+    if os.path.islink(os.path.dirname(path)) or not os.path.islink(path):
+        return None
+    archive = os.path.join(folder, "archive", name)
+    if not is_same_folder(os.path.dirname(os.path.realpath(path)), archive):
+        return None
+    try:
+        certificate = read_certificate(path, name)
+    except ReportError:
+        return None
+    return certificate if certificate.not_after > time.time() else None
+
+
+def is_in_use(live_folder: str, confs: Mapping[str, RenewalConf]) -> bool:
+    """Return whether a renewal configuration of another name has this folder's certificate."""
+    return any(
+        is_same_folder(os.path.dirname(conf.cert), live_folder)
+        for conf in confs.values()
+        if conf.cert
+    )
 
 
 # ---- Due dates ---------------------------------------------------------------------------------
-# Matches: renew_before_expiry = "3 weeks"   # comment
-RENEW_BEFORE_EXPIRY = re.compile(
-    r"""
-    ^ [ \t]* renew_before_expiry [ \t]* = [ \t]*
-    ["']? (?P<interval> [^"'\#\n]* )
-    """,
-    re.VERBOSE | re.MULTILINE,
-)
-
-# Matches: 3 weeks, 12 hours
-INTERVAL = re.compile(
-    r"""
-    (?:
-        \d{1,6} (?: \. \d+ )? \s*
-        (?: [smhdwy] [a-z]* [\s,]* | $ )
-    ){1,9}
-    """,
-    re.VERBOSE,
-)
-
-# Matches: 3 w, the first part of "3 weeks, 12 hours"
+# Matches: 3 weeks, and then 12 hours, in "3 weeks, 12 hours". It is the pattern of parsedatetime,
+# with which certbot reads an interval: its words (no "twelve", no "thirty") and its units.
 INTERVAL_PART = re.compile(
     r"""
-    (?P<amount> [\d.]+ ) \s*
-    (?P<unit> mo | mth | [smhdwy] | $ )
+    (?: (?P<minus> - ) \s* )?
+    \b
+    (?P<number>
+        \d+ (?: \. \d+ )?
+        |
+        (?: zero | an? | one | two | three | four | five | six | seven | eight | nine | ten
+            | eleven | thirteen | fourteen | fifteen | sixteen | seventeen | eighteen | nineteen
+            | twenty
+        ) \b
+    )
+    \s*
+    (?P<unit>
+        seconds? | secs? | s | minutes? | mins? | m | hours? | hr | h | days? | dy | d
+        | weeks? | wk | w | months? | mth | years? | yr | y
+    )
+    \b
     """,
     re.VERBOSE,
 )
 
-UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": DAY, "w": 7 * DAY, "": DAY}
-UNIT_MONTHS = {"mo": 1, "mth": 1, "y": 12}
+# Matches: before, in "30 days before expiry". certbot then counts the 30 days after the expiry.
+BACKWARDS = re.compile(r"\b(?:before|prior|ago)\b")
+
+NUMBER_WORDS = {
+    "a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
+    "eight": 8, "nine": 9, "ten": 10, "eleven": 11, "thirteen": 13, "fourteen": 14, "fifteen": 15,
+    "sixteen": 16, "seventeen": 17, "eighteen": 18, "nineteen": 19, "twenty": 20,
+}  # fmt: skip
+UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": DAY, "w": 7 * DAY}  # by the unit's first letter
+UNIT_MONTHS = {"month": 1, "months": 1, "mth": 1, "year": 12, "years": 12, "yr": 12, "y": 12}
+MOST_YEARS = 7970  # certbot ignores a part of an interval that leads beyond the year 9999
+LONGEST_INTERVAL = 200  # characters; a longer text is not an interval
 
 
-def due_date(not_before: int, not_after: int, interval: str = "") -> int:
-    """Return the time from which certbot renews a certificate, in Unix seconds.
+class Verdict(NamedTuple):
+    """What certbot's log said about a certificate; the times are Unix seconds, 0 for never.
 
-    That is `renew_before_expiry` (the interval, "" if it is not set) before the end; else when a
-    third of the lifetime is left, or a half if the lifetime is under ten days: `should_autorenew`
-    of certbot 4.0 and newer. It is never before notBefore: certbot then renews in every run.
+    `not_before` is the certificate's: a verdict about an earlier certificate counts for nothing.
+    `not_due_at`: the last run that called it not due. `failed_since`: the first of the attempts to
+    renew it that failed, and `failure` the reason of the last one; 0 and "" if the last run did not
+    fail. `due_at_once`: the first run that did not renew it although the CA asked for that (its
+    window was in the past). `unreadable`: why certbot cannot read the lineage, "" if it can.
+    `read_at`: the last run that has looked at the lineage.
     """
-    due = subtract_interval(not_after, interval)
-    if due is None:
-        lifetime = not_after - not_before
+
+    not_before: int
+    not_due_at: int = 0
+    failed_since: int = 0
+    due_at_once: int = 0
+    failure: str = ""
+    unreadable: str = ""
+    read_at: int = 0
+
+
+def due_by_rule(not_before: int, not_after: int, version: tuple[int, int], interval: str) -> int:
+    """Return the time from which certbot renews a certificate by its own rules, in Unix seconds.
+
+    `version` is certbot's; (0, 0) if it is not known, which counts as the newest. `interval` is
+    `renew_before_expiry`, "" if it is not set. The rules are those of certbot's `should_autorenew`.
+    If certbot does not understand the interval, the time is `latest_due`. It is never before
+    notBefore: certbot then renews in every run.
+    """
+    lifetime = not_after - not_before
+    if interval:
+        due = subtract_interval(not_after, interval)
+        if due is None:
+            due = latest_due(not_before, not_after)
+    elif (0, 0) < version < (4, 0):
+        due = not_after - 30 * DAY
+    else:
         seconds_left = lifetime // 2 if lifetime < 10 * DAY else lifetime // 3
         due = not_after - seconds_left
+        may_ask_ca = version == (0, 0) or version >= (4, 1)
+        if may_ask_ca:  # ARI: the window of Let's Encrypt ends so much later
+            due += lifetime // 100
+    return max(due, not_before)
+
+
+def latest_due(not_before: int, not_after: int) -> int:
+    """Return the latest time from which a certificate should have been renewed, in Unix seconds.
+
+    That is a sixth of the lifetime before the expiry, at most 15 days. Whatever certbot's log says,
+    one alert then fires in time.
+    """
+    lifetime = not_after - not_before
+    return not_after - min(lifetime // 6, 15 * DAY)
+
+
+def due_with_verdict(by_rule: int, not_before: int, not_after: int, verdict: Verdict) -> int:
+    """Return the time from which a certificate should have been renewed, in Unix seconds.
+
+    certbot's verdict replaces the due date by rule, but does not move it beyond `latest_due`. It is
+    never before notBefore.
+    """
+    if verdict.not_before != not_before:
+        return by_rule
+
+    due = verdict.failed_since or max(by_rule, verdict.not_due_at)
+    due = min(due, max(by_rule, latest_due(not_before, not_after)))
+    if verdict.due_at_once:
+        # The run has already failed to renew: a day earlier, so that the alert fires at that run.
+        due = min(due, verdict.due_at_once - DAY)
     return max(due, not_before)
 
 
 def subtract_interval(moment: int, interval: str) -> int | None:
-    """Return the time an interval before a moment, in Unix seconds; None if it is no interval.
+    """Return the earliest time from which adding an interval leads to a moment, in Unix seconds.
 
-    The interval means what certbot (parsedatetime) makes of it: `30` (days), `3 weeks`, `1 month`.
+    certbot renews when the current time plus `renew_before_expiry` is later than the expiry. The
+    interval means what certbot (parsedatetime) makes of it: `30` (days), `two weeks`, `1 month and
+    12 hours`. Other words beside the amounts do not count. None means that certbot renews only
+    after the expiry: it does not understand the interval (`thirty days`), or the interval is not
+    positive (`-30 days`, `30 days before expiry`).
     """
-    text = interval.lower()
-    if not INTERVAL.fullmatch(text):
+    text = interval.strip().lower()
+    if text.isdigit():
+        text += " days"
+    backwards = BACKWARDS.search(text)
+    if len(text) > LONGEST_INTERVAL or (backwards and backwards.start() > 0):
         return None
 
-    for part in INTERVAL_PART.finditer(text):
-        amount = float(part["amount"])
-        unit = part["unit"]
-        if unit in UNIT_MONTHS:
-            moment = subtract_months(moment, int(amount) * UNIT_MONTHS[unit])
-        else:
-            moment -= int(amount * UNIT_SECONDS[unit])
-    return moment
+    # certbot adds the parts from left to right, so subtract them from right to left.
+    earlier = moment
+    for part in reversed(list(INTERVAL_PART.finditer(text))):
+        earlier = subtract_part(earlier, part)
+    return earlier if earlier < moment else None
 
 
-def subtract_months(moment: int, months: int) -> int:
-    """Return the same day and time some months earlier, or the last day of a shorter month."""
-    date = time.gmtime(moment)
-    year, month_index = divmod(date.tm_year * 12 + date.tm_mon - 1 - months, 12)
-    year = max(year, 1970)
-    month = month_index + 1
-    day = min(date.tm_mday, calendar.monthrange(year, month)[1])
-    return calendar.timegm((year, month, day, date.tm_hour, date.tm_min, date.tm_sec))
+def subtract_part(moment: int, part: re.Match[str]) -> int:
+    """Return the time a part of an interval (a match of INTERVAL_PART) before a moment."""
+    number = (part["minus"] or "") + part["number"]
+    try:
+        amount = float(number)
+    except ValueError:
+        amount = NUMBER_WORDS.get(number, 0)  # certbot reads "-two" as 0
+
+    unit = part["unit"]
+    if unit in UNIT_MONTHS:
+        months = amount * UNIT_MONTHS[unit]
+        is_ignored = abs(months) > MOST_YEARS * 12
+        return moment if is_ignored else subtract_months(moment, months)
+    seconds = amount * UNIT_SECONDS[unit[0]]
+    is_ignored = abs(seconds) > MOST_YEARS * 365 * DAY
+    return moment if is_ignored else moment - round(seconds)
 
 
-def renew_before_expiry(renewal_conf: str) -> str:
-    """Return the setting renew_before_expiry of a renewal configuration, "" if it is not set.
+def subtract_months(moment: int, months: float) -> int:
+    """Return the earliest time from which adding some months leads to a moment, in Unix seconds.
 
-    certbot reads it above the first section only.
+    If the month is too short, that is the beginning of the next month: on 28 February, a month more
+    is 28 March; on 1 March, it is 1 April. A fraction of a month counts as one of 30 days.
     """
-    top_level = re.split(r"(?m)^[ \t]*\[", renewal_conf)[0]
-    match = RENEW_BEFORE_EXPIRY.search(top_level)
-    return match["interval"].strip() if match else ""
+    whole_months = int(months)
+    moment -= round((months - whole_months) * 30 * DAY)
+
+    date = time.gmtime(moment)
+    year, month_index = divmod(date.tm_year * 12 + date.tm_mon - 1 - whole_months, 12)
+    year = min(max(year, 1970), 9998)
+    month = month_index + 1
+    days_in_month = calendar.monthrange(year, month)[1]
+    if date.tm_mday > days_in_month:
+        return calendar.timegm((year, month, days_in_month + 1, 0, 0, 0))
+    return calendar.timegm((year, month, date.tm_mday, date.tm_hour, date.tm_min, date.tm_sec))
 
 
 # ---- Points ------------------------------------------------------------------------------------
@@ -829,7 +1366,7 @@ def delivery_points(
             "deploy_error": joined_names([delivery.error]),
         }
         tags = {"lineage": delivery.lineage, "target": delivery.target}
-        points.append(make_point(settings, fields, **tags))
+        points.append(make_point(settings, fields, None, **tags))
     return points
 
 
@@ -1240,8 +1777,11 @@ class HostRecord:
     known. `exit_status`: that of the last certbot run, -1 if it is not known. `run_failure`: why
     the last certbot run failed as a whole, "" if it did not. `locked_since`: since when each
     certbot run found another one running. `verdicts` has, by lineage, what was reported last.
-    `retired` has, by lineage, since when it is retired.
+    `retired` has, by lineage, since when it is retired. With `is_damaged`, the known file could not
+    be read: nothing is known, and the file must stay as it is.
     """
+
+    is_damaged = False
 
     def __init__(self, values: Mapping[str, Any] | None = None) -> None:
         """`values` are a part of the known file; raise TypeError or ValueError if they are none."""
@@ -1302,8 +1842,10 @@ class KnownFile:
             try:
                 return HostRecord(self.parse(text).get(self.host))
             except (ValueError, TypeError, AttributeError, RecursionError):
-                problems.append(f"{self.path} is damaged: remove it (the next report writes it)")
-        return HostRecord({"run_report_at": 1})
+                problems.append(f"{self.path} is damaged: remove it, the next report writes it")
+        record = HostRecord({"run_report_at": 1})
+        record.is_damaged = True
+        return record
 
     @staticmethod
     def parse(text: str) -> dict[str, Any]:
@@ -1315,7 +1857,8 @@ class KnownFile:
 
     def write(self, record: HostRecord) -> None:
         """Replace the record of this host, and keep the others; print a warning if that fails."""
-        self.replace(record.to_json())
+        if not record.is_damaged:
+            self.replace(record.to_json())
 
     def remove(self) -> None:
         """Remove the record of this host, because the host is retired."""
@@ -1422,12 +1965,7 @@ def record_lineages(record: HostRecord, lineages: Lineages, now: int) -> list[st
     for name in missing:
         del record.verdicts[name]
         record.retired[name] = now
-    for certificate in lineages.certificates:
-        name = certificate.lineage
-        verdict = record.verdicts.get(name, Verdict(0))
-        if verdict.not_before != certificate.not_before:
-            record.verdicts[name] = Verdict(certificate.not_before, read_at=verdict.read_at)
-    for name in lineages.unreadable:
+    for name in lineages.names:
         record.verdicts.setdefault(name, Verdict(0))
     return missing
 
@@ -1548,9 +2086,7 @@ class PendingReport(NamedTuple):
     record: HostRecord
 
 
-def renewal_report(
-    settings: Settings, environ: Environ, folder: str, now: int
-) -> PendingReport:
+def renewal_report(settings: Settings, environ: Environ, folder: str, now: int) -> PendingReport:
     """Return the report of the renewal for which certbot has started this hook.
 
     The certificate counts, not the environment: in a dry run certbot names a renewal that did not
@@ -1597,7 +2133,7 @@ def report_of_renewal(
 
     retired: list[str] = []
     if lineages is own or is_complete_recently:
-        record.verdicts[certificate.lineage] = Verdict(certificate.not_before)
+        record.verdicts.setdefault(certificate.lineage, Verdict(0))
     else:
         retired = record_lineages(record, lineages, now)
         record.full_report_at = now
@@ -1653,8 +2189,8 @@ def read_renewed_certificate(live_folder: str) -> Certificate:
     lineage = os.path.basename(live_folder)
     certbot_folder = os.path.dirname(os.path.dirname(live_folder))
     # Without the renewal configuration, the certificate's own dates still hold.
-    renewal_conf = read_text(renewal_conf_path(certbot_folder, lineage), [])
-    return read_certificate(os.path.join(live_folder, "cert.pem"), lineage, renewal_conf)
+    conf = read_renewal_conf(renewal_conf_path(certbot_folder, lineage), [])
+    return read_certificate(os.path.join(live_folder, "cert.pem"), lineage, conf)
 
 
 def report_of_folder(settings: Settings, folder: str, now: int) -> Report:

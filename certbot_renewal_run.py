@@ -64,6 +64,50 @@ if getattr(hook, "__version__", "") != __version__:
 TURN_FILE = "certbot_renewal_report.turn"
 
 
+# STUB
+class LineageResult(NamedTuple):
+    result: str
+    reason: str
+    window: tuple[int, int] | None
+
+
+class CertbotRun(NamedTuple):
+    position: str
+    started_at: int
+    ended_at: int
+    version: str
+    mode: str
+    is_dry_run: bool
+    is_finished: bool
+    results: dict[str, LineageResult]
+    failure: str
+    is_locked: bool
+
+
+class CertbotLog(NamedTuple):
+    runs: list[CertbotRun]
+    problem: str
+    current_run: CertbotRun | None = None
+
+
+RENEWED, NOT_DUE, FAILED, UNREADABLE, NOT_PROCESSED = (
+    "renewed",
+    "not due",
+    "failed",
+    "unreadable",
+    "not processed",
+)
+
+
+def logs_folder(option: str, folder: str, environ: Mapping[str, str]) -> str:
+    return option
+
+
+def read_certbot_log(logs_dir: str, after: str, now: int) -> CertbotLog:
+    return CertbotLog([], "")
+
+
+# END STUB
 # ---- certbot's run -----------------------------------------------------------------------------
 def exit_status_of(environ: Mapping[str, str], problems: list[str]) -> int | None:
     """Return certbot's exit status, from EXIT_STATUS; None if it is not known.
@@ -198,7 +242,7 @@ def summary_of_runs(
     failure = record.run_failure
     if not failure and record.exit_status > 0 and not failed and not lineages.unreadable:
         failure = f"certbot exited with status {record.exit_status}"
-    is_briefly_locked = 0 < record.locked_since and now - record.locked_since < LOCK_PATIENCE
+    is_briefly_locked = record.locked_since > 0 and now - record.locked_since < LOCK_PATIENCE
     real_runs = [run for run in runs if not run.is_dry_run]
     return RunSummary(real_runs, sorted(failed), failures, failure, not is_briefly_locked)
 
@@ -266,6 +310,11 @@ def run_point(
     return hook.make_point(settings, fields)
 
 
+def as_run_report(point: hook.Point, now: int) -> hook.Point:
+    """Return the run point of a run report: it says that the host is alive."""
+    return point._replace(fields={**point.fields, "retired": 0, "reported_at": now})
+
+
 def names_with(wanted: str, results: Mapping[str, LineageResult]) -> str:
     """Return the lineages with a result, separated by spaces."""
     return " ".join(sorted(name for name, result in results.items() if result.result == wanted))
@@ -285,10 +334,10 @@ def older_certificates(
     """
     for certificate in certificates:
         lineage = certificate.lineage
-        renewal_conf = hook.read_text(hook.renewal_conf_path(folder, lineage), [])
-        for path in older_paths(hook.current_certificate_path(folder, lineage)):
+        conf = hook.read_renewal_conf(hook.renewal_conf_path(folder, lineage), [])
+        for path in older_paths(hook.certificate_path(folder, lineage, conf)):
             try:
-                yield hook.read_certificate(path, lineage, renewal_conf)
+                yield hook.read_certificate(path, lineage, conf)
             except hook.ReportError as error:
                 problems.append(f"{error} (this older renewal is not reported)")
 
@@ -655,9 +704,7 @@ def dry_run_report(settings: hook.Settings, run: CertbotRun) -> RunReport:
     """Return the report of a dry run: only its results."""
     points = dry_run_points(settings, [run])
     failed = sorted(
-        lineage
-        for lineage, result in run.results.items()
-        if result.result in (FAILED, UNREADABLE)
+        lineage for lineage, result in run.results.items() if result.result in (FAILED, UNREADABLE)
     )
     summary = f"dry run of {hook.counted(len(points), 'certificate')}, {len(failed)} failed"
     if failed:
@@ -679,9 +726,9 @@ class RunReport(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What a report is made of: the lineages, the record of this host, and certbot's log.
+    """What a report is made of: the lineages, the record of this host, and certbot's runs.
 
-    `log_problem` says why the log could not be read, "" if it could.
+    `known_before` has, by lineage, notBefore of the certificate that was reported last.
     """
 
     lineages: hook.Lineages
@@ -689,12 +736,9 @@ class Reading(NamedTuple):
     runs: list[CertbotRun]
     newly_retired: list[str]
     known_before: dict[str, int]
-    log_problem: str
 
 
-def read_host(
-    settings: hook.Settings, folder: str, log: CertbotLog, now: int
-) -> Reading:
+def read_host(settings: hook.Settings, folder: str, log: CertbotLog, now: int) -> Reading:
     """Read the lineages and certbot's log, and bring the record of this host up to date."""
     problems: list[str] = []
     record = hook.KnownFile(folder, settings.host).read(problems)
@@ -705,7 +749,18 @@ def read_host(
     apply_log(record, lineages.certificates, log.runs, issue_times(lineages))
     lineages = hook.judged(folder, lineages, record, now)
     newly_retired = hook.record_lineages(record, lineages, now)
-    return Reading(lineages, record, log.runs, newly_retired, known_before, log.problem)
+    record_certificates(record, lineages)
+    return Reading(lineages, record, log.runs, newly_retired, known_before)
+
+
+def record_certificates(record: hook.HostRecord, lineages: hook.Lineages) -> None:
+    """Note in the record which certificates are reported; a verdict about another one is gone."""
+    for certificate in lineages.certificates:
+        verdict = record.verdicts.get(certificate.lineage, hook.Verdict(0))
+        if verdict.not_before != certificate.not_before:
+            record.verdicts[certificate.lineage] = hook.Verdict(
+                certificate.not_before, unreadable=verdict.unreadable, read_at=verdict.read_at
+            )
 
 
 def issue_times(lineages: hook.Lineages) -> dict[str, float]:
@@ -738,8 +793,8 @@ def run_report(
     report = hook.certificates_report(settings, folder, reading.lineages, now, True, served)
     report.problems.extend(served_problems)
     report = with_run(settings, report, reading, environ, now)
-    assert report.last is not None
-    report.last.fields.update(retired=0, reported_at=now)
+    if report.last is not None:
+        report = report._replace(last=as_run_report(report.last, now))
 
     if history:  # as if no renewal had ever been reported
         report = with_missed_renewals(settings, report, folder, reading.lineages, {})
@@ -794,7 +849,7 @@ def with_run(
             record.run_failure = ""
     elif reading.runs or "FAILED_DOMAINS" in environ:
         record.exit_status = -1
-    if reading.log_problem:
+    if not reading.runs:  # certbot's log says nothing
         failed = failed_without_log(lineages.certificates, environ, exit_status, now)
 
     summary = summary_of_runs(record, lineages, reading.runs, failed, now)
@@ -1120,9 +1175,7 @@ def command_line() -> argparse.ArgumentParser:
         help="report that certificates, or without NAME this host, no longer exist",
     )
     parser.add_argument("--host", default="", help="with --retire: on the host with this HOSTNAME")
-    parser.add_argument(
-        "--logs-dir", default="", metavar="DIR", help="the folder of certbot's log"
-    )
+    parser.add_argument("--logs-dir", default="", metavar="DIR", help="the folder of certbot's log")
     return parser
 
 
