@@ -43,12 +43,14 @@ class Wording(NamedTuple):
 
     `numbers` are Flux for a number of a row, by letter. Without a Threshold, a rule fires when its
     condition is true. `summary` is a Go template, in which .Values.C says whether the alert fires,
-    and SEVERITY stands for the severity in capitals.
+    and SEVERITY stands for the severity in capitals. `reason` is Flux for a text of a row that the
+    summary shows with REASON; "": there is none.
     """
 
     numbers: dict[str, str]
     rules: list[Rule]
     summary: str
+    reason: str = ""
 
 
 # Parts of summaries.
@@ -61,6 +63,13 @@ LEFT = EXPIRED + DAYS_LEFT + " left{{ end }}"
 EXPIRES = EXPIRED + "expires in " + DAYS_LEFT + "{{ end }}"
 AGO = '{{ printf "%.1f" .Values.A.Value }} days ago'
 
+# The reason is a label of the query R, which no condition uses. As a label of the alert it would make
+# another alert whenever certbot's words change. Grafana finds the row of R by the alert's labels.
+REASON = (
+    '{{ with .Values.R.Labels.reason }}{{ if ne . "none" }}; reason: {{ printf "%.400s" . }}'
+    "{{ end }}{{ end }}"
+)
+
 # A: days since the renewal, below 0 if nothing is wrong. B: days until the old certificate expires,
 # 0 if there is none. The thresholds are grace = 1 and urgent = 7 of the other alert systems.
 OLD_CERTIFICATE_RULES = [
@@ -70,27 +79,46 @@ OLD_CERTIFICATE_RULES = [
 
 WORDINGS = {
     "renewal_overdue": Wording(
-        numbers={"A": "r.days_overdue", "B": "r.days_left"},
-        rules=[Rule("", "critical", Math("$A >= 1"))],
+        numbers={"A": "r.days_overdue", "B": "r.days_left", "D": "r.grace_days"},
+        rules=[Rule("", "critical", Math("$A >= 1 || $A >= $D"))],
         summary=ON_HOST
         + "{{ if .Values.C.Value }}renewal overdue, "
         + 'due for {{ printf "%.1f" .Values.A.Value }} days, '
         + LEFT
+        + REASON
         + "{{ else if .Values.B.Value }}renewed, "
         + EXPIRES
         + "{{ else }}no longer on this host{{ end }}",
+        reason="r.failure",
     ),
     "renewal_failing": Wording(
-        numbers={"A": "r.failed_count", "B": "r.unreadable_count", "D": "r.exit_status"},
-        rules=[Rule("", "warning", Math("$A > 0 || $B > 0 || $D > 0"))],
+        numbers={
+            "A": "if r.failing then 1.0 else 0.0",
+            "B": "r.failed_count",
+            "D": "r.unreadable_count",
+            "E": "r.exit_status",
+        },
+        rules=[Rule("", "warning", Math("$A > 0"))],
         summary=LEVEL + "{{ .Labels.host }}: {{ if .Values.C.Value }}certbot failed"
-        "{{ if gt .Values.A.Value 0.0 }}"
-        '; {{ printf "%.0f" .Values.A.Value }} not renewed{{ end }}'
         "{{ if gt .Values.B.Value 0.0 }}"
-        '; {{ printf "%.0f" .Values.B.Value }} unreadable{{ end }}'
+        '; {{ printf "%.0f" .Values.B.Value }} not renewed{{ end }}'
         "{{ if gt .Values.D.Value 0.0 }}"
-        '; exit status {{ printf "%.0f" .Values.D.Value }}{{ end }}'
-        "{{ else }}certbot succeeded{{ end }}",
+        '; {{ printf "%.0f" .Values.D.Value }} unreadable{{ end }}'
+        "{{ if gt .Values.E.Value 0.0 }}"
+        '; exit status {{ printf "%.0f" .Values.E.Value }}{{ end }}'
+        + REASON
+        + "{{ else }}certbot succeeded{{ end }}",
+        reason='if r.failure != "none" then r.failure else r.failures',
+    ),
+    "dry_run_failed": Wording(
+        numbers={"A": "r.failed_count"},
+        rules=[Rule("", "warning", Math("$A > 0"))],
+        summary=LEVEL
+        + "{{ .Labels.host }}: {{ if .Values.C.Value }}"
+        + 'failed dry runs: {{ printf "%.0f" .Values.A.Value }}'
+        + REASON
+        + "{{ else }}no failed dry run{{ end }}",
+        reason="r.errors",
     ),
     "host_silent": Wording(
         # While most hosts are silent or late, a silent host is not judged: 0.5 is between both
@@ -127,13 +155,11 @@ WORDINGS = {
     ),
 }
 
-# Grafana's templates for the labels of an alert. Names of certificates would be a label, and a
-# label that changes is another alert for Grafana.
+# Grafana's templates for the labels of an alert.
 LABELS = {
     "HOST": "{{ .Labels.host }}",
     "LINEAGE": "{{ .Labels.lineage }}",
     "TARGET": "{{ .Labels.target }}",
-    "NAMES": "NAME...",
 }
 
 
@@ -148,14 +174,27 @@ def description(alert: Alert) -> str:
 
 
 def number_query(alert: Alert, letter: str, value: str) -> Json:
-    """Return the query of one number.
+    """Return the query of one number, with the keys of the alert as its labels."""
+    labels = {key: f"r.{key}" for key in alert.keys}
+    return labelled_query(alert, letter, labels, f"float(v: {value})")
+
+
+def reason_query(alert: Alert, reason: str) -> Json:
+    """Return the query R: the reason, as one more label of a number that means nothing."""
+    labels = {key: f"r.{key}" for key in alert.keys}
+    labels["reason"] = reason
+    return labelled_query(alert, "R", labels, "0.0")
+
+
+def labelled_query(alert: Alert, letter: str, labels: dict[str, str], value: str) -> Json:
+    """Return a query of an alert's rows: Flux for the labels and the number of a row.
 
     It returns one table without a time, ungrouped, with text and exactly one number. From such a
     table Grafana makes an instance of each row, with the text as its labels. Grafana would drop a
     table for each certificate, and no alert would fire.
     """
-    labels = "".join(f"{key}: r.{key}, " for key in alert.keys)
-    row = f"{{{labels}value: float(v: {value})}}"
+    columns = "".join(f"{name}: {flux}, " for name, flux in labels.items())
+    row = f"{{{columns}value: {value}}}"
     query = f"{read_query(alert.query)}\n    |> map(fn: (r) => ({row}))\n    |> group()"
     return {
         "refId": letter,
@@ -193,12 +232,14 @@ def grafana_rule(alert: Alert, wording: Wording, rule: Rule) -> Json:
     An alert does not resolve because its row is missing: a certificate that is retired has a row
     that says so. So nothing resolves while InfluxDB is down, for up to a month.
     """
-    numbers = [number_query(alert, letter, value) for letter, value in wording.numbers.items()]
+    queries = [number_query(alert, letter, value) for letter, value in wording.numbers.items()]
+    if wording.reason:
+        queries.append(reason_query(alert, wording.reason))
     return {
         "uid": f"{alert.name}{rule.suffix}",
         "title": f"{alert.name}{rule.suffix}",
         "condition": "C",
-        "data": [*numbers, condition_query(rule.condition)],
+        "data": [*queries, condition_query(rule.condition)],
         "noDataState": "KeepLast",
         "execErrState": "Error",
         "missing_series_evals_to_resolve": EVALUATIONS_PER_MONTH,
