@@ -63,8 +63,9 @@ LEFT = EXPIRED + DAYS_LEFT + " left{{ end }}"
 EXPIRES = EXPIRED + "expires in " + DAYS_LEFT + "{{ end }}"
 AGO = '{{ printf "%.1f" .Values.A.Value }} days ago'
 
-# The reason is a label of the query R, which no condition uses. As a label of the alert it would make
-# another alert whenever certbot's words change. Grafana finds the row of R by the alert's labels.
+# The reason is a label of the query R, which no condition uses. As a label of the alert it would
+# make another alert whenever certbot's words change. Grafana finds the row of R by the alert's
+# labels.
 REASON = (
     '{{ with .Values.R.Labels.reason }}{{ if ne . "none" }}; reason: {{ printf "%.400s" . }}'
     "{{ end }}{{ end }}"

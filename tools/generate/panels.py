@@ -27,8 +27,8 @@ class Place(NamedTuple):
 class Panel:
     """A table, or the graph. All dashboards have the same.
 
-    `query` is the name of a query in flux/, and `addition` is Flux that is added to its end. `since`
-    is how far back the panel looks, such as "-30d"; "": as far as the query.
+    `query` is the name of a query in flux/, and `addition` is Flux that is added to its end.
+    `since` is how far back the panel looks, such as "-30d"; "": as far as the query.
     `alarm` is the column that is red; "": none. A table with a red column is empty as long as
     nothing is wrong.
     """
@@ -65,8 +65,9 @@ PANELS = [
     Panel(
         title="Overdue",
         query="overdue",
-        note="Certificates that were due a day ago or earlier, or half of the time between due date "
-        "and expiry ago. failure is certbot's reason. Empty if there are none.",
+        note="Certificates that were due a day ago or earlier. If less than two days are between due "
+        "date and expiry, half of this time counts instead of a day. failure is certbot's reason. "
+        "Empty if there are none.",
         place=Place(0, 0, 8, 3),
         addition=only_rows(
             "r.days_overdue >= 1.0 or r.days_overdue >= r.grace_days", "days_overdue"
