@@ -65,9 +65,9 @@ PANELS = [
     Panel(
         title="Overdue",
         query="overdue",
-        note="Certificates that were due a day ago or earlier. If less than two days are between due "
-        "date and expiry, half of this time counts instead of a day. failure is certbot's reason. "
-        "Empty if there are none.",
+        note="Certificates that were due a day ago or earlier. If less than two days are between "
+        "due date and expiry, half of this time counts instead of a day. failure is certbot's "
+        "reason. Empty if there are none.",
         place=Place(0, 0, 8, 3),
         addition=only_rows(
             "r.days_overdue >= 1.0 or r.days_overdue >= r.grace_days", "days_overdue"
