@@ -47,13 +47,13 @@ FIRING = {
 Query = Callable[[str], Rows]
 Numbers = dict[str, dict[str, float]]  # the numbers of each instance, by letter
 
-# The query with the reason. No condition uses it.
-REASON = "R"
+# The query with the texts of an alert's summary. No condition uses it.
+TEXTS = "R"
 
 
 def number_queries(rule: Json) -> list[Json]:
     """Return the queries of a rule whose numbers its condition may use."""
-    return [query for query in rule["data"][:-1] if query["refId"] != REASON]
+    return [query for query in rule["data"][:-1] if query["refId"] != TEXTS]
 
 
 # ---- The file ----------------------------------------------------------------------------------
@@ -156,29 +156,47 @@ def test_each_rule_fires_for_what_is_wrong_and_knows_what_is_not(influxdb: Influ
     assert firing == FIRING
 
 
-def test_each_reason_belongs_to_an_instance_but_is_no_label_of_it(influxdb: InfluxDB) -> None:
+def rows_of_texts(influxdb: InfluxDB, bucket: str) -> dict[str, Rows]:
+    """Return the rows of the query with texts of each rule that has one, by its title."""
+    rows = {}
+    for rule in GRAFANA_RULES:
+        for query in rule["data"]:
+            if query["refId"] == TEXTS:
+                flux = for_bucket(bucket, query["model"]["query"])
+                rows[rule["title"]] = influxdb.query(flux)
+    return rows
+
+
+def test_each_instance_has_its_texts_for_the_summary(influxdb: InfluxDB) -> None:
     """Grafana gives a summary the rows of a query that have all labels of the instance.
 
     See pkg/services/ngalert/eval/eval.go.
     """
     bucket = write_fleet(influxdb)
-    reasons: dict[str, dict[str, str]] = {}
-    for rule in GRAFANA_RULES:
-        of_rule = {}
-        for query in rule["data"]:
-            if query["refId"] != REASON:
-                continue
-            for row in influxdb.query(for_bucket(bucket, query["model"]["query"])):
-                assert_makes_instances(row, "reason")
-                of_rule[row_name(row)] = row["reason"]
-        if of_rule:
-            reasons[rule["title"]] = of_rule
-            assert ".Values.R.Labels.reason" in rule["annotations"]["summary"]
-            assert set(of_rule) == set(numbers_of_instances(influxdb.query, bucket, rule))
+    rows = rows_of_texts(influxdb, bucket)
+    assert set(rows) == {"renewal_overdue", "renewal_failing", "dry_run_failed"}
+    rules = {rule["title"]: rule for rule in GRAFANA_RULES}
+    for title, rows_of_rule in rows.items():
+        instances = numbers_of_instances(influxdb.query, bucket, rules[title])
+        assert sorted(row_name(row) for row in rows_of_rule) == sorted(instances)
+        summary = rules[title]["annotations"]["summary"]
+        texts = set(re.findall(r"\.Values\.R\.Labels\.(\w+)", summary))
+        assert texts
+        for row in rows_of_rule:
+            assert_makes_instances(row, *texts)
 
-    assert set(reasons) == {"renewal_overdue", "renewal_failing", "dry_run_failed"}
-    assert reasons["renewal_overdue"]["web1/late"] == "no TXT record"
-    assert reasons["renewal_overdue"]["web1/fine"] == "none"
-    assert reasons["renewal_failing"]["web3/2"] == "b: refused | c: refused"
-    assert reasons["renewal_failing"]["web4/1"] == "none"
-    assert reasons["dry_run_failed"]["web1"] == "late: no"
+
+def test_the_texts_of_a_summary_are_the_names_and_reasons(influxdb: InfluxDB) -> None:
+    rows = rows_of_texts(influxdb, write_fleet(influxdb))
+    texts = {title: {row_name(row): row for row in rows[title]} for title in rows}
+
+    assert texts["renewal_overdue"]["web1/late"]["reason"] == "no TXT record"
+    assert texts["renewal_overdue"]["web1/fine"]["reason"] == "none"
+
+    failing = texts["renewal_failing"]["web3/2"]
+    assert (failing["failed"], failing["unreadable"]) == ("b c", "none")
+    assert failing["reason"] == "b: refused | c: refused"
+    assert texts["renewal_failing"]["web4/1"]["reason"] == "none"
+
+    dry_run = texts["dry_run_failed"]["web1"]
+    assert (dry_run["failed"], dry_run["reason"]) == ("late", "late: no")
