@@ -41,9 +41,9 @@ class Rule(NamedTuple):
 class Wording(NamedTuple):
     """What an alert needs in Grafana.
 
-    `numbers` are Flux for a number of a row, by letter. Without a Threshold, a rule fires when its
-    condition is true. `texts` are Flux for texts of a row, by name. `summary` is a Go template, in which .Values.C says whether the alert fires,
-    and SEVERITY stands for the severity in capitals.
+    `numbers` are Flux for a number of a row, by letter, and `texts` for a text, by name. Without a
+    Threshold, a rule fires when its condition is true. `summary` is a Go template, in which
+    .Values.C says whether the alert fires, and SEVERITY stands for the severity in capitals.
     """
 
     numbers: dict[str, str]
