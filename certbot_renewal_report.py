@@ -216,10 +216,15 @@ def open_regular(path: str, flags: int = os.O_RDONLY) -> int:
     return os.open(path, flags, 0o666)
 
 
-def read_text(path: str, problems: list[str], may_be_missing: bool = False) -> str:
-    """Return the text of a file; if it cannot be read, return "" and add to the problems."""
+def read_text(
+    path: str, problems: list[str], may_be_missing: bool = False, newline: str | None = None
+) -> str:
+    """Return the text of a file; if it cannot be read, return "" and add to the problems.
+
+    `newline` is that of open(): "" leaves the ends of lines as they are.
+    """
     try:
-        with open(path, encoding="utf-8", opener=open_regular) as file:
+        with open(path, encoding="utf-8", newline=newline, opener=open_regular) as file:
             return file.read()
     except FileNotFoundError as error:
         if not may_be_missing:
@@ -362,6 +367,319 @@ def read_settings(environ: Environ, folder: str, script: str, env_file: str = EN
     )
 
 
+# ---- Renewal configurations --------------------------------------------------------------------
+FILE_KINDS = ("cert", "privkey", "chain", "fullchain")
+
+# In [renewalparams]: certbot refuses another value than True or False, or than a number.
+TRUE_OR_FALSE_KEYS = ("must_staple", "allow_subset_of_names", "reuse_key", "autorenew")
+NUMBER_KEYS = ("rsa_key_size", "http01_port")
+
+# The entries of a renewal configuration by their sections and key: ("renewalparams", "server").
+# None is a section, or a list of values.
+ConfEntries = dict[tuple[str, ...], Union[str, None]]
+
+# Matches: [renewalparams]   or   [[webroot_map]]   # comment
+SECTION_HEADER = re.compile(
+    r"""
+    \s* (?P<opening> (?: \[ \s* )+ )
+    (?P<name> "\s* \S .*? " | '\s* \S .*? ' | [^'"\s] .*? )
+    (?P<closing> (?: \s* \] )+ )
+    \s* (?: \# .* )?
+    """,
+    re.VERBOSE,
+)
+LONGEST_HEADER = 1000  # characters: the pattern takes long for more
+
+# Matches: "a key" =
+QUOTED_KEY = re.compile(r"""(?P<key> ".*?" | '.*?' ) \s* =""", re.VERBOSE)
+
+# Matches: a, "b, c", d   # comment
+VALUE_LIST = re.compile(
+    r"""
+    (?P<items> (?: (?: ".*?" | '.*?' | [^'",\#] [^,\#]*? ) \s* , \s* )+ )
+    (?: ".*?" | '.*?' | [^'",\#\s] [^,]*? | (?<!,) )?  # the last item needs no comma
+    \s* (?: \# .* )?
+    """,
+    re.VERBOSE,
+)
+LIST_ITEM = re.compile(r"""( ".*?" | '.*?' | .*? ) \s* , \s*""", re.VERBOSE)
+EMPTY_LIST = re.compile(r", \s* (?: \# .* )?", re.VERBOSE)
+MOST_COMMAS = 6  # the pattern takes long for more
+
+# Matches: %(cert)s
+INTERPOLATION = re.compile(r"% \( (?P<key> [^)]* ) \) s", re.VERBOSE)
+
+# Matches: 5.8.0
+CERTBOT_VERSION = re.compile(r"(?P<major> \d{1,4} ) \. (?P<minor> \d{1,4} )", re.VERBOSE)
+
+# Endpoints for tests whose names do not contain "staging": of Google Trust Services and Buypass.
+TEST_CAS = ("dv.acme-v02.test-api.pki.goog", "api.test4.buypass.no")
+
+
+class ConfSyntaxError(Exception):
+    """A line that certbot refuses; the text has configobj's words for it, and not the line."""
+
+
+class RenewalConf(NamedTuple):
+    """What this project needs of a renewal configuration, the file renewal/NAME.conf.
+
+    `version` is that of the certbot that wrote the file, (0, 0) if it is not known. `interval` is
+    renew_before_expiry. `server` is the CA's ACME directory. `cert`, `privkey`, `chain` and
+    `fullchain` are the paths of the lineage's links, `archive_dir` is the folder to which they
+    lead. `path` is the file itself. Texts are "" if they are not set.
+    """
+
+    version: tuple[int, int] = (0, 0)
+    interval: str = ""
+    autorenew: bool = True
+    server: str = ""
+    cert: str = ""
+    privkey: str = ""
+    chain: str = ""
+    fullchain: str = ""
+    archive_dir: str = ""
+    path: str = ""
+
+
+def renewal_conf_path(folder: str, lineage: str) -> str:
+    """Return the path of a lineage's renewal configuration."""
+    return os.path.join(folder, "renewal", f"{lineage}.conf")
+
+
+def read_renewal_conf(path: str, problems: list[str]) -> RenewalConf:
+    """Read a renewal configuration; what certbot would refuse is added to the problems.
+
+    If the file cannot be read or parsed, only the path of the file is known.
+    """
+    faults: list[str] = []
+    # certbot divides the file at \n only.
+    text = read_text(path, faults, newline="")
+    if faults:
+        problems += faults
+        return RenewalConf(path=path)
+    try:
+        entries = parse_renewal_conf(text)
+    except ConfSyntaxError as error:
+        problems.append(
+            f"{path}: error parsing the file ({error}): correct the line, or restore the file "
+            "(the line is not shown because it may hold a secret)"
+        )
+        return RenewalConf(path=path)
+
+    fault = conf_fault(entries)
+    if fault:
+        problems.append(f"{path}: {fault}: restore the file, or issue the certificate again")
+    return make_renewal_conf(entries, path)
+
+
+def make_renewal_conf(entries: ConfEntries, path: str) -> RenewalConf:
+    """Return a renewal configuration with the values of these entries."""
+    values = {}
+    for key in ("version", "renew_before_expiry", "archive_dir", *FILE_KINDS):
+        values[key] = entries.get((key,)) or ""
+    autorenew = entries.get(("renewalparams", "autorenew")) or ""
+    return RenewalConf(
+        version=version_of(values["version"]),
+        interval=values["renew_before_expiry"],
+        autorenew=autorenew.lower() != "false",
+        server=entries.get(("renewalparams", "server")) or "",
+        cert=values["cert"],
+        privkey=values["privkey"],
+        chain=values["chain"],
+        fullchain=values["fullchain"],
+        archive_dir=values["archive_dir"],
+        path=path,
+    )
+
+
+def version_of(text: str) -> tuple[int, int]:
+    """Return a version of certbot, such as 5.8.0, without its third number; (0, 0) if it is none."""
+    version = CERTBOT_VERSION.match(text)
+    return (int(version["major"]), int(version["minor"])) if version else (0, 0)
+
+
+def conf_fault(entries: ConfEntries) -> str:
+    """Return why certbot refuses a renewal configuration, in its words; "" if it does not.
+
+    The checks are those of `RenewableCert` and `reconstitute` in certbot 5.8, in their order.
+    """
+    missing = [kind for kind in FILE_KINDS if not entries.get((kind,))]
+    if missing:
+        return f"the file is missing a required file reference ({', '.join(missing)})"
+    if entries.get(("renewalparams",), "no section") is not None:
+        return "the file lacks renewalparams"
+    if entries.get(("renewalparams", "authenticator")) is None:
+        return "the file does not specify an authenticator"
+    if has_unknown_interpolation(entries):
+        return "missing option in interpolation, in a value with %(…)s"
+
+    for key in TRUE_OR_FALSE_KEYS:
+        value = entries.get(("renewalparams", key), "True")
+        if value is None or value.lower() not in ("true", "false"):
+            return f"expected True or False for {key}"
+    for key in NUMBER_KEYS:
+        value = entries.get(("renewalparams", key), "0")
+        is_unset = key == "http01_port" and value == "None"
+        if not is_unset and (value is None or not re.fullmatch(r"\s*[+-]?\d+\s*", value)):
+            return f"expected a numeric value for {key}"
+    return ""
+
+
+def has_unknown_interpolation(entries: ConfEntries) -> bool:
+    """Return whether a value that certbot reads has a %(key)s whose key is not set."""
+    for names, value in entries.items():
+        is_read = len(names) == 1 or names[0] == "renewalparams"
+        if not is_read or value is None:
+            continue
+        for match in INTERPOLATION.finditer(value):
+            # certbot looks in the section of the value, and then in the ones around it.
+            sections = [names[:depth] for depth in range(len(names))]
+            if not any(entries.get((*section, match["key"])) for section in sections):
+                return True
+    return False
+
+
+def parse_renewal_conf(text: str) -> ConfEntries:
+    """Return the entries of a renewal configuration; raise a ConfSyntaxError.
+
+    certbot reads the file with configobj 5, which accepts and refuses the same.
+    """
+    entries: ConfEntries = {}
+    section: tuple[str, ...] = ()
+    lines = enumerate(text.removeprefix("\ufeff").split("\n"), 1)
+    for number, line in lines:
+        stripped = line.strip()
+        if not stripped or stripped.startswith("#"):
+            continue
+        try:
+            header = match_section_header(line)
+            if header:
+                section = entered_section(section, header)
+                add_entry(entries, section, None, "Duplicate section name")
+            else:
+                key, value_text = split_key(line)
+                value = parse_value(value_text, lines)
+                add_entry(entries, (*section, key), value, "Duplicate keyword name")
+        except ConfSyntaxError as error:
+            raise ConfSyntaxError(f"{error} at line {number}") from None
+    return entries
+
+
+def add_entry(
+    entries: ConfEntries, names: tuple[str, ...], value: str | None, duplicate: str
+) -> None:
+    """Add an entry; raise a ConfSyntaxError with the text `duplicate` if there is one already."""
+    if names in entries:
+        raise ConfSyntaxError(duplicate)
+    entries[names] = value
+
+
+def match_section_header(line: str) -> re.Match[str] | None:
+    """Return the match of SECTION_HEADER if a line is one."""
+    if not line.lstrip().startswith("[") or len(line) > LONGEST_HEADER:
+        return None
+    return SECTION_HEADER.fullmatch(line)
+
+
+def entered_section(section: tuple[str, ...], header: re.Match[str]) -> tuple[str, ...]:
+    """Return the section that a header begins, within the present section or beside it."""
+    depth = header["opening"].count("[")
+    if depth != header["closing"].count("]"):
+        raise ConfSyntaxError("Cannot compute the section depth")
+    if depth > len(section) + 1:
+        raise ConfSyntaxError("Section too nested")
+    return (*section[: depth - 1], unquoted(header["name"]))
+
+
+def unquoted(text: str) -> str:
+    """Return a text without the quotes around it."""
+    is_quoted = text[0] == text[-1] and text[0] in ("'", '"')
+    return text[1:-1] if is_quoted else text
+
+
+def split_key(line: str) -> tuple[str, str]:
+    """Return the key of a line, and the text after the = without the blanks before it."""
+    text = line.lstrip()
+    quoted = QUOTED_KEY.match(text)
+    if quoted:
+        return quoted["key"][1:-1], text[quoted.end() :].lstrip()
+
+    indent = line[: len(line) - len(text)]
+    if text[0] in ("'", '"', "="):  # a key only if it begins with the blank before
+        text = indent[-1:] + text
+    key, equals, value = text[1:].partition("=")
+    if not equals or text[0] in ("'", '"', "="):
+        raise ConfSyntaxError("Invalid line (matched as neither section nor keyword)")
+    return text[0] + key.rstrip(), value.lstrip()
+
+
+def parse_value(text: str, lines: Iterator[tuple[int, str]]) -> str | None:
+    """Return a value; None if it is a list. Raise a ConfSyntaxError.
+
+    `lines` are the numbered lines below, of which a value in triple quotes takes as many as it has.
+    """
+    if text.startswith(('"""', "'''")):
+        return parse_long_value(text, lines)
+    if is_list(text):
+        return None
+    if text.startswith(('"', "'")):
+        end = end_of_quoted(text, text[0], 1)
+        if end is None:
+            raise ConfSyntaxError("Parse error in value")
+        return text[1:end]
+
+    value = text.partition("#")[0].rstrip()
+    if "," in value:
+        raise ConfSyntaxError("Parse error in value")
+    return value
+
+
+def end_of_quoted(text: str, quotes: str, start: int) -> int | None:
+    """Return where quotes are, after which there is nothing but a comment; None if nowhere."""
+    match = re.compile(rf"{quotes}\s*(?:#.*)?\Z").search(text, start)
+    return match.start() if match else None
+
+
+def parse_long_value(text: str, lines: Iterator[tuple[int, str]]) -> str:
+    """Return a value in triple quotes, which may go on in the lines below."""
+    quotes = text[:3]
+    parts = [text[3:].rstrip("\r")]
+    while quotes not in parts[-1]:
+        _, line = next(lines, (0, quotes + "the file ends"))
+        parts.append(line.rstrip("\r"))
+    end = end_of_quoted(parts[-1], quotes, 0)
+    if end is None:
+        raise ConfSyntaxError("Parse error in multiline value")
+    return "\n".join([*parts[:-1], parts[-1][:end]])
+
+
+def is_list(text: str) -> bool:
+    """Return whether a value is a list: it has a comma outside quotes. Raise a ConfSyntaxError.
+
+    A value with more than MOST_COMMAS commas is not examined: no value that this project needs has.
+    """
+    if text.count(",") > MOST_COMMAS or EMPTY_LIST.fullmatch(text):
+        return True
+    if "," not in text:
+        return False
+    # Two blanks mean the same as many, which would take long.
+    match = VALUE_LIST.fullmatch(re.sub(r"\s{2,}", "  ", text))
+    if match is None:
+        return False
+    if "" in LIST_ITEM.findall(match["items"]):
+        raise ConfSyntaxError("Parse error in value")
+    return True
+
+
+def is_staging_server(server: str) -> bool:
+    """Return whether an ACME directory is that of a CA for tests, whose certificates are no good.
+
+    certbot takes a server for one if its URL contains "staging".
+    """
+    host = server.partition("://")[2].partition("/")[0].lower()
+    return "staging" in host or host in TEST_CAS
+
+
 # ---- Certificates ------------------------------------------------------------------------------
 class DecodedCertificate(NamedTuple):
     """What this project needs of an X.509 certificate; `not_before`, `not_after`: Unix seconds."""
@@ -372,27 +690,35 @@ class DecodedCertificate(NamedTuple):
 
 
 class Certificate(NamedTuple):
-    """The certificate of a lineage; `not_before`, `not_after`, `renewal_due`: Unix seconds."""
+    """The certificate of a lineage; `not_before`, `not_after`, `renewal_due`: Unix seconds.
+
+    `failure` says why certbot does not renew the certificate, "" if there is no reason.
+    `is_staging`: a CA for tests has issued it.
+    """
 
     lineage: str
     names: list[str]
     not_before: int
     not_after: int
     renewal_due: int
+    failure: str = ""
+    is_staging: bool = False
 
 
 class Lineages(NamedTuple):
     """All lineages in certbot's configuration folder.
 
     `names` are the names of all lineages, `certificates` the certificates that can be read.
-    `unreadable` has, by name, the problem of a lineage. `problems` concern the folders themselves:
-    if there are any, `names` may not be complete.
+    `unreadable` has, by name, the problem of a lineage that certbot cannot read; its certificate
+    may be there nevertheless. `problems` concern the folders themselves: if there are any, `names`
+    may not be complete. `confs` has the renewal configurations by name.
     """
 
     names: set[str]
     certificates: list[Certificate]
     unreadable: dict[str, str]
     problems: list[str]
+    confs: Mapping[str, RenewalConf] = {}
 
 
 def decode_certificate(path: str) -> DecodedCertificate:
@@ -415,10 +741,10 @@ def decode_certificate(path: str) -> DecodedCertificate:
     )
 
 
-def read_certificate(path: str, lineage: str, renewal_conf: str = "") -> Certificate:
+def read_certificate(path: str, lineage: str, conf: RenewalConf | None = None) -> Certificate:
     """Return the certificate in a file; raise a ReportError if it cannot be read.
 
-    `renewal_conf` is the text of the lineage's renewal configuration, "" if it is not known.
+    `conf` is the lineage's renewal configuration, None if there is none.
     """
     try:
         decoded = decode_certificate(path)
@@ -429,39 +755,51 @@ def read_certificate(path: str, lineage: str, renewal_conf: str = "") -> Certifi
             f"{path}: {reason}: check the certificate as root with: certbot certificates"
         ) from None
 
-    interval = renew_before_expiry(renewal_conf)
-    renewal_due = due_date(decoded.not_before, decoded.not_after, interval)
-    return Certificate(lineage, *decoded, renewal_due)
+    conf = conf or RenewalConf()
+    renewal_due = due_date(decoded.not_before, decoded.not_after, conf.interval)
+    failure = no_renewal_reason(conf, decoded.not_after)
+    is_staging = is_staging_server(conf.server)
+    return Certificate(lineage, *decoded, renewal_due, failure, is_staging)
 
 
-def renewal_conf_path(folder: str, lineage: str) -> str:
-    """Return the path of a lineage's renewal configuration."""
-    return os.path.join(folder, "renewal", f"{lineage}.conf")
+def no_renewal_reason(conf: RenewalConf, not_after: int) -> str:
+    """Return why certbot will not renew a certificate when it is due, "" if it will."""
+    if not conf.autorenew:
+        return f"autorenew = False in {conf.path}: certbot never renews this certificate"
+    if conf.interval and subtract_interval(not_after, conf.interval) is None:
+        return f"renew_before_expiry = {conf.interval} in {conf.path} is no interval for certbot"
+    return ""
 
 
 def current_certificate_path(folder: str, lineage: str) -> str:
-    """Return the path of a lineage's current certificate, a link into archive/."""
+    """Return the usual path of a lineage's current certificate, a link into archive/."""
     return os.path.join(folder, "live", lineage, "cert.pem")
 
 
-def read_lineages(folder: str) -> Lineages:
+def certificate_path(folder: str, lineage: str, conf: RenewalConf) -> str:
+    """Return the path of a lineage's current certificate; its configuration names it."""
+    return conf.cert or current_certificate_path(folder, lineage)
+
+
+def read_lineages(folder: str, certbot: str = "") -> Lineages:
     """Read all lineages of a configuration folder.
 
-    A lineage has a folder in live/ and a file in renewal/. If one of them is missing, the lineage
-    is unreadable.
+    `certbot` is the version in certbot's log, "" if it is not known. As for certbot, a lineage is a file in renewal/ and the paths in that file. A certificate that
+    has lost this file is a lineage too, an unreadable one.
     """
-    lineages = Lineages(set(), [], {}, [])
-    live = os.path.join(folder, "live")
-    for entry in list_folder(live, lineages.problems):
-        if os.path.isdir(os.path.join(live, entry)):
-            add_lineage_name(lineages, live, entry, entry)
+    lineages = Lineages(set(), [], {}, [], {})
     renewal = os.path.join(folder, "renewal")
-    for entry in list_folder(renewal, lineages.problems):
+    entries = list_folder(renewal, lineages.problems)
+    for entry in entries:
         if entry.endswith(".conf"):
             add_lineage_name(lineages, renewal, entry, entry[: -len(".conf")])
 
+    confs = {}
     for name in sorted(lineages.names):
-        read_lineage(folder, name, lineages)
+        confs[name] = read_lineage(folder, name, lineages, certbot)
+    lineages = lineages._replace(confs=confs)
+    add_lineages_without_conf(folder, entries, lineages)
+    lineages.certificates.sort()
     return lineages
 
 
@@ -485,36 +823,144 @@ def add_lineage_name(lineages: Lineages, folder: str, entry: str, name: str) -> 
         lineages.names.add(name)
 
 
-def read_lineage(folder: str, name: str, lineages: Lineages) -> None:
-    """Add the certificate of a lineage to the lineages, or its problems, or both."""
-    path = renewal_conf_path(folder, name)
-    problems: list[str] = []
-    renewal_conf = read_text(path, problems)
-    missing = missing_parts(renewal_conf)
-    if missing and not problems:
-        problems.append(
-            f"{path}: {', '.join(missing)} missing, so certbot cannot renew the certificate: "
-            "restore the file, or issue the certificate again"
-        )
+def read_lineage(folder: str, name: str, lineages: Lineages, certbot: str) -> RenewalConf:
+    """Add the certificate of a lineage to the lineages, or its problem, or both; return its conf.
 
+    As certbot does, only the first problem is named.
+    """
+    problems: list[str] = []
+    conf = read_renewal_conf(renewal_conf_path(folder, name), problems)
+    if certbot:  # newer than the file, which certbot writes at a renewal only
+        conf = conf._replace(version=version_of(certbot))
+    if not problems:
+        fault = links_fault(conf, conf.archive_dir or os.path.join(folder, "archive", name))
+        if fault:
+            problems.append(f"{conf.path}: {fault}")
     try:
-        certificate = read_certificate(current_certificate_path(folder, name), name, renewal_conf)
-        lineages.certificates.append(certificate)
+        path = certificate_path(folder, name, conf)
+        lineages.certificates.append(read_certificate(path, name, conf))
     except ReportError as error:
         problems.append(str(error))
     if problems:
-        lineages.unreadable[name] = "; ".join(problems)
+        lineages.unreadable[name] = problems[0]
+    return conf
 
 
-def missing_parts(renewal_conf: str) -> list[str]:
-    """Return the parts that certbot needs, and that a renewal configuration lacks."""
-    keys = ("cert", "privkey", "chain", "fullchain")
-    missing = [
-        key for key in keys if not re.search(rf"(?m)^[ \t]*{key}[ \t]*=[ \t]*\S", renewal_conf)
-    ]
-    if not re.search(r"(?m)^[ \t]*\[renewalparams\]", renewal_conf):
-        missing.append("[renewalparams]")
-    return missing
+def links_fault(conf: RenewalConf, archive: str) -> str:
+    """Return why certbot cannot use the links of a lineage, with the remedy; "" if it can.
+
+    A renewal writes the next files into the folder `archive`, so the links must lead there.
+    """
+    links = {kind: getattr(conf, kind) for kind in FILE_KINDS}
+    targets = {}
+    for kind, link in links.items():
+        try:
+            target = os.path.join(os.path.dirname(link), os.readlink(link))
+        except (OSError, ValueError):
+            return (
+                f"expected {link} to be a symlink: restore the links into {archive} "
+                "(a backup must keep symbolic links), or issue the certificate again"
+            )
+        targets[kind] = os.path.abspath(target)
+        if not os.path.exists(target):
+            return (
+                f"target {targets[kind]} of symlink {link} does not exist: restore the file, "
+                "or issue the certificate again"
+            )
+
+    for kind, target in targets.items():
+        if not re.fullmatch(rf"{kind}\d+\.pem", os.path.basename(target)):
+            return (
+                f"{target} does not follow the archive naming convention {kind}1.pem: "
+                "restore the link and the file, or issue the certificate again"
+            )
+        if not is_same_folder(os.path.dirname(target), archive):
+            return (
+                f"the link {links[kind]} does not point within {archive}: "
+                "correct archive_dir, or restore the link"
+            )
+    if not has_common_version(targets):
+        return (
+            f"no version has all of {', '.join(FILE_KINDS)} in {archive}: restore the missing "
+            "files, or issue the certificate again"
+        )
+    return ""
+
+
+def is_same_folder(folder: str, other: str) -> bool:
+    """Return whether two paths lead to the same folder."""
+    return folder == other or os.path.realpath(folder) == os.path.realpath(other)
+
+
+def has_common_version(targets: Mapping[str, str]) -> bool:
+    """Return whether archive/ has all four files with one of the numbers to which links lead."""
+    numbers = set()
+    for kind, target in targets.items():
+        numbers.add(os.path.basename(target)[len(kind) :])
+    if len(numbers) == 1:
+        return True
+    for number in numbers:
+        paths = [
+            os.path.join(os.path.dirname(target), f"{kind}{number}")
+            for kind, target in targets.items()
+        ]
+        if all(map(os.path.exists, paths)):
+            return True
+    return False
+
+
+def add_lineages_without_conf(
+    folder: str, renewal_entries: Sequence[str], lineages: Lineages
+) -> None:
+    """Add the valid certificates in live/ whose renewal configuration is missing, as unreadable.
+
+    If renewal/ has the file under a longer name, such as NAME.conf.disabled, somebody has switched
+    the renewal off. `certbot delete` removes archive/NAME, so a deleted lineage is not taken for
+    one, even if live/NAME still has other files.
+    """
+    live = os.path.join(folder, "live")
+    for name in sorted(list_folder(live, lineages.problems)):
+        if name in lineages.names or not name.isprintable():
+            continue
+        certificate = read_certificate_without_conf(folder, name)
+        is_switched_off = any(entry.startswith(f"{name}.conf") for entry in renewal_entries)
+        if certificate is None or is_switched_off:
+            continue
+        if is_in_use(os.path.join(live, name), lineages.confs):
+            continue
+
+        lineages.names.add(name)
+        lineages.certificates.append(certificate)
+        lineages.unreadable[name] = (
+            f"{renewal_conf_path(folder, name)}: renewal configuration is missing: restore the "
+            "file, or, if the certificate is no longer wanted, delete "
+            f"{os.path.join(live, name)} and {os.path.join(folder, 'archive', name)}, "
+            f"or retire it with {RUN_REPORT_NAME}.py --retire {name}"
+        )
+
+
+def read_certificate_without_conf(folder: str, name: str) -> Certificate | None:
+    """Return the certificate in live/NAME; None unless certbot has put a valid one there."""
+    path = current_certificate_path(folder, name)
+    if os.path.islink(os.path.dirname(path)) or not os.path.islink(path):
+        return None
+    archive = os.path.join(folder, "archive", name)
+    if not is_same_folder(os.path.dirname(os.path.realpath(path)), archive):
+        return None
+    try:
+        certificate = read_certificate(path, name)
+    except ReportError:
+        return None
+    return certificate if certificate.not_after > time.time() else None
+
+
+def is_in_use(live_folder: str, confs: Mapping[str, RenewalConf]) -> bool:
+    """Return whether a renewal configuration of another name has this folder's certificate."""
+    return any(
+        is_same_folder(os.path.dirname(conf.cert), live_folder)
+        for conf in confs.values()
+        if conf.cert
+    )
 
 
 # ---- Due dates ---------------------------------------------------------------------------------
@@ -603,6 +1049,27 @@ def renew_before_expiry(renewal_conf: str) -> str:
     top_level = re.split(r"(?m)^[ \t]*\[", renewal_conf)[0]
     match = RENEW_BEFORE_EXPIRY.search(top_level)
     return match["interval"].strip() if match else ""
+
+
+class Verdict(NamedTuple):
+    """STUB"""
+
+    not_before: int
+    not_due_at: int = 0
+    failed_since: int = 0
+    due_at_once: int = 0
+    failure: str = ""
+    unreadable: str = ""
+    read_at: int = 0
+
+
+def due_with_verdict(by_rule: int, not_before: int, not_after: int, verdict: Verdict) -> int:
+    """STUB"""
+    if verdict.not_before != not_before:
+        return by_rule
+    if verdict.failed_since:
+        return verdict.failed_since
+    return max(by_rule, verdict.not_due_at)
 
 
 # ---- Points ------------------------------------------------------------------------------------
@@ -1240,8 +1707,11 @@ class HostRecord:
     known. `exit_status`: that of the last certbot run, -1 if it is not known. `run_failure`: why
     the last certbot run failed as a whole, "" if it did not. `locked_since`: since when each
     certbot run found another one running. `verdicts` has, by lineage, what was reported last.
-    `retired` has, by lineage, since when it is retired.
+    `retired` has, by lineage, since when it is retired. With `is_damaged`, the known file could not
+    be read: nothing is known, and the file must stay as it is.
     """
+
+    is_damaged = False
 
     def __init__(self, values: Mapping[str, Any] | None = None) -> None:
         """`values` are a part of the known file; raise TypeError or ValueError if they are none."""
@@ -1302,8 +1772,10 @@ class KnownFile:
             try:
                 return HostRecord(self.parse(text).get(self.host))
             except (ValueError, TypeError, AttributeError, RecursionError):
-                problems.append(f"{self.path} is damaged: remove it (the next report writes it)")
-        return HostRecord({"run_report_at": 1})
+                problems.append(f"{self.path} is damaged: remove it, the next report writes it")
+        record = HostRecord({"run_report_at": 1})
+        record.is_damaged = True
+        return record
 
     @staticmethod
     def parse(text: str) -> dict[str, Any]:
@@ -1315,7 +1787,8 @@ class KnownFile:
 
     def write(self, record: HostRecord) -> None:
         """Replace the record of this host, and keep the others; print a warning if that fails."""
-        self.replace(record.to_json())
+        if not record.is_damaged:
+            self.replace(record.to_json())
 
     def remove(self) -> None:
         """Remove the record of this host, because the host is retired."""
@@ -1422,12 +1895,7 @@ def record_lineages(record: HostRecord, lineages: Lineages, now: int) -> list[st
     for name in missing:
         del record.verdicts[name]
         record.retired[name] = now
-    for certificate in lineages.certificates:
-        name = certificate.lineage
-        verdict = record.verdicts.get(name, Verdict(0))
-        if verdict.not_before != certificate.not_before:
-            record.verdicts[name] = Verdict(certificate.not_before, read_at=verdict.read_at)
-    for name in lineages.unreadable:
+    for name in lineages.names:
         record.verdicts.setdefault(name, Verdict(0))
     return missing
 
@@ -1548,9 +2016,7 @@ class PendingReport(NamedTuple):
     record: HostRecord
 
 
-def renewal_report(
-    settings: Settings, environ: Environ, folder: str, now: int
-) -> PendingReport:
+def renewal_report(settings: Settings, environ: Environ, folder: str, now: int) -> PendingReport:
     """Return the report of the renewal for which certbot has started this hook.
 
     The certificate counts, not the environment: in a dry run certbot names a renewal that did not
@@ -1597,7 +2063,7 @@ def report_of_renewal(
 
     retired: list[str] = []
     if lineages is own or is_complete_recently:
-        record.verdicts[certificate.lineage] = Verdict(certificate.not_before)
+        record.verdicts.setdefault(certificate.lineage, Verdict(0))
     else:
         retired = record_lineages(record, lineages, now)
         record.full_report_at = now
@@ -1653,8 +2119,8 @@ def read_renewed_certificate(live_folder: str) -> Certificate:
     lineage = os.path.basename(live_folder)
     certbot_folder = os.path.dirname(os.path.dirname(live_folder))
     # Without the renewal configuration, the certificate's own dates still hold.
-    renewal_conf = read_text(renewal_conf_path(certbot_folder, lineage), [])
-    return read_certificate(os.path.join(live_folder, "cert.pem"), lineage, renewal_conf)
+    conf = read_renewal_conf(renewal_conf_path(certbot_folder, lineage), [])
+    return read_certificate(os.path.join(live_folder, "cert.pem"), lineage, conf)
 
 
 def report_of_folder(settings: Settings, folder: str, now: int) -> Report:

@@ -64,6 +64,50 @@ if getattr(hook, "__version__", "") != __version__:
 TURN_FILE = "certbot_renewal_report.turn"
 
 
+# STUB
+class LineageResult(NamedTuple):
+    result: str
+    reason: str
+    window: tuple[int, int] | None
+
+
+class CertbotRun(NamedTuple):
+    position: str
+    started_at: int
+    ended_at: int
+    version: str
+    mode: str
+    is_dry_run: bool
+    is_finished: bool
+    results: dict[str, LineageResult]
+    failure: str
+    is_locked: bool
+
+
+class CertbotLog(NamedTuple):
+    runs: list[CertbotRun]
+    problem: str
+    current_run: CertbotRun | None = None
+
+
+RENEWED, NOT_DUE, FAILED, UNREADABLE, NOT_PROCESSED = (
+    "renewed",
+    "not due",
+    "failed",
+    "unreadable",
+    "not processed",
+)
+
+
+def logs_folder(option: str, folder: str, environ: Mapping[str, str]) -> str:
+    return option
+
+
+def read_certbot_log(logs_dir: str, after: str, now: int) -> CertbotLog:
+    return CertbotLog([], "")
+
+
+# END STUB
 # ---- certbot's run -----------------------------------------------------------------------------
 def exit_status_of(environ: Mapping[str, str], problems: list[str]) -> int | None:
     """Return certbot's exit status, from EXIT_STATUS; None if it is not known.
@@ -285,10 +329,10 @@ def older_certificates(
     """
     for certificate in certificates:
         lineage = certificate.lineage
-        renewal_conf = hook.read_text(hook.renewal_conf_path(folder, lineage), [])
-        for path in older_paths(hook.current_certificate_path(folder, lineage)):
+        conf = hook.read_renewal_conf(hook.renewal_conf_path(folder, lineage), [])
+        for path in older_paths(hook.certificate_path(folder, lineage, conf)):
             try:
-                yield hook.read_certificate(path, lineage, renewal_conf)
+                yield hook.read_certificate(path, lineage, conf)
             except hook.ReportError as error:
                 problems.append(f"{error} (this older renewal is not reported)")
 
@@ -655,9 +699,7 @@ def dry_run_report(settings: hook.Settings, run: CertbotRun) -> RunReport:
     """Return the report of a dry run: only its results."""
     points = dry_run_points(settings, [run])
     failed = sorted(
-        lineage
-        for lineage, result in run.results.items()
-        if result.result in (FAILED, UNREADABLE)
+        lineage for lineage, result in run.results.items() if result.result in (FAILED, UNREADABLE)
     )
     summary = f"dry run of {hook.counted(len(points), 'certificate')}, {len(failed)} failed"
     if failed:
@@ -679,9 +721,9 @@ class RunReport(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What a report is made of: the lineages, the record of this host, and certbot's log.
+    """What a report is made of: the lineages, the record of this host, and certbot's runs.
 
-    `log_problem` says why the log could not be read, "" if it could.
+    `known_before` has, by lineage, notBefore of the certificate that was reported last.
     """
 
     lineages: hook.Lineages
@@ -689,12 +731,9 @@ class Reading(NamedTuple):
     runs: list[CertbotRun]
     newly_retired: list[str]
     known_before: dict[str, int]
-    log_problem: str
 
 
-def read_host(
-    settings: hook.Settings, folder: str, log: CertbotLog, now: int
-) -> Reading:
+def read_host(settings: hook.Settings, folder: str, log: CertbotLog, now: int) -> Reading:
     """Read the lineages and certbot's log, and bring the record of this host up to date."""
     problems: list[str] = []
     record = hook.KnownFile(folder, settings.host).read(problems)
@@ -705,7 +744,18 @@ def read_host(
     apply_log(record, lineages.certificates, log.runs, issue_times(lineages))
     lineages = hook.judged(folder, lineages, record, now)
     newly_retired = hook.record_lineages(record, lineages, now)
-    return Reading(lineages, record, log.runs, newly_retired, known_before, log.problem)
+    record_certificates(record, lineages)
+    return Reading(lineages, record, log.runs, newly_retired, known_before)
+
+
+def record_certificates(record: hook.HostRecord, lineages: hook.Lineages) -> None:
+    """Note in the record which certificates are reported; a verdict about another one is gone."""
+    for certificate in lineages.certificates:
+        verdict = record.verdicts.get(certificate.lineage, hook.Verdict(0))
+        if verdict.not_before != certificate.not_before:
+            record.verdicts[certificate.lineage] = hook.Verdict(
+                certificate.not_before, unreadable=verdict.unreadable, read_at=verdict.read_at
+            )
 
 
 def issue_times(lineages: hook.Lineages) -> dict[str, float]:
@@ -794,7 +844,7 @@ def with_run(
             record.run_failure = ""
     elif reading.runs or "FAILED_DOMAINS" in environ:
         record.exit_status = -1
-    if reading.log_problem:
+    if not reading.runs:  # certbot's log says nothing
         failed = failed_without_log(lineages.certificates, environ, exit_status, now)
 
     summary = summary_of_runs(record, lineages, reading.runs, failed, now)
@@ -1120,9 +1170,7 @@ def command_line() -> argparse.ArgumentParser:
         help="report that certificates, or without NAME this host, no longer exist",
     )
     parser.add_argument("--host", default="", help="with --retire: on the host with this HOSTNAME")
-    parser.add_argument(
-        "--logs-dir", default="", metavar="DIR", help="the folder of certbot's log"
-    )
+    parser.add_argument("--logs-dir", default="", metavar="DIR", help="the folder of certbot's log")
     return parser
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import re
 import tempfile
 import time
 import types
@@ -26,6 +27,8 @@ from tools.servers.influxdb import InfluxDB
 from tools.servers.lineages import DAY, install_report_hook, install_run_report, make_lineage
 
 LINEAGES = ("a", "b")
+SEND_LINES = certbot_renewal_report.send_lines
+DATED = re.compile(r" \d{10}$")  # a line with a time
 
 
 class Fate(enum.Enum):
@@ -43,9 +46,9 @@ class Host:
 
     With each event, a second passes. Each certificate begins a day after the one before.
 
-    `now` is the clock of the host. `current` has notBefore of the certificates on disk, by lineage;
-    `issued` those that there have ever been. `delayed` are the requests that InfluxDB has not
-    received yet, each the lines of a request.
+    `now` is the clock of the host, of Telegraf and of InfluxDB. `current` has notBefore of the
+    certificates on disk, by lineage; `issued` those that there have ever been. `delayed` are the
+    requests that InfluxDB has not received yet, each the lines of a request.
     """
 
     def __init__(self, folder: Path, bucket: Bucket) -> None:
@@ -96,19 +99,29 @@ class Host:
         environ = {**self.environ, **environ}
         if fate is Fate.LOST:
             environ.update(UNREACHABLE)
+        send_lines = self.delay_lines if fate is Fate.DELAYED else self.send_lines
         with pytest.MonkeyPatch.context() as patch:
-            if fate is Fate.DELAYED:
-                patch.setattr(certbot_renewal_report, "send_lines", self.delay_lines)
+            patch.setattr(certbot_renewal_report, "send_lines", send_lines)
             main(arguments, environ, str(script))
             if fate is Fate.REPEATED:
                 main(arguments, environ, str(script))
+
+    def send_lines(
+        self, settings: certbot_renewal_report.Settings, lines: Sequence[str], droppable: int = 0
+    ) -> certbot_renewal_report.SendResult:
+        """Send a request to InfluxDB."""
+        return SEND_LINES(settings, self.dated(lines), droppable)
 
     def delay_lines(
         self, settings: certbot_renewal_report.Settings, lines: Sequence[str], droppable: int = 0
     ) -> certbot_renewal_report.SendResult:
         """Take a request that arrives later; the programs believe that it is stored."""
-        self.delayed.append("\n".join(lines))
+        self.delayed.append("\n".join(self.dated(lines)))
         return certbot_renewal_report.SendResult()
+
+    def dated(self, lines: Sequence[str]) -> list[str]:
+        """Return lines with the time of their receiver, as InfluxDB and Telegraf date them."""
+        return [line if DATED.search(line) else f"{line} {self.now}" for line in lines]
 
     def receive_delayed(self, index: int) -> None:
         """Let InfluxDB receive one of the delayed requests; 0 is the oldest."""
@@ -194,7 +207,7 @@ def assert_lineage_is_as_on_disk(points: Points, lineage: str, host: Host) -> No
         state = state_of(points, lineage)
         assert state["not_before"] == host.current[lineage]
         assert state["run_at"] == host.now
-    elif any(f"lineage={lineage}" in point for point in points):
+    elif host.current and any(f"lineage={lineage}" in point for point in points):
         assert state_of(points, lineage)["renewal_due"] == 0
 
 
@@ -214,6 +227,7 @@ def test_after_any_events_a_last_run_report_makes_the_points_equal_the_disk(
             host.receive_delayed(0)
 
         points = bucket.points()
-        assert known(host.folder) == sorted(host.current)
+        if host.current:  # all lineages that vanish at once are a fault
+            assert known(host.folder) == sorted(host.current)
         for lineage in LINEAGES:
             assert_lineage_is_as_on_disk(points, lineage, host)

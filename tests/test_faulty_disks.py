@@ -15,10 +15,10 @@ import pytest
 
 import certbot_renewal_report
 from support.hooks import known, start_report_hook, start_run_report
-from tools.faults.disks import Disk, Program, stored_by_host
+from tools.faults.disks import Disk, Program, known_text, stored_by_host
 from tools.servers.influxdb import InfluxDB
 
-OTHER = "other 1\n"  # a known file with another lineage than the one on disk
+OTHER = known_text("web1", "other", 1)  # a known file with another lineage than the one on disk
 START = {Program.DEPLOY_HOOK: start_report_hook, Program.RUN_REPORT: start_run_report}
 
 
@@ -134,8 +134,7 @@ def assert_reported_with_warning(
     again = START[program](disk.folder, *program.arguments, **environ)
     assert again.returncode == 0
     assert again.stderr == ""
-    is_run_report = program is Program.RUN_REPORT
-    assert known(disk.folder) == (["example.com"] if is_run_report else ["other", "example.com"])
+    assert known(disk.folder) == ["example.com"]
 
 
 @pytest.mark.parametrize("program", Program)
@@ -211,7 +210,7 @@ def test_a_known_file_that_cannot_be_read_is_named_and_not_replaced(
     reporting: Reporting, arguments: tuple[str, ...]
 ) -> None:
     disk = reporting.disk
-    damaged = b"other 1\n\xff\n"
+    damaged = b'{"web1": {}}\xff'
     disk.known.write_bytes(damaged)
 
     ended = start_report_hook(disk.folder, *arguments, **reporting.environ(Program.DEPLOY_HOOK))

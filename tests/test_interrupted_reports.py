@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import certbot_renewal_report
 import certbot_renewal_run
 from support.hooks import known
 from support.lineages import remove_lineage
@@ -85,8 +86,10 @@ class RunReports:
         return self.folder.parent / host
 
     def copy_folder(self, host: str) -> None:
-        """Make the configuration folder of a host."""
+        """Make the configuration folder of a host, whose first run report was the same."""
         shutil.copytree(self.folder, self.folder_of(host), symlinks=True)
+        known_file = self.folder_of(host) / certbot_renewal_report.KNOWN_FILE
+        known_file.write_text(known_file.read_text().replace('"begin"', f'"{host}"'))
 
     def count_lines(self) -> int:
         """Return how many lines a run report executes that nobody kills."""
@@ -147,7 +150,7 @@ def test_after_a_run_report_that_is_killed_the_next_one_reports_everything(
     with ThreadPoolExecutor(PARALLEL) as pool:
         hosts = list(pool.map(reports.kill_at, lines))
 
-    known_of_hosts = {host: known(reports.folder_of(host)) for host in hosts}
+    known_of_hosts = {host: known(reports.folder_of(host), host) for host in hosts}
     for host, points in reports.points_of(hosts).items():
         assert_nothing_false(points, known_of_hosts[host])
     # They were killed before and after the known file was replaced.
@@ -157,7 +160,7 @@ def test_after_a_run_report_that_is_killed_the_next_one_reports_everything(
     for host in hosts:
         reports.report(host)
     for host, points in reports.points_of(hosts).items():
-        assert known(reports.folder_of(host)) == AFTER
+        assert known(reports.folder_of(host), host) == AFTER
         assert state_of(points, "gone")["renewal_due"] == 0
         assert renewals_of(points, "new") == {reports.begin}
         assert renewals_of(points, "stays") == {reports.begin}

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import re
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import certbot_renewal_report
+import certbot_renewal_run
 from support.buckets import Bucket
 from support.hooks import Ran, known, next_second
 from support.lineages import (
     UNREACHABLE,
     make_aged_lineage,
-    make_empty_folders,
     remove_files,
     remove_lineage,
 )
@@ -50,7 +51,7 @@ def test_a_lineage_whose_files_are_missing_is_unreadable_and_not_retired(
 
 
 @pytest.mark.usefixtures("two_reported")
-def test_a_lineage_that_no_longer_exists_is_retired_once(
+def test_a_lineage_that_no_longer_exists_is_retired(
     run_report: Program, certbot_folder: Path, bucket: Bucket
 ) -> None:
     remove_lineage(certbot_folder, "old")
@@ -62,10 +63,84 @@ def test_a_lineage_that_no_longer_exists_is_retired_once(
     assert times == {0}
     assert known(certbot_folder) == ["stays"]
 
+
+@pytest.mark.usefixtures("two_reported")
+def test_each_report_of_thirty_days_repeats_that_a_lineage_is_retired(
+    run_report: Program, certbot_folder: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove_lineage(certbot_folder, "old")
+    run_report("--all", **bucket.settings)
+    retired_at = bucket.state_of("old")["run_at"]
+    next_second()
+    ran = run_report("--all", **bucket.settings)
+    assert "old retired" not in ran.out  # this is no news
+    last_report = bucket.state_of("old")["run_at"]
+    assert last_report > retired_at
+
+    for days, is_repeated in ((29, True), (31, False)):
+        now = float(retired_at + days * DAY)
+        set_clock(monkeypatch, now)
+        run_report("--all", **bucket.settings)
+        next_second()
+        assert (bucket.state_of("old")["run_at"] == now) == is_repeated
+
+
+def set_clock(monkeypatch: pytest.MonkeyPatch, now: float) -> None:
+    """Let both programs believe that it is a certain time, in Unix seconds."""
+    clock = types.SimpleNamespace(**{**vars(time), "time": lambda: now})
+    monkeypatch.setattr(certbot_renewal_report, "time", clock)
+    monkeypatch.setattr(certbot_renewal_run, "time", clock)
+
+
+@pytest.mark.usefixtures("two_reported")
+def test_all_lineages_that_vanish_at_once_are_unreadable_until_they_are_retired_by_hand(
+    run_report: Program, certbot_folder: Path, bucket: Bucket
+) -> None:
+    for lineage in ("old", "stays"):
+        remove_lineage(certbot_folder, lineage)
+    ran = run_report("--all", **bucket.settings)
+    assert ran.status == 1
+    assert "all lineages are missing (old stays): check that certbot's configuration" in ran.err
+    assert bucket.runs()[-1]["unreadable"] == "old stays"
+    assert bucket.state_of("old")["renewal_due"] > 0
+
+    assert run_report("--retire", "old", "stays", **bucket.settings).status == 0
     next_second()
     assert run_report("--all", **bucket.settings).status == 0
-    assert bucket.state_of("old") == last_state
-    assert bucket.state_of("stays")["run_at"] > last_state["run_at"]
+    assert bucket.runs()[-1]["unreadable_count"] == "0"
+    assert bucket.state_of("old")["renewal_due"] == 0
+
+
+@pytest.mark.usefixtures("two_reported")
+def test_lineages_that_come_back_after_they_vanished_are_as_before(
+    run_report: Program, certbot_folder: Path, bucket: Bucket
+) -> None:
+    (certbot_folder / "renewal").rename(certbot_folder / "renewal.away")
+    (certbot_folder / "renewal").mkdir()
+    (certbot_folder / "live").rename(certbot_folder / "live.away")
+    (certbot_folder / "live").mkdir()
+    assert run_report("--all", **bucket.settings).status == 1
+    for name in ("renewal", "live"):
+        (certbot_folder / name).rmdir()
+        (certbot_folder / f"{name}.away").rename(certbot_folder / name)
+    next_second()
+    assert run_report("--all", **bucket.settings).status == 0
+    assert bucket.runs()[-1]["unreadable_count"] == "0"
+    assert bucket.state_of("old")["renewal_due"] > 0
+
+
+def test_hosts_that_share_a_folder_know_each_their_own_reports(
+    run_report: Program, certbot_folder: Path, bucket: Bucket
+) -> None:
+    for lineage in ("old", "stays"):
+        make_aged_lineage(certbot_folder, lineage, 1)
+    assert run_report("--all", HOSTNAME="web1", **bucket.settings).status == 0
+    assert run_report("--all", HOSTNAME="web2", **bucket.settings).status == 0
+    remove_lineage(certbot_folder, "old")
+    assert "old retired" in run_report("--all", HOSTNAME="web1", **bucket.settings).out
+    assert known(certbot_folder, "web1") == ["stays"]
+    assert known(certbot_folder, "web2") == ["old", "stays"]
+    assert "old retired" in run_report("--all", HOSTNAME="web2", **bucket.settings).out
 
 
 @pytest.mark.usefixtures("two_reported")
@@ -82,7 +157,7 @@ def test_what_was_not_stored_is_reported_by_the_next_run_report(
 def test_a_lineage_that_lived_between_two_run_reports_is_reported_as_retired(
     report_hook: Program, run_report: Program, certbot_folder: Path, bucket: Bucket
 ) -> None:
-    make_empty_folders(certbot_folder)
+    make_aged_lineage(certbot_folder, "stays", 1)
     assert run_report("--all", **bucket.settings).status == 0
     live = make_aged_lineage(certbot_folder, "trial", 0)
     renewal = {"RENEWED_LINEAGE": str(live), "RENEWED_DOMAINS": "trial.example.com"}
@@ -160,17 +235,27 @@ def test_a_known_file_that_cannot_be_written_is_a_warning(
     )
 
 
+@pytest.mark.parametrize(
+    ("damaged", "message"),
+    [
+        (b'{"web1": {}}\xff', "not UTF-8 text"),
+        (b"", "is damaged: remove it, the next report writes it"),
+        (b"[]", "is damaged: remove it"),
+        (b'{"web1": {"verdicts": {"a": {"begin": 1}}}}', "is damaged: remove it"),
+        (b'{"web1": {"run_report_at": "soon"}}', "is damaged: remove it"),
+    ],
+)
 def test_a_known_file_that_cannot_be_read_stays_as_it_is(
-    run_report: Program, certbot_folder: Path, bucket: Bucket
+    run_report: Program, certbot_folder: Path, bucket: Bucket, damaged: bytes, message: str
 ) -> None:
     make_aged_lineage(certbot_folder, "example.com", 1)
     file = certbot_folder / certbot_renewal_report.KNOWN_FILE
-    file.write_bytes(b"old.example.com 1\n\xff\n")
+    file.write_bytes(damaged)
     ran = run_report("--all", **bucket.settings)
     assert ran.status == 1
-    assert "not UTF-8 text" in ran.err
+    assert message in ran.err
     assert "reported to" in ran.out
-    assert file.read_bytes() == b"old.example.com 1\n\xff\n"
+    assert file.read_bytes() == damaged
     assert len(bucket.runs()) == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from line_protocol_parser import parse_line
 import certbot_renewal_report as hook
 from support.hooks import TEXT, Ran
 from support.renewals import printed_points
+from tools.faults.disks import known_text
 from tools.servers.lineages import DAY, make_lineage
 
 NAMES = ["example.com", "*.example.com", "xn--bcher-kva.example", "192.0.2.7", "2001:db8::1"]
@@ -67,15 +69,25 @@ def test_the_state_of_a_certificate_has_its_tags_and_whole_numbers(
 ) -> None:
     state = dry_run_points(report_hook, certbot_folder, NAMES)[-1]
     assert state["tags"] == TAGS_OF_CERTIFICATE
+    assert state["fields"].pop("failure") == "none"
     assert all(type(value) is int for value in state["fields"].values())
 
 
 def test_run_at_is_the_time_of_the_report_where_run_reports_are_installed(
     report_hook: Callable[..., Ran], certbot_folder: Path
 ) -> None:
-    (certbot_folder / "certbot_renewal_report.known").touch()
+    known_file = certbot_folder / "certbot_renewal_report.known"
+    known_file.write_text(known_text("web1", "example.com", NOT_BEFORE))
     state = dry_run_points(report_hook, certbot_folder, ["example.com"])[-1]
-    assert state["fields"]["run_at"] == state["time"] >= NOT_BEFORE
+    assert 0 <= time.time() - state["fields"]["run_at"] < 60
+
+
+def test_only_renewals_have_a_time_since_the_clock_of_a_host_may_be_wrong(
+    report_hook: Callable[..., Ran], certbot_folder: Path
+) -> None:
+    *renewals, state = dry_run_points(report_hook, certbot_folder, ["example.com"])
+    assert [point["time"] for point in renewals] == [NOT_BEFORE, NOT_BEFORE]
+    assert state["time"] is None
 
 
 def test_a_certificate_without_names_has_a_state(

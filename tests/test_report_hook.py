@@ -68,7 +68,7 @@ def test_a_wrong_option_is_a_usage_error(report_hook: Hook) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--all"], ["--patience=24", "--all"], ["--retire", "a"], ["--after-dry-run"]]
+    "arguments", [["--all"], ["--patience=24", "--all"], ["--retire", "a"], ["--logs-dir=/x"]]
 )
 def test_an_option_of_the_run_report_is_named_with_its_program(
     report_hook: Hook, capfd: pytest.CaptureFixture[str], arguments: list[str]

@@ -102,7 +102,7 @@ REPORT_HOOK_OPTIONS = ["--check", "--dry-run", "--help", "--version", "--config-
 RUN_REPORT_OPTIONS = [
     *REPORT_HOOK_OPTIONS,
     "--all",
-    "--after-dry-run",
+    "--logs-dir",
     "--history",
     "--stdout",
     "--retire",

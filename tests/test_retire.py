@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.buckets import Bucket
-from support.hooks import Ran
+from support.hooks import Ran, next_second
 from support.lineages import make_aged_lineage
 
 Program = Callable[..., Ran]
@@ -50,3 +50,35 @@ def test_a_certificate_that_was_here_is_retired(
     make_aged_lineage(certbot_folder, "a.example.com", 1)
     assert run_report("--retire", "b.example.com", **bucket.settings).status == 0
     assert bucket.state_of("b.example.com")["renewal_due"] == 0
+
+
+def test_a_whole_host_is_retired_with_all_its_certificates(
+    run_report: Program, certbot_folder: Path, bucket: Bucket
+) -> None:
+    make_aged_lineage(certbot_folder, "a.example.com", 1)
+    assert run_report("--all", **bucket.settings).status == 0
+    next_second()
+    ran = run_report("--retire", **bucket.settings)
+    assert ran.status == 0
+    assert ran.out.startswith("host web1 retired: reported to ")
+    assert bucket.state_of("a.example.com")["renewal_due"] == 0
+    last_run = bucket.runs()[-1]
+    assert (last_run["retired"], last_run["reported_at"], last_run["failing"]) == ("1", "0", "0")
+
+
+def test_another_host_is_retired_without_its_names(run_report: Program, bucket: Bucket) -> None:
+    assert run_report("--host", "old-web", "--retire", **bucket.settings).status == 0
+    (run,) = bucket.runs()
+    assert run["retired"] == "1"
+    assert {point[3:] for point in bucket.points()} == {("host=old-web",)}
+
+
+def test_a_retired_host_that_reports_again_is_no_longer_retired(
+    run_report: Program, certbot_folder: Path, bucket: Bucket
+) -> None:
+    make_aged_lineage(certbot_folder, "a.example.com", 1)
+    assert run_report("--retire", **bucket.settings).status == 0
+    next_second()
+    assert run_report("--all", **bucket.settings).status == 0
+    assert bucket.runs()[-1]["retired"] == "0"
+    assert bucket.state_of("a.example.com")["renewal_due"] > 0

@@ -17,6 +17,7 @@ import certbot_renewal_run
 from support.buckets import Bucket
 from support.hooks import Ran, known, next_second
 from support.lineages import make_aged_lineage, make_empty_folders
+from tools.faults.disks import known_text
 from tools.servers.influxdb import InfluxDB
 from tools.servers.lineages import DAY, make_lineage
 
@@ -65,14 +66,21 @@ def test_a_run_report_counts_what_failed_and_what_is_unreadable(
 ) -> None:
     run_report("--all", EXIT_STATUS="1", **bucket.settings)
     (run,) = bucket.runs()
-    assert run == {
+    expected = {
         "certificates": "4",
         "failed_count": "1",
         "failed": "due",
         "unreadable_count": "3",
         "unreadable": "bad-conf dangling no-conf",
         "exit_status": "1",
+        "failing": "1",
+        "steps": "1",
+        "retired": "0",
+        "hook": certbot_renewal_run.__version__,
     }
+    assert {name: run.get(name) for name in expected} == expected
+    reasons = [reason.partition(":")[0] for reason in run["failures"].split(" | ")]
+    assert reasons == ["bad-conf", "dangling", "no-conf"]
 
 
 @pytest.mark.parametrize(("seconds", "is_due"), [(-1, False), (0, True)])
@@ -166,7 +174,8 @@ def test_a_folder_that_is_no_lineage_is_named_and_retires_nothing(
     run_report: Program, certbot_folder: Path
 ) -> None:
     live = make_aged_lineage(certbot_folder, "example.com", 1)
-    (certbot_folder / certbot_renewal_report.KNOWN_FILE).write_text("a 1\nexample.com 1\n")
+    known_file = certbot_folder / certbot_renewal_report.KNOWN_FILE
+    known_file.write_text(known_text("web1", "a", 1))
     for name in (b"a\nb", b"\xff"):
         shutil.copytree(live, certbot_folder / "live" / os.fsdecode(name))
     ran = run_report("--all", "--dry-run")
@@ -184,7 +193,7 @@ def test_a_folder_that_is_no_lineage_is_named_and_retires_nothing(
         (["--host", "old-web", "--all"], "--host needs --retire"),
         (["--history"], "--history, --patience and --stdout need --all"),
         (["--stdout", "--check"], "--history, --patience and --stdout need --all"),
-        (["--all", "--after-dry-run"], "--after-dry-run and --check exclude each other"),
+        (["--all", "--retire"], "--all, --retire and --check exclude each other"),
         (["--check", "--dry-run"], "argument --dry-run: not allowed with argument --check"),
     ],
 )

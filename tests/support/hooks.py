@@ -65,10 +65,10 @@ TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1).filte
 )
 
 
-def known(folder: Path) -> list[str]:
-    """The lineages that the hook keeps for the next run report."""
-    lines = (folder / certbot_renewal_report.KNOWN_FILE).read_text().splitlines()
-    return [line.rpartition(" ")[0] for line in lines if not line.startswith("#")]
+def known(folder: Path, host: str = "web1") -> list[str]:
+    """The lineages that were reported last for a host tag, sorted."""
+    known_file = certbot_renewal_report.KnownFile(str(folder), host)
+    return sorted(known_file.read([]).verdicts)
 
 
 def next_second() -> None:

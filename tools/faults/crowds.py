@@ -92,7 +92,7 @@ def make_crowd(folder: Path, count: int) -> list[Member]:
     for number in range(count):
         host = f"host-{number:03}"
         disk = Disk(folder / host)
-        disk.reset_known_to_other()
+        disk.reset_known_to_other(host)
         members.append(Member(host, disk, is_impatient=number % 5 == 4))
     return members
 
@@ -159,7 +159,7 @@ def try_crowd(server_name: str, folder: Path, count: int) -> str:
                 member.disk.expect_renewal_stored(stored[member.host], member.host)
 
         for member in members:
-            member.disk.reset_known()
+            member.disk.reset_known(member.host)
             own_settings = {**settings, "HOSTNAME": member.host}
             ended = member.disk.report(Program.RUN_REPORT, own_settings)
             expect(ended.status == 0, f"{member.host}: the run report succeeds: {ended.err}")

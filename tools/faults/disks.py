@@ -9,6 +9,7 @@ import collections
 import contextlib
 import enum
 import io
+import json
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -147,28 +148,34 @@ class Disk:
         return ended.out.splitlines()[:-1]  # the last line says where they would go
 
     # ---- The known file
-    @property
-    def first_known(self) -> str:
-        """The text of the known file after the first certificate was reported."""
-        return f"{LINEAGE} {self.begins[0]}\n"
+    def first_known(self, host: str) -> str:
+        """Return the known file as it was after the first certificate was reported."""
+        return known_text(host, LINEAGE, self.begins[0])
 
-    def reset_known(self) -> None:
+    def reset_known(self, host: str) -> None:
         """Write the known file as it was after the first certificate was reported."""
-        self.known.write_text(self.first_known)
+        self.known.write_text(self.first_known(host))
 
-    @property
-    def other_known(self) -> str:
-        """The text of a known file in which the lineage is missing: each program has to add it."""
-        return f"other {self.begins[0]}\n"
+    def other_known(self, host: str) -> str:
+        """Return a known file in which the lineage is missing: each program has to add it."""
+        return known_text(host, "other", self.begins[0])
 
-    def reset_known_to_other(self) -> None:
+    def reset_known_to_other(self, host: str) -> None:
         """Write a known file in which the lineage is missing."""
-        self.known.write_text(self.other_known)
+        self.known.write_text(self.other_known(host))
+
+    def known_lineages(self, host: str) -> dict[str, int]:
+        """Return what is known of a host: by lineage, notBefore of its certificate."""
+        known_file = certbot_renewal_report.KnownFile(str(self.folder), host)
+        problems: list[str] = []
+        verdicts = known_file.read(problems).verdicts
+        expect(not problems, f"{host}: the known file is whole: {problems}")
+        return {lineage: verdict.not_before for lineage, verdict in verdicts.items()}
 
     def expect_current_known(self, host: str) -> None:
         """Expect that the known file has the current certificate, as after a run report."""
-        known_line = f"{LINEAGE} {self.begins[-1]}\n"
-        expect(known_line in self.known.read_text(), f"{host}: what is known is wrong")
+        known_begin = self.known_lineages(host).get(LINEAGE)
+        expect(known_begin == self.begins[-1], f"{host}: what is known is wrong")
 
     # ---- What must be stored
     def renewals(self, host: str, begins: Iterable[int]) -> set[StoredField]:
@@ -227,6 +234,12 @@ class Disk:
         """Expect that the database equals the disk after a run report."""
         self.expect_everything_stored(stored, host)
         self.expect_nothing_else_stored(stored, host)
+
+
+def known_text(host: str, lineage: str, begin: int) -> str:
+    """Return a known file in which a host has reported a certificate in a run report."""
+    verdicts = {lineage: {"not_before": begin}}
+    return json.dumps({host: {"run_report_at": begin, "verdicts": verdicts}})
 
 
 def stored_states(stored: set[StoredField]) -> set[tuple[str, str]]:

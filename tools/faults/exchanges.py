@@ -8,7 +8,7 @@ What must hold after each exchange:
 
 - Success means that InfluxDB answered 204, and that the renewal and the state are stored.
 - A fault that only delays or repeats bytes is no failure.
-- The known file has changed if and only if a run report was delivered.
+- The known file has changed if and only if the report was delivered.
 - After one run report without a fault, the database equals the disk. Only a request whose bytes
   were changed may have stored other points beside them.
 """
@@ -131,7 +131,7 @@ class ExchangeTrial:
 
     def report(self, bucket: str, host: str, program: Program, fault: Fault) -> Ended:
         """Send a report that meets a fault; the known file knows the first certificate before."""
-        self.disk.reset_known()
+        self.disk.reset_known(host)
         self.proxy.set_fault(fault)
         settings = {
             **self.influxdb.settings(bucket),
@@ -194,12 +194,11 @@ class ExchangeTrial:
         return succeeded
 
     def expect_only_delivered_is_known(self, exchange: Exchange, ended: Ended) -> None:
-        """Expect that a run report that was delivered has changed the known file, and no other."""
+        """Expect that a report that was delivered has changed the known file, and no other."""
         # Not the exit status: a corrupt Date may still be reported as a wrong clock.
         is_delivered = "reported to" in ended.out
-        is_changed = self.disk.known.read_text() != self.disk.first_known
-        must_change = is_delivered and exchange.program is Program.RUN_REPORT
-        expect(is_changed == must_change, f"{exchange}: only what was delivered is known")
+        is_changed = self.disk.known.read_text() != self.disk.first_known(exchange.host)
+        expect(is_changed == is_delivered, f"{exchange}: only what was delivered is known")
 
     def summary(self, size: ExchangeSize) -> str:
         """Return in words what the exchanges came to."""

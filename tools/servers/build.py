@@ -3,15 +3,15 @@
 
     python3 -m tools.servers.build [PROGRAM…]
 
-    influxd-1.8 influxd-1.12 influxd-2 influx-cli kapacitor telegraf flux vault pebble certbot
-    haproxy nginx sshd ssh chromium victoria-metrics vmalert promtool prometheus
+    influxd-1.8 influxd-1.12 influxd-2 influx-cli kapacitor telegraf flux vault pebble-ari
+    pebble certbot haproxy nginx sshd ssh chromium victoria-metrics vmalert promtool prometheus
     prometheus-alertmanager
 
 Without arguments it builds and installs all of them. Each program is built once, into
 ${XDG_CACHE_HOME:-~/.cache}/certbot-renewal-report/servers/bin. A binary that the machine already
 has is used as it is: one that is named by an environment variable (INFLUXD_1_8, INFLUXD_1_12,
-INFLUXD_2, INFLUX, KAPACITORD, KAPACITOR, TELEGRAF, FLUX, VAULT_SERVER), or one on PATH with a good
-version.
+INFLUXD_2, INFLUX, KAPACITORD, KAPACITOR, TELEGRAF, FLUX, VAULT_SERVER, PEBBLE_ARI), or one on PATH
+with a good version.
 
 It needs only Python. As root it installs the Debian packages that are missing; otherwise it prints
 their names.
@@ -194,11 +194,23 @@ PROGRAMS = (
         accepts=r"1\.15\.",
         flux=False,
     ),
+    # A CA with ARI (RFC 9773), which Debian's pebble does not have. Debian's is on PATH by the same
+    # name and prints no version, so none on PATH will do.
+    Program(
+        name="pebble-ari",
+        module="pebble-ari",
+        package="github.com/letsencrypt/pebble/v2/cmd/pebble",
+        version="2.10.3",
+        version_variable="main.version",
+        on_path="",
+        accepts=r"2\.",
+        flux=False,
+    ),
 )
 
 # Command: Debian package. These are installed, not built.
 INSTALLED = {
-    "pebble": "pebble",  # a CA for tests
+    "pebble": "pebble",  # a CA for tests, without ARI
     "certbot": "certbot",  # the version that many hosts have
     "haproxy": "haproxy",  # this and the next three: certificates are delivered to them
     "nginx": "nginx-light",

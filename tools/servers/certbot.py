@@ -11,49 +11,108 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import requests
 from cryptography import x509
 
 from tools.servers.lineages import DAY, install_report_hook, make_server_certificate
-from tools.servers.processes import free_port, installed_program, running, wait_for_status
+from tools.servers.processes import (
+    built_program,
+    free_port,
+    installed_program,
+    running,
+    wait_for_status,
+)
 
+DEBIAN_CERTBOT = "/usr/bin/certbot"  # of the package certbot: 2.1 in Debian 12
 UNUSED_PORT = 5002  # of pebble's configuration: no proof is asked for
 
 
 @dataclass(frozen=True)
 class Authority:
-    """A running CA: the URL of its ACME directory, and the file with the CA of its https."""
+    """A running CA: the URL of its ACME directory, and the file with the CA of its https.
+
+    `management` is the URL of its management interface, "" for a CA without ARI.
+    """
 
     directory: str
     bundle: Path
+    management: str = ""
+
+    def set_window(self, certificate: Path, start: int, end: int) -> None:
+        """Set the window in which a certificate should be renewed (ARI), in Unix seconds."""
+        window = {"start": rfc3339(start), "end": rfc3339(end)}
+        response = requests.post(
+            f"{self.management}/set-renewal-info/",
+            json={
+                "certificate": certificate.read_text(),
+                "ariResponse": json.dumps({"suggestedWindow": window}),
+            },
+            verify=str(self.bundle),
+            timeout=10,
+        )
+        response.raise_for_status()
+
+
+def rfc3339(moment: int) -> str:
+    """Return a time in Unix seconds as ACME writes it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
 
 
 @contextlib.contextmanager
 def start_pebble(folder: Path, lifetime: int = 90 * DAY, http: int = 0) -> Iterator[Authority]:
-    """Start a CA whose certificates are valid for `lifetime` seconds.
+    """Start a CA without ARI, whose certificates are valid for `lifetime` seconds.
 
     It asks for no proof; with `http`, a port of 127.0.0.1, it asks each name for one by HTTP there.
     """
+    program = installed_program("pebble", "pebble")
+    options = {"managementListenAddress": "", "certificateValidityPeriod": lifetime}
+    with running_pebble(program, folder, options, http) as authority:
+        yield authority
+
+
+@contextlib.contextmanager
+def start_pebble_with_ari(
+    folder: Path, lifetime: int = 90 * DAY, http: int = 0
+) -> Iterator[Authority]:
+    """Start a CA with ARI, otherwise like `start_pebble`.
+
+    Its window is the time of two thirds of the lifetime and a day on both sides, until
+    `set_window` sets another one.
+    """
+    management = f"127.0.0.1:{free_port()}"
+    profile = {"description": "default", "validityPeriod": lifetime}
+    options = {"managementListenAddress": management, "profiles": {"default": profile}}
+    with running_pebble(built_program("pebble-ari"), folder, options, http) as authority:
+        yield replace(authority, management=f"https://{management}")
+
+
+@contextlib.contextmanager
+def running_pebble(
+    program: str, folder: Path, options: dict[str, Any], http: int
+) -> Iterator[Authority]:
+    """Start a pebble with its `options`, which differ by version."""
     folder.mkdir(parents=True, exist_ok=True)
     bundle = make_server_certificate(folder / "pebble.pem", "127.0.0.1")
     port = free_port()
     config = {
         "listenAddress": f"127.0.0.1:{port}",
-        "managementListenAddress": "",
         "certificate": str(bundle),
         "privateKey": str(bundle),
         "httpPort": http or UNUSED_PORT,
         "tlsPort": 5001,
-        "certificateValidityPeriod": lifetime,
+        **options,
     }
     config_file = folder / "pebble.json"
     config_file.write_text(json.dumps({"pebble": config}))
 
     authority = Authority(f"https://127.0.0.1:{port}/dir", bundle)
-    command = [installed_program("pebble", "pebble"), "-config", str(config_file)]
+    command = [program, "-config", str(config_file)]
     with contextlib.ExitStack() as stack:
         if http:
             name_server = stack.enter_context(start_name_server(folder))

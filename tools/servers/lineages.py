@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Union
 
@@ -71,11 +71,13 @@ def make_lineage(
     lifetime: int,
     conf: str = "",
     key: Key | None = None,
+    params: Mapping[str, str] | None = None,
 ) -> Path:
     """Lay a lineage out as certbot does; return its folder in live/.
 
-    A lineage that exists gets a new certificate. Without a key it has neither privkey.pem nor
-    chain.pem nor fullchain.pem. `conf` is text that begins the renewal configuration.
+    A lineage that exists gets a new certificate. `conf` is text that begins the renewal
+    configuration; the usual line of a key in it is left out. `params` are further values in
+    [renewalparams], or other ones. Without a key of its own, the lineage has KEY.
     """
     archive = folder / "archive" / lineage
     live = folder / "live" / lineage
@@ -83,10 +85,10 @@ def make_lineage(
     for path in (archive, live, renewal):
         path.mkdir(parents=True, exist_ok=True)
 
-    pem = make_certificate(names, not_before, lifetime, key or KEY)
-    files = {"cert": pem}
-    if key:
-        files.update(chain=pem, fullchain=pem, privkey=key_as_pem(key))
+    key = key or KEY
+    pem = make_certificate(names, not_before, lifetime, key)
+    # The certificate is signed by itself, so it is also the chain.
+    files = {"cert": pem, "privkey": key_as_pem(key), "chain": pem, "fullchain": pem + pem}
     number = len(list(archive.glob("cert*.pem"))) + 1
     for kind, content in files.items():
         file = archive / f"{kind}{number}.pem"
@@ -96,17 +98,36 @@ def make_lineage(
         link.unlink(missing_ok=True)
         link.symlink_to(f"../../archive/{lineage}/{file.name}")
 
-    (renewal / f"{lineage}.conf").write_text(
-        f"""{conf}version = 5.8.0
-cert = {live}/cert.pem
-privkey = {live}/privkey.pem
-chain = {live}/chain.pem
-fullchain = {live}/fullchain.pem
-[renewalparams]
-autorenew = True
-"""
-    )
+    text = renewal_conf(folder, lineage, conf, params or {})
+    (renewal / f"{lineage}.conf").write_text(text)
     return live
+
+
+def renewal_conf(folder: Path, lineage: str, beginning: str, params: Mapping[str, str]) -> str:
+    """Return a renewal configuration that certbot accepts.
+
+    `beginning` begins it; the usual line of a key in it is left out. `params` are further values in
+    [renewalparams], or other ones.
+    """
+    live = folder / "live" / lineage
+    lines = [
+        "version = 5.8.0\n",
+        f"archive_dir = {folder / 'archive' / lineage}\n",
+        f"cert = {live}/cert.pem\n",
+        f"privkey = {live}/privkey.pem\n",
+        f"chain = {live}/chain.pem\n",
+        f"fullchain = {live}/fullchain.pem\n",
+    ]
+    own_keys = [line.partition("=")[0].strip() for line in beginning.splitlines()]
+    usual_lines = [line for line in lines if line.partition(" ")[0] not in own_keys]
+    all_params = {
+        "authenticator": "standalone",
+        "server": "https://acme-v02.api.letsencrypt.org/directory",
+        "key_type": "ecdsa",
+        **params,
+    }
+    param_lines = [f"{name} = {value}\n" for name, value in all_params.items()]
+    return "".join([beginning, *usual_lines, "[renewalparams]\n", *param_lines])
 
 
 def install_report_hook(folder: Path) -> Path:
@@ -115,9 +136,23 @@ def install_report_hook(folder: Path) -> Path:
 
 
 def install_run_report(folder: Path) -> Path:
-    """Copy the run report into renewal-hooks/post, and the report hook that it needs."""
+    """Copy the run report into renewal-hooks/post, and the report hook that it needs.
+
+    The folder gets an empty log of certbot, and a cli.ini that names it: the log of the machine is
+    about other lineages.
+    """
     install_report_hook(folder)
+    make_empty_log(folder)
     return install(RUN_REPORT, folder / "renewal-hooks" / "post")
+
+
+def make_empty_log(folder: Path) -> Path:
+    """Make an empty log of certbot for a configuration folder, if it has none; return it."""
+    log = folder / "logs" / "letsencrypt.log"
+    log.parent.mkdir(exist_ok=True)
+    log.touch()
+    (folder / "cli.ini").write_text(f"logs-dir = {log.parent}\n")
+    return log
 
 
 def install(program: Path, folder: Path) -> Path:

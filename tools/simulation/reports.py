@@ -107,7 +107,9 @@ class FakeDisks:
         names = {certificate.lineage for certificate in certificates}
         return hook.Lineages(names, certificates, {}, [])
 
-    def read_certificate(self, path: str, lineage: str, renewal_conf: str = "") -> hook.Certificate:
+    def read_certificate(
+        self, path: str, lineage: str, conf: hook.RenewalConf | None = None
+    ) -> hook.Certificate:
         """Return the certificate of a lineage, as `hook.read_certificate` does."""
         folder = path.partition("/live/")[0]
         return self.hosts[folder].lineages[lineage].certificate
