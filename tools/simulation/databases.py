@@ -177,8 +177,8 @@ class VictoriaMetricsSeries(Database):
             if alert == OVERDUE:
                 subject = Subject(labels["host"], labels["lineage"])
             elif alert == FAILING:
-                value = float(value > 0)  # a count, or an exit status
-            rows[subject] = Row(value)
+                subject = Subject(labels["host"], step=int(labels["step"]))
+            rows[subject] = Row(value, grace=0.0)  # each row of a rule fires
         return rows
 
 

@@ -232,8 +232,9 @@ class Comparison:
         knowable_at = incident.begin
         if alert in (OVERDUE, FAILING):
             received = self.truth.received[incident.subject.host]
+            shown_from = max(incident.begin, incident.shown_from)
             arrivals = [
-                report.arrived_at for report in received if report.made_at >= incident.begin
+                report.arrived_at for report in received if report.received_at >= shown_from
             ]
             knowable_at = min(arrivals, default=incident.begin)
         return self.truth.evaluation_resumes_at(knowable_at)
