@@ -493,7 +493,7 @@ def make_renewal_conf(entries: ConfEntries, path: str) -> RenewalConf:
 
 
 def version_of(text: str) -> tuple[int, int]:
-    """Return a version of certbot, such as 5.8.0, without its third number; (0, 0) if it is none."""
+    """Return the first two numbers of a version of certbot, such as 5.8.0; (0, 0) if it is none."""
     version = CERTBOT_VERSION.match(text)
     return (int(version["major"]), int(version["minor"])) if version else (0, 0)
 
@@ -756,10 +756,17 @@ def read_certificate(path: str, lineage: str, conf: RenewalConf | None = None) -
         ) from None
 
     conf = conf or RenewalConf()
-    renewal_due = due_date(decoded.not_before, decoded.not_after, conf.interval)
+    renewal_due = due_without_verdict(decoded, conf)
     failure = no_renewal_reason(conf, decoded.not_after)
     is_staging = is_staging_server(conf.server)
     return Certificate(lineage, *decoded, renewal_due, failure, is_staging)
+
+
+def due_without_verdict(decoded: DecodedCertificate, conf: RenewalConf) -> int:
+    """Return the due date by certbot's rules, in Unix seconds."""
+    if not conf.autorenew:
+        return latest_due(decoded.not_before, decoded.not_after)
+    return due_by_rule(decoded.not_before, decoded.not_after, conf.version, conf.interval)
 
 
 def no_renewal_reason(conf: RenewalConf, not_after: int) -> str:
@@ -784,7 +791,9 @@ def certificate_path(folder: str, lineage: str, conf: RenewalConf) -> str:
 def read_lineages(folder: str, certbot: str = "") -> Lineages:
     """Read all lineages of a configuration folder.
 
-    `certbot` is the version in certbot's log, "" if it is not known. As for certbot, a lineage is a file in renewal/ and the paths in that file. A certificate that
+    `certbot` is the version in certbot's log, "" if it is not known.
+
+    As for certbot, a lineage is a file in renewal/ and the paths in that file. A certificate that
     has lost this file is a lineage too, an unreadable one.
     """
     lineages = Lineages(set(), [], {}, [], {})
@@ -964,95 +973,54 @@ def is_in_use(live_folder: str, confs: Mapping[str, RenewalConf]) -> bool:
 
 
 # ---- Due dates ---------------------------------------------------------------------------------
-# Matches: renew_before_expiry = "3 weeks"   # comment
-RENEW_BEFORE_EXPIRY = re.compile(
-    r"""
-    ^ [ \t]* renew_before_expiry [ \t]* = [ \t]*
-    ["']? (?P<interval> [^"'\#\n]* )
-    """,
-    re.VERBOSE | re.MULTILINE,
-)
-
-# Matches: 3 weeks, 12 hours
-INTERVAL = re.compile(
-    r"""
-    (?:
-        \d{1,6} (?: \. \d+ )? \s*
-        (?: [smhdwy] [a-z]* [\s,]* | $ )
-    ){1,9}
-    """,
-    re.VERBOSE,
-)
-
-# Matches: 3 w, the first part of "3 weeks, 12 hours"
+# Matches: 3 weeks, and then 12 hours, in "3 weeks, 12 hours". It is the pattern of parsedatetime,
+# with which certbot reads an interval: its words (no "twelve", no "thirty") and its units.
 INTERVAL_PART = re.compile(
     r"""
-    (?P<amount> [\d.]+ ) \s*
-    (?P<unit> mo | mth | [smhdwy] | $ )
+    (?: (?P<minus> - ) \s* )?
+    \b
+    (?P<number>
+        \d+ (?: \. \d+ )?
+        |
+        (?: zero | an? | one | two | three | four | five | six | seven | eight | nine | ten
+            | eleven | thirteen | fourteen | fifteen | sixteen | seventeen | eighteen | nineteen
+            | twenty
+        ) \b
+    )
+    \s*
+    (?P<unit>
+        seconds? | secs? | s | minutes? | mins? | m | hours? | hr | h | days? | dy | d
+        | weeks? | wk | w | months? | mth | years? | yr | y
+    )
+    \b
     """,
     re.VERBOSE,
 )
 
-UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": DAY, "w": 7 * DAY, "": DAY}
-UNIT_MONTHS = {"mo": 1, "mth": 1, "y": 12}
+# Matches: before, in "30 days before expiry". certbot then counts the 30 days after the expiry.
+BACKWARDS = re.compile(r"\b(?:before|prior|ago)\b")
 
-
-def due_date(not_before: int, not_after: int, interval: str = "") -> int:
-    """Return the time from which certbot renews a certificate, in Unix seconds.
-
-    That is `renew_before_expiry` (the interval, "" if it is not set) before the end; else when a
-    third of the lifetime is left, or a half if the lifetime is under ten days: `should_autorenew`
-    of certbot 4.0 and newer. It is never before notBefore: certbot then renews in every run.
-    """
-    due = subtract_interval(not_after, interval)
-    if due is None:
-        lifetime = not_after - not_before
-        seconds_left = lifetime // 2 if lifetime < 10 * DAY else lifetime // 3
-        due = not_after - seconds_left
-    return max(due, not_before)
-
-
-def subtract_interval(moment: int, interval: str) -> int | None:
-    """Return the time an interval before a moment, in Unix seconds; None if it is no interval.
-
-    The interval means what certbot (parsedatetime) makes of it: `30` (days), `3 weeks`, `1 month`.
-    """
-    text = interval.lower()
-    if not INTERVAL.fullmatch(text):
-        return None
-
-    for part in INTERVAL_PART.finditer(text):
-        amount = float(part["amount"])
-        unit = part["unit"]
-        if unit in UNIT_MONTHS:
-            moment = subtract_months(moment, int(amount) * UNIT_MONTHS[unit])
-        else:
-            moment -= int(amount * UNIT_SECONDS[unit])
-    return moment
-
-
-def subtract_months(moment: int, months: int) -> int:
-    """Return the same day and time some months earlier, or the last day of a shorter month."""
-    date = time.gmtime(moment)
-    year, month_index = divmod(date.tm_year * 12 + date.tm_mon - 1 - months, 12)
-    year = max(year, 1970)
-    month = month_index + 1
-    day = min(date.tm_mday, calendar.monthrange(year, month)[1])
-    return calendar.timegm((year, month, day, date.tm_hour, date.tm_min, date.tm_sec))
-
-
-def renew_before_expiry(renewal_conf: str) -> str:
-    """Return the setting renew_before_expiry of a renewal configuration, "" if it is not set.
-
-    certbot reads it above the first section only.
-    """
-    top_level = re.split(r"(?m)^[ \t]*\[", renewal_conf)[0]
-    match = RENEW_BEFORE_EXPIRY.search(top_level)
-    return match["interval"].strip() if match else ""
+NUMBER_WORDS = {
+    "a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
+    "eight": 8, "nine": 9, "ten": 10, "eleven": 11, "thirteen": 13, "fourteen": 14, "fifteen": 15,
+    "sixteen": 16, "seventeen": 17, "eighteen": 18, "nineteen": 19, "twenty": 20,
+}  # fmt: skip
+UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": DAY, "w": 7 * DAY}  # by the unit's first letter
+UNIT_MONTHS = {"month": 1, "months": 1, "mth": 1, "year": 12, "years": 12, "yr": 12, "y": 12}
+MOST_YEARS = 7970  # certbot ignores a part of an interval that leads beyond the year 9999
+LONGEST_INTERVAL = 200  # characters; a longer text is not an interval
 
 
 class Verdict(NamedTuple):
-    """STUB"""
+    """What certbot's log said about a certificate; the times are Unix seconds, 0 for never.
+
+    `not_before` is the certificate's: a verdict about an earlier certificate counts for nothing.
+    `not_due_at`: the last run that called it not due. `failed_since`: the first of the attempts to
+    renew it that failed, and `failure` the reason of the last one; 0 and "" if the last run did not
+    fail. `due_at_once`: the first run that did not renew it although the CA asked for that (its
+    window was in the past). `unreadable`: why certbot cannot read the lineage, "" if it can.
+    `read_at`: the last run that has looked at the lineage.
+    """
 
     not_before: int
     not_due_at: int = 0
@@ -1063,13 +1031,115 @@ class Verdict(NamedTuple):
     read_at: int = 0
 
 
+def due_by_rule(not_before: int, not_after: int, version: tuple[int, int], interval: str) -> int:
+    """Return the time from which certbot renews a certificate by its own rules, in Unix seconds.
+
+    `version` is certbot's; (0, 0) if it is not known, which counts as the newest. `interval` is
+    `renew_before_expiry`, "" if it is not set. The rules are those of certbot's `should_autorenew`.
+    If certbot does not understand the interval, the time is `latest_due`. It is never before
+    notBefore: certbot then renews in every run.
+    """
+    lifetime = not_after - not_before
+    if interval:
+        due = subtract_interval(not_after, interval)
+        if due is None:
+            due = latest_due(not_before, not_after)
+    elif (0, 0) < version < (4, 0):
+        due = not_after - 30 * DAY
+    else:
+        seconds_left = lifetime // 2 if lifetime < 10 * DAY else lifetime // 3
+        due = not_after - seconds_left
+        may_ask_ca = version == (0, 0) or version >= (4, 1)
+        if may_ask_ca:  # ARI: the window of Let's Encrypt ends so much later
+            due += lifetime // 100
+    return max(due, not_before)
+
+
+def latest_due(not_before: int, not_after: int) -> int:
+    """Return the latest time from which a certificate should have been renewed, in Unix seconds.
+
+    That is a sixth of the lifetime before the expiry, at most 15 days. Whatever certbot's log says,
+    one alert then fires in time.
+    """
+    lifetime = not_after - not_before
+    return not_after - min(lifetime // 6, 15 * DAY)
+
+
 def due_with_verdict(by_rule: int, not_before: int, not_after: int, verdict: Verdict) -> int:
-    """STUB"""
+    """Return the time from which a certificate should have been renewed, in Unix seconds.
+
+    certbot's verdict replaces the due date by rule, but does not move it beyond `latest_due`. It is
+    never before notBefore.
+    """
     if verdict.not_before != not_before:
         return by_rule
-    if verdict.failed_since:
-        return verdict.failed_since
-    return max(by_rule, verdict.not_due_at)
+
+    due = verdict.failed_since or max(by_rule, verdict.not_due_at)
+    due = min(due, max(by_rule, latest_due(not_before, not_after)))
+    if verdict.due_at_once:
+        # The run has already failed to renew: a day earlier, so that the alert fires at that run.
+        due = min(due, verdict.due_at_once - DAY)
+    return max(due, not_before)
+
+
+def subtract_interval(moment: int, interval: str) -> int | None:
+    """Return the earliest time from which adding an interval leads to a moment, in Unix seconds.
+
+    certbot renews when the current time plus `renew_before_expiry` is later than the expiry. The
+    interval means what certbot (parsedatetime) makes of it: `30` (days), `two weeks`, `1 month and
+    12 hours`. Other words beside the amounts do not count. None means that certbot renews only
+    after the expiry: it does not understand the interval (`thirty days`), or the interval is not
+    positive (`-30 days`, `30 days before expiry`).
+    """
+    text = interval.strip().lower()
+    if text.isdigit():
+        text += " days"
+    backwards = BACKWARDS.search(text)
+    if len(text) > LONGEST_INTERVAL or (backwards and backwards.start() > 0):
+        return None
+
+    # certbot adds the parts from left to right, so subtract them from right to left.
+    earlier = moment
+    for part in reversed(list(INTERVAL_PART.finditer(text))):
+        earlier = subtract_part(earlier, part)
+    return earlier if earlier < moment else None
+
+
+def subtract_part(moment: int, part: re.Match[str]) -> int:
+    """Return the time a part of an interval (a match of INTERVAL_PART) before a moment."""
+    number = (part["minus"] or "") + part["number"]
+    try:
+        amount = float(number)
+    except ValueError:
+        amount = NUMBER_WORDS.get(number, 0)  # certbot reads "-two" as 0
+
+    unit = part["unit"]
+    if unit in UNIT_MONTHS:
+        months = amount * UNIT_MONTHS[unit]
+        is_ignored = abs(months) > MOST_YEARS * 12
+        return moment if is_ignored else subtract_months(moment, months)
+    seconds = amount * UNIT_SECONDS[unit[0]]
+    is_ignored = abs(seconds) > MOST_YEARS * 365 * DAY
+    return moment if is_ignored else moment - round(seconds)
+
+
+def subtract_months(moment: int, months: float) -> int:
+    """Return the earliest time from which adding some months leads to a moment, in Unix seconds.
+
+    If the month is too short, that is the beginning of the next month: on 28 February, a month more
+    is 28 March; on 1 March, it is 1 April. A fraction of a month counts as one of 30 days.
+    """
+    whole_months = int(months)
+    moment -= round((months - whole_months) * 30 * DAY)
+
+    date = time.gmtime(moment)
+    year, month_index = divmod(date.tm_year * 12 + date.tm_mon - 1 - whole_months, 12)
+    year = min(max(year, 1970), 9998)
+    month = month_index + 1
+    days_in_month = calendar.monthrange(year, month)[1]
+    if date.tm_mday > days_in_month:
+        return calendar.timegm((year, month, days_in_month + 1, 0, 0, 0))
+    return calendar.timegm((year, month, date.tm_mday, date.tm_hour, date.tm_min, date.tm_sec))
 
 
 # ---- Points ------------------------------------------------------------------------------------
@@ -1296,7 +1366,7 @@ def delivery_points(
             "deploy_error": joined_names([delivery.error]),
         }
         tags = {"lineage": delivery.lineage, "target": delivery.target}
-        points.append(make_point(settings, fields, **tags))
+        points.append(make_point(settings, fields, None, **tags))
     return points
 
 

@@ -242,7 +242,7 @@ def summary_of_runs(
     failure = record.run_failure
     if not failure and record.exit_status > 0 and not failed and not lineages.unreadable:
         failure = f"certbot exited with status {record.exit_status}"
-    is_briefly_locked = 0 < record.locked_since and now - record.locked_since < LOCK_PATIENCE
+    is_briefly_locked = record.locked_since > 0 and now - record.locked_since < LOCK_PATIENCE
     real_runs = [run for run in runs if not run.is_dry_run]
     return RunSummary(real_runs, sorted(failed), failures, failure, not is_briefly_locked)
 
@@ -308,6 +308,11 @@ def run_point(
         if text:  # Flux 0.196 (InfluxDB 1.12) mixes up rows that have empty strings
             fields[name] = hook.joined_names(text.split(" "))
     return hook.make_point(settings, fields)
+
+
+def as_run_report(point: hook.Point, now: int) -> hook.Point:
+    """Return the run point of a run report: it says that the host is alive."""
+    return point._replace(fields={**point.fields, "retired": 0, "reported_at": now})
 
 
 def names_with(wanted: str, results: Mapping[str, LineageResult]) -> str:
@@ -788,8 +793,8 @@ def run_report(
     report = hook.certificates_report(settings, folder, reading.lineages, now, True, served)
     report.problems.extend(served_problems)
     report = with_run(settings, report, reading, environ, now)
-    assert report.last is not None
-    report.last.fields.update(retired=0, reported_at=now)
+    if report.last is not None:
+        report = report._replace(last=as_run_report(report.last, now))
 
     if history:  # as if no renewal had ever been reported
         report = with_missed_renewals(settings, report, folder, reading.lineages, {})

@@ -211,7 +211,7 @@ def test_check_names_everything_that_is_wrong_and_reports_what_it_can(
     assert f"{script} is not executable, so certbot ignores it: chmod 755 {script}" in ran.err
     open_file = f"{env_file} holds the token, but every user can read it: chmod o= {env_file}"
     assert open_file in ran.err
-    assert "live/broken/cert.pem: No such file or directory" in ran.err
+    assert "live/broken/cert.pem to be a symlink: restore the links" in ran.err
     assert "ready: " not in ran.out
     assert "fake-token" not in ran.out + ran.err
     assert stored_renewals(influxdb, bucket) == renewal.points()

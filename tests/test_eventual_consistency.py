@@ -201,7 +201,7 @@ def assert_lineage_is_as_on_disk(points: Points, lineage: str, host: Host) -> No
     assert renewals <= host.issued[lineage]
 
     if lineage in host.current:
-        for path in (host.folder / "archive" / lineage).iterdir():
+        for path in (host.folder / "archive" / lineage).glob("cert*"):
             certificate = certbot_renewal_report.read_certificate(str(path), lineage)
             assert certificate.not_before in renewals
         state = state_of(points, lineage)

@@ -34,14 +34,16 @@ TYPES = {"time": int, "integer": int, "float": float, "text": str}
 def example_certificate() -> hook.Certificate:
     """Return a certificate of 90 days for one name."""
     end = BEGIN + 90 * DAY
-    return hook.Certificate("example.com", ["example.com"], BEGIN, end, hook.due_date(BEGIN, end))
+    return hook.Certificate(
+        "example.com", ["example.com"], BEGIN, end, hook.due_by_rule(BEGIN, end, (4, 0), "")
+    )
 
 
 # ---- Points ------------------------------------------------------------------------------------
 def test_the_line_protocol_is_what_the_report_hook_writes() -> None:
     certificate = example_certificate()
     points = hook.renewal_points(SETTINGS, certificate)
-    points.append(hook.state_point(SETTINGS, certificate, 0, BEGIN + 100))
+    points.append(hook.state_point(SETTINGS, certificate, 0))
     lines = "".join(f"{hook.line_protocol(point)}\n" for point in points)
     assert f"```text\n{lines}```" in PAGE.partition("\n## ")[0]
 
@@ -62,25 +64,58 @@ def state_of_served_certificate() -> Point:
     certificate = example_certificate()
     endpoint = run.Endpoint("www.example.com", 443, "www.example.com")
     served = run.served_state("example.com", {endpoint: b"other"}, {}, [], BEGIN)
-    return hook.state_point(SETTINGS, certificate, BEGIN, BEGIN, served.fields)
+    return hook.state_point(SETTINGS, certificate, BEGIN, served.fields)
 
 
 def run_of_certbot() -> Point:
     """Return the point about a run in which everything failed that can fail."""
+    results = {
+        "a": run.LineageResult(run.FAILED, "Some challenges have failed.", None),
+        "c": run.LineageResult(run.RENEWED, "", None),
+        "d": run.LineageResult(run.NOT_DUE, "", None),
+        "e": run.LineageResult(run.NOT_PROCESSED, "", None),
+    }
+    certbot_run = run.CertbotRun(
+        position="2026-09-21 14:13:20,000",
+        started_at=BEGIN,
+        ended_at=BEGIN + 5,
+        version="5.8.0",
+        mode="renew",
+        is_dry_run=False,
+        is_finished=True,
+        results=results,
+        failure="",
+        is_locked=False,
+    )
     lineages = hook.Lineages({"a", "b"}, [example_certificate()], {"b": "missing"}, [])
-    return run.run_point(SETTINGS, lineages, ["a"], 1, BEGIN)
+    record = hook.HostRecord({"certbot": "5.8.0"})
+    failures = {"a": "Some challenges have failed.", "b": "missing"}
+    summary = run.RunSummary([certbot_run], ["a"], failures, "interrupted", True)
+    point = run.run_point(SETTINGS, lineages, record, summary)
+    return run.as_run_report(point, BEGIN)
 
 
 def dry_run() -> list[Point]:
     """Return the points of a dry run."""
-    output = "simulated renewals\n  /etc/letsencrypt/live/a/fullchain.pem (success)\n"
-    return run.dry_run_report(SETTINGS, output, BEGIN).points()
+    certbot_run = run.CertbotRun(
+        position="2026-09-21 14:13:20,000",
+        started_at=BEGIN,
+        ended_at=BEGIN + 5,
+        version="5.8.0",
+        mode="renew",
+        is_dry_run=True,
+        is_finished=True,
+        results={"a": run.LineageResult(run.RENEWED, "", None)},
+        failure="",
+        is_locked=False,
+    )
+    return run.dry_run_points(SETTINGS, [certbot_run])
 
 
 def deliveries() -> list[Point]:
     """Return the point of a delivery."""
     delivery = hook.Delivery("example.com", "haproxy")
-    return hook.delivery_points(SETTINGS, [delivery], [example_certificate()], BEGIN, BEGIN)
+    return hook.delivery_points(SETTINGS, [delivery], [example_certificate()], BEGIN)
 
 
 SECTIONS = {

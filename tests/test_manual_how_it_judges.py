@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from certbot_renewal_report import due_date
+from certbot_renewal_report import due_by_rule
 from support.documents import rows_of
 from support.manual import read_page
 from support.points import HOUR
@@ -28,7 +28,7 @@ def seconds_of(text: str) -> float:
 def test_a_certificate_is_due_when_the_page_says(row: list[str]) -> None:
     lifetime, due, left, alert = [seconds_of(cell) for cell in row]
     begin = 1_790_000_000
-    due_after = due_date(begin, begin + int(lifetime)) - begin
+    due_after = due_by_rule(begin, begin + int(lifetime), (4, 1), "") - begin
 
     tenth_of_a_day = DAY / 10
     assert due == pytest.approx(due_after, abs=tenth_of_a_day)

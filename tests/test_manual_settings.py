@@ -96,7 +96,8 @@ def test_check_prints_what_the_page_shows(
     env_file.write_text(f"INFLUXDB_URL={url}\nINFLUXDB_TOKEN=fake-token\n")
     env_file.chmod(0o600)
     install_run_report(certbot_folder)
-    hook.KnownFile(str(certbot_folder)).replace({}, int(time.time()))
+    record = hook.HostRecord({"run_report_at": time.time()})
+    hook.KnownFile(str(certbot_folder), "web1").write(record)
     drop_in = certbot_folder / "renewal-report.conf"
     drop_in.write_text("certbot_renewal_run.py --all")
     monkeypatch.setattr(hook, "STARTER_PATHS", [str(drop_in)])

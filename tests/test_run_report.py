@@ -43,9 +43,9 @@ def test_a_run_report_names_what_is_wrong_with_each_lineage(
 ) -> None:
     ran = run_report("--all", EXIT_STATUS="1", **bucket.settings)
     assert ran.status == 1
-    assert "dangling/cert.pem: No such file" in ran.err
-    assert "no-conf.conf: No such file" in ran.err
-    assert "cert, privkey, chain, [renewalparams] missing" in ran.err
+    assert "dangling/cert.pem does not exist: restore the file" in ran.err
+    assert "no-conf.conf: renewal configuration is missing: restore the file" in ran.err
+    assert "missing a required file reference (cert, privkey, chain)" in ran.err
 
 
 @pytest.mark.usefixtures("five_lineages")
@@ -170,18 +170,18 @@ def test_folders_that_cannot_be_listed_retire_nothing(
     assert bucket.state_of("example.com")["renewal_due"] > 0
 
 
-def test_a_folder_that_is_no_lineage_is_named_and_retires_nothing(
+def test_a_configuration_that_is_no_lineage_is_named_and_retires_nothing(
     run_report: Program, certbot_folder: Path
 ) -> None:
-    live = make_aged_lineage(certbot_folder, "example.com", 1)
+    make_aged_lineage(certbot_folder, "example.com", 1)
+    renewal = certbot_folder / "renewal"
     known_file = certbot_folder / certbot_renewal_report.KNOWN_FILE
     known_file.write_text(known_text("web1", "a", 1))
     for name in (b"a\nb", b"\xff"):
-        shutil.copytree(live, certbot_folder / "live" / os.fsdecode(name))
+        shutil.copy(renewal / "example.com.conf", renewal / f"{os.fsdecode(name)}.conf")
     ran = run_report("--all", "--dry-run")
     assert ran.status == 1
-    live_folder = certbot_folder / "live"
-    assert f"{live_folder}: 'a\\nb' is not the name of a lineage: remove it" in ran.err
+    assert f"{renewal}: 'a\\nb.conf' is not the name of a lineage: remove it" in ran.err
     assert ran.err.count("is not the name of a lineage: remove it") == 2
     assert re.findall(r"renewal_due=(\d)", ran.out) == ["1"]  # of example.com; 0 would be retired
 

@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import NamedTuple
 
 import certbot_renewal_report as hook
-from certbot_renewal_run import run_point
+import certbot_renewal_run as run_program
 from tools.benchmarks.fleet import LIFETIME, Fleet, issued_at
 from tools.servers.influxdb import ORG
 
@@ -39,7 +39,7 @@ def make_certificate(number: int, now: int) -> hook.Certificate:
     name = f"c{number}.example.com"
     not_before = issued_at(number, now)
     not_after = not_before + LIFETIME
-    due = hook.due_date(not_before, not_after)
+    due = hook.due_by_rule(not_before, not_after, (0, 0), "")
     return hook.Certificate(name, [name, f"www.{name}"], not_before, not_after, due)
 
 
@@ -52,7 +52,15 @@ def make_report(settings: hook.Settings, fleet: Fleet, host: int, now: int) -> h
     names = {certificate.lineage for certificate in certificates}
     lineages = hook.Lineages(names, certificates, {}, [])
     report = hook.certificates_report(settings, NO_FOLDER, lineages, now, has_run_reports=True)
-    return report._replace(last=run_point(settings, lineages, [], 0, now))
+    summary = run_program.RunSummary([], [], {}, "", True)
+    last = run_program.run_point(settings, lineages, hook.HostRecord(), summary)
+    return report._replace(last=run_program.as_run_report(last, now))
+
+
+def batches_of(report: hook.Report) -> list[hook.Batch]:
+    """Return the requests of a report, its last point included."""
+    last = [] if report.last is None else [hook.line_protocol(report.last)]
+    return [*hook.batches_of(report), hook.Batch(last, 0)]
 
 
 def send(settings: hook.Settings, batches: Sequence[hook.Batch]) -> HostResult:
@@ -72,7 +80,7 @@ def send_reports(
 ) -> RushResult:
     """Send the reports of some hosts, so many at a time."""
     reports = [make_report(settings, fleet, host, now) for host in hosts]
-    batches = [list(hook.batches_of(report)) for report in reports]
+    batches = [batches_of(report) for report in reports]
     begin = time.perf_counter()  # the same clock in all processes
     with ThreadPoolExecutor(clients) as pool:
         results = list(pool.map(functools.partial(send, settings), batches))
