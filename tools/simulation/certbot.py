@@ -1,7 +1,7 @@
 """certbot on a simulated host: when it renews, and when a renewal is due.
 
-The rules are those of `should_autorenew` in certbot 2.1, 4.0 and 5.8. The module shares no code with
-the two programs, so that a mistake in their rules shows.
+The rules are those of `should_autorenew` in certbot 2.1, 4.0 and 5.8. The module shares no code
+with the two programs, so that a mistake in their rules shows.
 """
 
 from __future__ import annotations
@@ -85,9 +85,7 @@ def due_at_the_latest(lineage: Lineage, version: tuple[int, int]) -> float:
     return min(max(by_rule, window_end), limit)
 
 
-def would_renew(
-    lineage: Lineage, version: tuple[int, int], clock: float, ca_is_up: bool
-) -> bool:
+def would_renew(lineage: Lineage, version: tuple[int, int], clock: float, ca_is_up: bool) -> bool:
     """Return whether certbot renews a certificate now; `clock`: what the host's clock says.
 
     Each run draws a moment at random in the CA's window.

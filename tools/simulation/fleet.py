@@ -362,7 +362,9 @@ class Fleet:
         self, host: Host, results: Mapping[str, run_program.LineageResult], failure: str = ""
     ) -> None:
         """Write the log of a run of the timer, record the truth about it, and report it."""
-        run = logs.make_run(self.calendar.now + host.clock_error, host.certbot, results, failure=failure)
+        run = logs.make_run(
+            self.calendar.now + host.clock_error, host.certbot, results, failure=failure
+        )
         host.log.add(run)
         self.record_run(host, run)
         self.send_hooks_reports(host, results)
@@ -376,7 +378,8 @@ class Fleet:
         for name, result in run.results.items():
             is_attempt = result.result == run_program.FAILED
             if is_attempt and not host.log.problem:  # without a log nobody knows of it
-                self.truth.attempt_fails(host.subject(name), run.started_at, now)
+                is_urgent = bool(result.window and host.lineages[name].revoked_at)
+                self.truth.attempt_fails(host.subject(name), run.started_at, now, is_urgent)
             elif result.result == run_program.NOT_DUE:
                 self.truth.is_not_due(host.subject(name))
 

@@ -17,7 +17,6 @@ RUN_FAILED = "The requested nginx plugin does not appear to be installed"
 IS_LOCKED = "Another instance of Certbot is already running."
 
 
-
 class Log:
     """certbot's log on a host: its last runs, or the problem of a log that cannot be read."""
 

@@ -160,7 +160,7 @@ class AlertPack(QueryModel):
 
     def take_state(self, point: StatePoint) -> None:
         """Take the state of a certificate; an older one than that before changes nothing."""
-        host, lineage = point.subject
+        host, lineage, _ = point.subject
         state = point.state
         if state.time < self.states[host].get(lineage, NO_STATE).time:
             return

@@ -19,11 +19,10 @@ import contextlib
 import email.utils
 import enum
 import functools
-import os
 import re
 import shutil
 import unittest.mock
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import certbot_renewal_report as hook
@@ -151,7 +150,8 @@ class FakeDisks:
         `certbot` is its version, "" if it is not known.
         """
         host = self.hosts[folder]
-        lineages = hook.Lineages(set(), [], {}, [], {})
+        confs: dict[str, hook.RenewalConf] = {}
+        lineages = hook.Lineages(set(), [], {}, [], confs)
         now = self.calendar.now
         if host.unmounted.contains(now):
             return lineages
@@ -160,10 +160,14 @@ class FakeDisks:
             lineages.names.add(name)
             if fault:
                 lineages.unreadable[name] = f"{name}: {fault.value}"
-            if fault is not Fault.FILES_DELETED:
-                lineages.certificates.append(seen_certificate(host, lineage, certbot))
+            conf = hook.RenewalConf()
             if fault is not Fault.CONFIGURATION_LOST:
-                lineages.confs[name] = renewal_conf(host, lineage)
+                conf = renewal_conf(host, lineage)
+                confs[name] = conf
+                if certbot:
+                    conf = conf._replace(version=hook.version_of(certbot))
+            if fault is not Fault.FILES_DELETED:
+                lineages.certificates.append(seen_certificate(lineage, conf))
         return lineages
 
     def read_certificate(
@@ -171,7 +175,7 @@ class FakeDisks:
     ) -> hook.Certificate:
         """Return the certificate of a lineage, as `hook.read_certificate` does."""
         host = self.hosts[path.partition("/live/")[0]]
-        return seen_certificate(host, host.lineages[lineage])
+        return seen_certificate(host.lineages[lineage], renewal_conf(host, host.lineages[lineage]))
 
     def older_certificates(
         self, folder: str, certificates: Sequence[hook.Certificate], problems: list[str]
@@ -208,11 +212,10 @@ LINEAGE_PATH = re.compile(
 def renewal_conf(host: Host, lineage: Lineage) -> hook.RenewalConf:
     """Return what the programs read in the renewal configuration of a lineage."""
     name = lineage.certificate.lineage
-    paths = {
-        kind: os.path.join(host.folder, "live", name, f"{kind}.pem") for kind in hook.FILE_KINDS
-    }
+    live = host.folder / "live" / name
+    paths = {kind: str(live / f"{kind}.pem") for kind in hook.FILE_KINDS}
     return hook.RenewalConf(
-        version=host.version,
+        version=host.version,  # of the certbot that has written the file
         interval=lineage.interval,
         autorenew=lineage.autorenew,
         server=f"https://{lineage.ca}.example.com/directory",
@@ -220,13 +223,19 @@ def renewal_conf(host: Host, lineage: Lineage) -> hook.RenewalConf:
     )
 
 
-def seen_certificate(host: Host, lineage: Lineage, certbot: str = "") -> hook.Certificate:
-    """Return a certificate as the programs see it: the date by their rule, not the true one."""
+def seen_certificate(lineage: Lineage, conf: hook.RenewalConf) -> hook.Certificate:
+    """Return a certificate as the programs see it: due by their rule, which may not be the truth.
+
+    `conf` is the renewal configuration of the lineage, the default one if it is lost.
+    """
     certificate = lineage.certificate
-    version = hook.version_of(certbot) or host.version
-    conf = renewal_conf(host, lineage)
-    due = hook.due_by_rule(certificate.not_before, certificate.not_after, conf, version)
-    return certificate._replace(renewal_due=due)
+    decoded = hook.DecodedCertificate(
+        certificate.names, certificate.not_before, certificate.not_after
+    )
+    return certificate._replace(
+        renewal_due=hook.due_without_verdict(decoded, conf),
+        failure=hook.no_renewal_reason(conf, certificate.not_after),
+    )
 
 
 class Reporting:
@@ -341,7 +350,7 @@ class Reporting:
             self.calendar.schedule(next_try, self.try_run_report, task)
 
     def run(
-        self, host: Host, arguments: Sequence[str], environ: Mapping[str, str], seconds: int
+        self, host: Host, arguments: Sequence[str], environ: dict[str, str], seconds: int
     ) -> None:
         """Let the run report program make a report, send it, and write the known file.
 

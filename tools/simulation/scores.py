@@ -37,7 +37,15 @@ from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
 from certbot_renewal_report import DAY
-from tools.simulation.alerts import FAILING, OVERDUE, SILENT, AlertId, Notification, Subject
+from tools.simulation.alerts import (
+    FAILING,
+    MOST_STEPS,
+    OVERDUE,
+    SILENT,
+    AlertId,
+    Notification,
+    Subject,
+)
 from tools.simulation.periods import EVALUATION_INTERVAL
 from tools.simulation.truth import Incident, Truth
 
@@ -148,7 +156,8 @@ class Comparison:
 
         for notification in self.notifications:
             if notification.alert == alert and notification.fires:
-                own_incidents = incidents[lineage_of(notification.subject)]
+                subject = lineage_of(notification.subject)._replace(step=0)
+                own_incidents = incidents[subject]
                 self.count_alert(notification, own_incidents, score)
         for incident in self.truth.incidents(alert):
             self.count_expiry(alert, incident, score)
@@ -198,15 +207,19 @@ class Comparison:
     def count_incident(self, alert: str, incident: Incident, score: Score) -> None:
         """Count an incident: whether it was missed, and how late the alert was."""
         score.incidents += 1
-        if not self.all_firings(alert, incident):
+        firings = self.all_firings(alert, incident)
+        if incident.is_further:
+            earliest = incident.begin - self.tolerance.early
+            firings = [firing for firing in firings if firing.begin >= earliest]
+        if not firings:
             score.missed += 1
             when = f"from {incident.begin:.0f} to {incident.end:.0f}"
             score.errors.append(
                 f"seed {self.truth.seed}: missed {alert} of {incident.subject.words()} {when}"
             )
 
-        own_firings = self.firings_during(AlertId(alert, incident.subject), incident)
-        if own_firings:
+        own_firings = self.firings_during(own_alert(alert, incident.subject), incident)
+        if own_firings and not incident.is_further:
             score.noticed += 1
             score.firings += len(own_firings)
             resolved = [firing for firing in own_firings if firing.end < self.truth.end]
@@ -296,13 +309,22 @@ def firings_by_alert(
     return firings_by_lineage
 
 
+def own_alert(alert: str, subject: Subject) -> AlertId:
+    """Return the alert that reports an incident first; of failing runs that of the first step."""
+    if alert == FAILING:
+        subject = subject._replace(step=1)
+    return AlertId(alert, subject)
+
+
 def reporting_alerts(alert: str, subject: Subject) -> list[AlertId]:
     """Return the alerts that report an incident: its own, and of an overdue renewal its host's."""
-    alerts = [AlertId(alert, subject)]
+    host = Subject(subject.host)
+    failing = [AlertId(FAILING, host._replace(step=step)) for step in range(1, MOST_STEPS + 1)]
+    if alert == FAILING:
+        return failing
     if alert == OVERDUE:
-        host = Subject(subject.host)
-        alerts += [AlertId(SILENT, host), AlertId(FAILING, host)]
-    return alerts
+        return [AlertId(alert, subject), AlertId(SILENT, host), *failing]
+    return [AlertId(alert, subject)]
 
 
 def lineage_of(subject: Subject) -> Subject:

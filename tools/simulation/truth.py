@@ -48,10 +48,13 @@ class FailedAttempt(NamedTuple):
     """The first of the attempts to renew a certificate that failed, one after the other.
 
     `began_at` is the time in certbot's log, by the clock of the host, `seen_at` the real time.
+    `urgent_at` is the time of the first one that failed when the CA had asked for a renewal at
+    once, 0 if there was none: then there is no grace period.
     """
 
     began_at: float
     seen_at: float
+    urgent_at: float = 0.0
 
 
 @dataclass
@@ -138,6 +141,8 @@ class Truth:
         attempt = self.failed_attempts.pop(subject, None)
         if attempt:
             shown_from = max(overdue_from(attempt.began_at, certificate), attempt.seen_at)
+            if attempt.urgent_at:
+                shown_from = min(shown_from, attempt.urgent_at)
             begin = min(begin, shown_from)
         # A copy of a host has no incident before the copy exists.
         begin = max(begin, self.lineage_since(subject))
@@ -160,9 +165,17 @@ class Truth:
         self.holdings[subject].append(Holding(moment, None))
 
     # ---- Runs of certbot -----------------------------------------------------------------------
-    def attempt_fails(self, subject: Subject, began_at: float, moment: float) -> None:
-        """Record an attempt to renew a certificate that failed, as certbot's log shows it."""
-        self.failed_attempts.setdefault(subject, FailedAttempt(began_at, moment))
+    def attempt_fails(
+        self, subject: Subject, began_at: float, moment: float, is_urgent: bool
+    ) -> None:
+        """Record an attempt to renew a certificate that failed, as certbot's log shows it.
+
+        `is_urgent`: the CA had asked for a renewal at once.
+        """
+        attempt = self.failed_attempts.get(subject, FailedAttempt(began_at, moment))
+        if is_urgent and not attempt.urgent_at:
+            attempt = attempt._replace(urgent_at=moment)
+        self.failed_attempts[subject] = attempt
 
     def is_not_due(self, subject: Subject) -> None:
         """Record that certbot did not attempt to renew a certificate: attempts before count not."""
