@@ -226,10 +226,12 @@ class Fleet:
 
         certbot before 4.0 would renew short certificates in each run: there it must be set.
         """
+        shortest = lifetime * frequencies.SHORTEST_INTERVAL
+        longest = lifetime * frequencies.LONGEST_INTERVAL
         fitting = [
             text
             for text, seconds in frequencies.INTERVALS.items()
-            if seconds < lifetime * frequencies.LONGEST_INTERVAL
+            if shortest <= seconds <= longest
         ]
         is_needed = lifetime < 30 * DAY and host.version < certbot.FIRST_VERSION_WITH_A_THIRD
         if is_needed:

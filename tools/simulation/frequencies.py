@@ -46,7 +46,8 @@ INTERVALS = {
     "8 hours": 8 * HOUR,
 }
 HAS_INTERVAL = 0.05  # of the lineages
-LONGEST_INTERVAL = 0.8  # of the lifetime
+SHORTEST_INTERVAL = 1 / 20  # of the lifetime
+LONGEST_INTERVAL = 0.8
 # Of the lineages: autorenew = False. The administrator renews them by hand, in this part of their
 # lifetime.
 NOT_RENEWED_BY_CERTBOT = 0.01

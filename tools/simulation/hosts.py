@@ -65,6 +65,18 @@ class Lineage:
                 return fault
         return None
 
+    def fault_changed_at(self, moment: float) -> float:
+        """Return when a fault last changed its files, or was last repaired; 0: never.
+
+        The renewal configuration can be lost without any change to the other files.
+        """
+        changes = [0.0]
+        for fault, periods in self.faults.items():
+            if fault is not Fault.CONFIGURATION_LOST:
+                for period in periods.joined:
+                    changes += [change for change in period if change <= moment]
+        return max(changes)
+
 
 @dataclass
 class Host:

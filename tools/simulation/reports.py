@@ -30,6 +30,7 @@ import certbot_renewal_run as run_program
 from tools.simulation.frequencies import (
     LATEST_REPETITION,
     LATEST_REPETITION_BY_TELEGRAF,
+    LETS_ENCRYPT,
     NETWORK_AWAY_LONGEST,
     NETWORK_AWAY_SHORTEST,
     REPORT_LOST,
@@ -187,16 +188,26 @@ class FakeDisks:
     def changed_at(self, path: str) -> float:
         """Return when the files of a lineage were last changed, as `hook.changed_at` does.
 
-        `path` is that of its renewal configuration, of its folder or of a file in it.
+        `path` is that of its renewal configuration, of its folder or of a file in it. 0: it is
+        missing.
         """
+        now = self.calendar.now
         folder, name = LINEAGE_PATH.fullmatch(path).group("folder", "name")  # type: ignore[union-attr]
-        lineage = self.hosts[folder].lineages.get(name)
-        return lineage.changed_at if lineage else 0.0
+        host = self.hosts[folder]
+        lineage = host.lineages.get(name)
+        if lineage is None or host.unmounted.contains(now):
+            return 0.0
+        if path.endswith(".conf") and lineage.fault_at(now) is Fault.CONFIGURATION_LOST:
+            return 0.0
+        return max(lineage.changed_at, lineage.fault_changed_at(now) + host.clock_error)
 
     def read_certbot_log(self, logs_dir: str, after: str, now: int) -> run_program.CertbotLog:
         """Return certbot's runs after a position, as `run_program.read_certbot_log` does."""
         return self.logs[logs_dir].read(after)
 
+
+# The ACME directories of real CAs.
+SERVERS = {LETS_ENCRYPT: "https://acme-v02.api.letsencrypt.org/directory"}
 
 # Matches: /etc/letsencrypt/renewal/c1.example.com.conf, /etc/letsencrypt/live/c1.example.com/x.pem
 LINEAGE_PATH = re.compile(
@@ -218,7 +229,7 @@ def renewal_conf(host: Host, lineage: Lineage) -> hook.RenewalConf:
         version=host.version,  # of the certbot that has written the file
         interval=lineage.interval,
         autorenew=lineage.autorenew,
-        server=f"https://{lineage.ca}.example.com/directory",
+        server=SERVERS.get(lineage.ca, f"https://{lineage.ca}.example.com/directory"),
         **paths,
     )
 

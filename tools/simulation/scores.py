@@ -25,7 +25,8 @@ was down does not count):
 Shorter incidents count neither as missed nor as noticed, but an alert for one of them is true.
 
 Of each **certificate that expired** while it was overdue: it is *unannounced* if no alert that
-reports it fired at least a day before the expiry.
+reports it fired at least a day before the expiry, or, if it was overdue for less than two days
+until then, in the first half of this time.
 """
 
 from __future__ import annotations
@@ -258,7 +259,8 @@ class Comparison:
             return
         score.expired += 1
         begins = [firing.begin for firing in self.all_firings(alert, incident)]
-        if min(begins, default=incident.expiry) <= incident.expiry - DAY:
+        time_left = min(DAY, (incident.expiry - incident.begin) / 2)
+        if min(begins, default=incident.expiry) <= incident.expiry - time_left:
             return
         score.unannounced += 1
         moments = [f"{begin:.0f}" for begin in begins]
