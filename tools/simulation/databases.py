@@ -118,6 +118,8 @@ class InfluxDBBucket(Database):
             subject = Subject(columns["host"])
             if alert == OVERDUE:
                 subject = Subject(columns["host"], columns["lineage"])
+            elif alert == FAILING:
+                subject = Subject(columns["host"], step=int(columns["step"]))
             elif alert == PUBLISHED:
                 subject = Subject(columns["host"], columns["domain"])
             rows[subject] = flux_row(alert, columns)
@@ -127,7 +129,7 @@ class InfluxDBBucket(Database):
 def flux_row(alert: str, columns: dict[str, str]) -> Row:
     """Return a row of a query in flux/ as the alert judges it."""
     if alert == OVERDUE:
-        return Row(float(columns["days_overdue"]))
+        return Row(float(columns["days_overdue"]), grace=float(columns["grace_days"]))
     if alert == PUBLISHED:
         return Row(float(columns["stateDuration"]))
     if alert == SILENT:
@@ -175,8 +177,8 @@ class VictoriaMetricsSeries(Database):
             if alert == OVERDUE:
                 subject = Subject(labels["host"], labels["lineage"])
             elif alert == FAILING:
-                value = float(value > 0)  # a count, or an exit status
-            rows[subject] = Row(value)
+                subject = Subject(labels["host"], step=int(labels["step"]))
+            rows[subject] = Row(value, grace=0.0)  # each row of a rule fires
         return rows
 
 

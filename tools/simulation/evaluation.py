@@ -11,6 +11,7 @@ says:
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -36,8 +37,12 @@ class RowPair(NamedTuple):
 
     def differs(self) -> bool:
         """Return whether the two are not the same."""
-        difference = abs(self.answer.value - self.expected.value)
-        return difference > LARGEST_DIFFERENCE or self.answer.held_back != self.expected.held_back
+        answer, expected = self.answer, self.expected
+        return (
+            not math.isclose(answer.value, expected.value, abs_tol=LARGEST_DIFFERENCE)
+            or not math.isclose(answer.grace, expected.grace, abs_tol=LARGEST_DIFFERENCE)
+            or answer.held_back != expected.held_back
+        )
 
 
 class Evaluation:
@@ -155,9 +160,10 @@ class Evaluation:
 
 
 def visible_at(arrival: Arrival) -> float:
-    """Return from when on queries see a report: not before the time of its newest point.
+    """Return from when on queries see a report: after its arrival and the time of its newest point.
 
-    The clock of a host may be ahead.
+    The published hook dates its points by the clock of its host, which may be ahead. A query does
+    not see the points of its own moment.
     """
     newest = max(int(line.rpartition(" ")[2]) for line in arrival.lines)
-    return max(arrival.at, newest)
+    return max(arrival.at, newest + 1)

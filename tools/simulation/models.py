@@ -27,14 +27,15 @@ from tools.simulation.alerts import (
     CRITICAL,
     FAILING,
     MOST_HOSTS,
+    MOST_STEPS,
     OVERDUE,
-    OVERDUE_GRACE,
     PUBLISHED,
     SILENCE,
     SILENT,
     AlertId,
     Row,
     Subject,
+    overdue_grace,
 )
 from tools.simulation.points import (
     FiringPoint,
@@ -105,17 +106,18 @@ class QueryModel(ABC):
         return []
 
 
-NO_STATE = State(0, 0, 0)
+NO_STATE = State(0, 0, 0, 0)
+NO_RUN = RunPoint("", 0, 0, 0, False, None)
 
 
-class LastRun(NamedTuple):
-    """The newest run of certbot on a host."""
+class LastReport(NamedTuple):
+    """The newest run report of a host: its time; `is_retired`: it retires the host."""
 
     time: int
-    is_failing: bool
+    is_retired: bool
 
 
-NO_RUN = LastRun(0, False)
+NO_REPORT = LastReport(0, False)
 
 
 class AwayAnswer(NamedTuple):
@@ -128,23 +130,24 @@ class AwayAnswer(NamedTuple):
 class AlertPack(QueryModel):
     """The queries of the alert pack in flux/.
 
-    overdue: days since the due date, for each certificate, judged at its last run report, or now
-    on a host without run reports. -1 for a retired certificate.
+    overdue: days since the due date, for each certificate, judged when its last state arrived, or
+    now on a host without run reports. -1 for a retired certificate.
 
-    silent_hosts: days since the certificate that was reported least recently was reported, for
-    each host. -1 for a host without run reports. Besides, the row "(most hosts)" if more than half
-    of three or more hosts are silent.
+    silent_hosts: days since the last run report arrived, for each host that sends them. -1 for a
+    retired host. Besides, the row "(most hosts)" if more than half of three or more hosts are
+    silent.
 
-    failing: 1 if the last run of certbot on a host failed, else 0.
+    failing: for each host and each step that it reached in the last 30 days, 1 if the last run
+    point is of this step or a higher one, else 0.
     """
 
     def __init__(self, retention: float) -> None:
         """At first no point has arrived."""
         super().__init__(retention)
         self.states: dict[str, dict[str, State]] = defaultdict(dict)  # by host, by lineage
-        self.last_runs: dict[str, LastRun] = {}  # by host
-        self.run_times: dict[str, list[int]] = defaultdict(list)  # by host, sorted
-        self.last_reports: dict[str, int | None] = {}  # by host: see last_report
+        self.last_runs: dict[str, RunPoint] = {}  # by host: about runs of certbot
+        self.last_reports: dict[str, LastReport] = {}  # by host: run reports
+        self.report_times: dict[str, list[int]] = defaultdict(list)  # by host, sorted
         self.silent_hosts: list[Subject] = []
         self.away_answer = AwayAnswer(0, False)  # the last, since all silent hosts ask for it
 
@@ -157,40 +160,45 @@ class AlertPack(QueryModel):
 
     def take_state(self, point: StatePoint) -> None:
         """Take the state of a certificate; an older one than that before changes nothing."""
-        host, lineage = point.subject
+        host, lineage, _ = point.subject
         state = point.state
         if state.time < self.states[host].get(lineage, NO_STATE).time:
             return
         self.states[host][lineage] = state
-        gone_at = state.time + self.retention + 1
-        moments = [gone_at]
+        moments = [state.time + self.retention + 1]
         if state.due and not state.run_at:  # judged now: it becomes overdue without any report
-            moments.append(state.due + OVERDUE_GRACE)
+            moments.append(state.due + overdue_grace(state.due, state.expiry))
         self.note_change(AlertId(OVERDUE, point.subject), *moments)
-        self.note_change(AlertId(SILENT, Subject(host)), gone_at)
 
     def take_run(self, point: RunPoint) -> None:
-        """Take a run of certbot."""
-        insort(self.run_times[point.host], point.time)
-        if point.time >= self.last_runs.get(point.host, NO_RUN).time:
-            self.last_runs[point.host] = LastRun(point.time, point.is_failing)
-            self.note_change(AlertId(FAILING, Subject(point.host)))
+        """Take a run point."""
+        if point.failing is not None and point.time >= self.last_runs.get(point.host, NO_RUN).time:
+            self.last_runs[point.host] = point
+            for step in range(1, MOST_STEPS + 1):
+                self.note_change(AlertId(FAILING, Subject(point.host, step=step)))
+        if point.reported_at is not None:
+            self.take_report(point.host, LastReport(point.time, point.reported_at == 0))
 
-    def last_report(self, host: str, now: int) -> int | None:
-        """Return when the host's certificate that was reported least recently was reported.
+    def take_report(self, host: str, report: LastReport) -> None:
+        """Take a run report."""
+        insort(self.report_times[host], report.time)
+        if report.time >= self.last_reports.get(host, NO_REPORT).time:
+            self.last_reports[host] = report
+            gone_at = report.time + self.retention + 1
+            self.note_change(AlertId(SILENT, Subject(host)), report.time + SILENCE, gone_at)
 
-        0: no certificate has a run report. None: the bucket has no state of this host any more.
-        """
-        oldest_kept = now - self.retention
-        kept = [state for state in self.states[host].values() if state.time >= oldest_kept]
-        if not kept:
-            return None
-        reported = [state.run_at for state in kept if state.due]
-        return min(filter(None, reported), default=0)
+    def reporting_hosts(self, now: int) -> dict[str, int]:
+        """Return the hosts that send run reports and are not retired, with their last report."""
+        oldest = now - self.retention
+        return {
+            host: report.time
+            for host, report in self.last_reports.items()
+            if report.time >= oldest and not report.is_retired
+        }
 
     def most_silent_since(self, now: int) -> int:
         """Return since when more than half of at least three hosts are silent; 0: they are not."""
-        reports = [report for report in self.last_reports.values() if report]
+        reports = self.reporting_hosts(now).values()
         silent = [report for report in reports if report <= now - SILENCE]
         if len(reports) > 2 and len(silent) * 2 > len(reports):
             return max(silent)
@@ -203,25 +211,25 @@ class AlertPack(QueryModel):
         time to report again.
         """
         if self.away_answer.moment != now:
-            hosts = [host for host, report in self.last_reports.items() if report]
-            regular = self.regular_hosts(hosts, now)
+            hosts = self.reporting_hosts(now)
+            regular = sum(self.is_regular(host, now) for host in hosts)
             self.away_answer = AwayAnswer(now, len(hosts) > 2 and regular * 2 < len(hosts))
         return self.away_answer.were_away
-
-    def regular_hosts(self, hosts: Iterable[str], now: int) -> int:
-        """Return how many of these hosts have reported regularly."""
-        return sum(self.is_regular(host, now) for host in hosts)
 
     def is_regular(self, host: str, now: int) -> bool:
         """Return whether a host reported in the last day, and was not away before that.
 
         The first run report in the last day came at most 26.4 hours after the one before.
         """
-        times = self.run_times[host]
-        first = bisect_left(times, now - DAY)
-        if first == 0 or first == len(times) or times[first] >= now:
+        times = self.report_times[host]
+        first = self.first_in_last_day(times, now)
+        if first == 0 or first == len(times):
             return False
         return times[first] - times[first - 1] <= LONGEST_REGULAR_GAP
+
+    def first_in_last_day(self, times: list[int], now: int) -> int:
+        """Return the index of the first time in the last day."""
+        return bisect_left(times, now - DAY)
 
     def row(self, alert_id: AlertId, now: int) -> Row | None:
         """Return the row that the query must have."""
@@ -233,11 +241,18 @@ class AlertPack(QueryModel):
         return self.overdue_row(subject, now)
 
     def failing_row(self, subject: Subject, now: int) -> Row | None:
-        """Return 1 if the host's last run failed, else 0."""
+        """Return 1 if the host's last run is of this step or of a higher one, else 0."""
         last_run = self.last_runs.get(subject.host, NO_RUN)
         if last_run.time < now - min(self.retention, FAILING_LOOKBACK):
             return None
-        return Row(float(last_run.is_failing))
+        highest_step = MOST_STEPS if last_run.is_retired else last_run.steps or 0
+        if subject.step > max(1, highest_step):
+            return None
+        return Row(float(self.is_at_step(last_run, subject.step)))
+
+    def is_at_step(self, run: RunPoint, step: int) -> bool:
+        """Return whether the row of a step is critical after a run."""
+        return (run.failing or 0) >= step
 
     def silent_row(self, subject: Subject, now: int) -> Row | None:
         """Return the days since a host's, or most hosts', last report."""
@@ -245,12 +260,12 @@ class AlertPack(QueryModel):
             silent_since = self.most_silent_since(now)
             return Row((now - silent_since) / DAY if silent_since else -1.0)
 
-        last_report = self.last_reports[subject.host]
-        if last_report is None:
+        report = self.last_reports.get(subject.host, NO_REPORT)
+        if report.time < now - self.retention:
             return None
-        if last_report == 0:
+        if report.is_retired:
             return Row(-1.0)
-        days = (now - last_report) / DAY
+        days = (now - report.time) / DAY
         return Row(days, held_back=days >= CRITICAL[SILENT] and self.most_were_away(now))
 
     def overdue_row(self, subject: Subject, now: int) -> Row | None:
@@ -259,16 +274,22 @@ class AlertPack(QueryModel):
         if state.time < now - self.retention:
             return None
         if not state.due:
-            return Row(-1.0)
-        evidence = state.run_at or now
-        return Row((evidence - state.due) / DAY)
+            return Row(-1.0, grace=1.0)
+        grace = max(0.0, (state.expiry - state.due) / 2 / DAY)
+        return Row((self.judged_at(subject, now) - state.due) / DAY, grace=grace)
+
+    def judged_at(self, subject: Subject, now: int) -> int:
+        """Return the moment for which a certificate is judged."""
+        state = self.states[subject.host][subject.lineage]
+        return state.time if state.run_at else now
 
     def subjects(self, alert: str) -> Iterable[Subject]:
         """Return everything of which the query may have a row."""
         if alert == FAILING:
-            return [Subject(host) for host in self.last_runs]
+            steps = range(1, MOST_STEPS + 1)
+            return [Subject(host, step=step) for host in self.last_runs for step in steps]
         if alert == SILENT:
-            return [*map(Subject, self.states), MOST_HOSTS]
+            return [*map(Subject, self.last_reports), MOST_HOSTS]
         subjects = []
         for host, lineages in self.states.items():
             subjects += [Subject(host, lineage) for lineage in lineages]
@@ -280,14 +301,10 @@ class AlertPack(QueryModel):
         Whether the alert is held back for them depends on the other hosts.
         """
         changed = super().changed_until(now)
-        for alert, subject in changed:
-            if alert == SILENT:
-                self.last_reports[subject.host] = self.last_report(subject.host, now)
-
         silent_before = self.silent_hosts
         self.silent_hosts = []
-        for host, last_report in self.last_reports.items():
-            if last_report and last_report <= now - SILENCE:
+        for host, last_report in self.reporting_hosts(now).items():
+            if last_report <= now - SILENCE:
                 self.silent_hosts.append(Subject(host))
         for subject in (MOST_HOSTS, *silent_before, *self.silent_hosts):
             changed.add(AlertId(SILENT, subject))
@@ -297,32 +314,19 @@ class AlertPack(QueryModel):
         """Return the moment that a notification is about."""
         if alert_id.alert != OVERDUE:
             return now
-        host, lineage = alert_id.subject
-        return self.states[host][lineage].run_at or now
+        return self.judged_at(alert_id.subject, now)
 
 
 NOT_FIRING = Row(-1.0)
-
-
-class ReportTimes(NamedTuple):
-    """A state that arrived: its time, and its `run_at`."""
-
-    time: int
-    run_at: int
-
-
-class RegularAnswer(NamedTuple):
-    """Whether a host has reported regularly, and until when that cannot change without a point."""
-
-    until: int
-    is_regular: bool
 
 
 class PrometheusRules(AlertPack):
     """The rules in prometheus/ for the same alerts. A rule has a row for what fires only.
 
     They differ from the queries in flux/ in this:
-    - Whether a host has reported regularly is known by its certificates' `run_at`, not by runs.
+    - PromQL cannot read the time of a state. A certificate on a host with run reports is judged at
+      the host's last run report, which has the server's time as its value.
+    - Only the row of the present step of an incident fires.
     - Prometheus itself keeps no state for a rule that holds itself back. The program that evaluates
       the rules stores the series ALERTS for each alert that fires. The rule reads this series: an
       alert that has fired since the host's last report continues.
@@ -331,11 +335,6 @@ class PrometheusRules(AlertPack):
     def __init__(self, retention: float) -> None:
         """At first no point has arrived."""
         super().__init__(retention)
-        # By host, by lineage, sorted.
-        self.report_times: dict[str, dict[str, list[ReportTimes]]] = defaultdict(
-            lambda: defaultdict(list)
-        )
-        self.regular_answers: dict[str, RegularAnswer] = {}  # by host, as long as they hold
         self.fired_at: dict[str, int] = {}  # by host: when host_silent was stored as firing
 
     def take_point(self, point: ParsedPoint) -> None:
@@ -344,52 +343,33 @@ class PrometheusRules(AlertPack):
         if isinstance(point, FiringPoint):
             self.fired_at[point.host] = point.time
 
-    def take_state(self, point: StatePoint) -> None:
-        """Take the state of a certificate."""
-        super().take_state(point)
-        host, lineage = point.subject
-        insort(self.report_times[host][lineage], ReportTimes(point.state.time, point.state.run_at))
-        self.regular_answers.pop(host, None)
-
     def take_run(self, point: RunPoint) -> None:
-        """Take a run of certbot: when it is too old for the rule, its alert resolves."""
+        """Take a run point: when it is too old for the rule, its alert resolves."""
         super().take_run(point)
-        self.note_change(AlertId(FAILING, Subject(point.host)), point.time + FAILING_LOOKBACK)
+        for step in range(1, MOST_STEPS + 1):
+            alert_id = AlertId(FAILING, Subject(point.host, step=step))
+            self.note_change(alert_id, point.time + FAILING_LOOKBACK)
 
-    def regular_hosts(self, hosts: Iterable[str], now: int) -> int:
-        """Return how many hosts have reported regularly: of all, also of those that are retired."""
-        return super().regular_hosts(self.report_times, now)
+    def take_report(self, host: str, report: LastReport) -> None:
+        """Take a run report: at its time, all certificates of the host are judged."""
+        super().take_report(host, report)
+        for lineage in self.states[host]:
+            self.note_change(AlertId(OVERDUE, Subject(host, lineage)))
 
-    def is_regular(self, host: str, now: int) -> bool:
-        """Return whether a host reported in the last day, and was not away before that."""
-        answer = self.regular_answers.get(host)
-        if answer is None or now >= answer.until:
-            answer = self.regular_answer(host, now)
-            self.regular_answers[host] = answer
-        return answer.is_regular
+    def first_in_last_day(self, times: list[int], now: int) -> int:
+        """Return the index of the first time in the last day, which begins after its moment."""
+        return bisect_left(times, now - DAY + 1)
 
-    def regular_answer(self, host: str, now: int) -> RegularAnswer:
-        """Compute whether a host has reported regularly.
+    def is_at_step(self, run: RunPoint, step: int) -> bool:
+        """Return whether a run is of this step, and of no higher one that has a row."""
+        return min(run.failing or 0, MOST_STEPS) == step
 
-        The rule compares the least `run_at` in the last day with the greatest of those that were
-        the last before it. It drops what is 0: without run reports.
-        """
-        in_last_day = []
-        before = []
-        until = now + DAY
-        for times in self.report_times[host].values():
-            first = bisect_left(times, ReportTimes(now - DAY + 1, 0))
-            if first < len(times):
-                in_last_day.append(min(report.run_at for report in times[first:]))
-                until = min(until, times[first].time + DAY)
-            if first > 0:
-                before.append(times[first - 1].run_at)
-
-        first_report = min(filter(None, in_last_day), default=0)
-        report_before = max(before, default=0)
-        has_both = first_report > 0 and report_before > 0
-        gap = first_report - report_before
-        return RegularAnswer(until, has_both and gap <= LONGEST_REGULAR_GAP)
+    def judged_at(self, subject: Subject, now: int) -> int:
+        """Return the moment for which a certificate is judged; 0 if its host is retired."""
+        if not self.states[subject.host][subject.lineage].run_at:
+            return now
+        report = self.last_reports.get(subject.host, NO_REPORT)
+        return 0 if report.is_retired else report.time
 
     def row(self, alert_id: AlertId, now: int) -> Row:
         """Return the row that the rule must have; NOT_FIRING if it must have none."""
@@ -397,14 +377,14 @@ class PrometheusRules(AlertPack):
         if row is None or self.is_too_old(alert_id, now):
             return NOT_FIRING
         host = alert_id.subject.host
-        if row.held_back and self.fired_at.get(host, 0) > (self.last_reports[host] or 0):
+        if row.held_back and self.fired_at.get(host, 0) > self.last_reports[host].time:
             row = Row(row.value)
         if not row.is_firing(alert_id.alert, was_firing=False):
             return NOT_FIRING
-        return row
+        return Row(row.value, grace=0.0)
 
     def is_too_old(self, alert_id: AlertId, now: int) -> bool:
-        """Return whether a failed run is just out of the rule's view.
+        """Return whether a run is just out of the rule's view.
 
         Flux looks back to a moment and includes it, PromQL does not include it.
         """

@@ -8,31 +8,34 @@ from typing import NamedTuple, Union
 from tools.simulation.alerts import Subject
 
 # Matches: certbot_renewal,domain=all,host=a,lineage=x not_before=1i,renewal_due=2i,not_after=3i,
-# run_at=4i 5 (on one line)
+# run_at=4i,failure="none" 5 (on one line)
 STATE_LINE = re.compile(
     r"""
     certbot_renewal,domain=all,host=(?P<host> \S+ ),lineage=(?P<lineage> \S+ ) [ ]
     not_before=\d+i,
     renewal_due=(?P<due> \d+ )i,
-    not_after=\d+i,
-    run_at=(?P<run_at> \d+ )i [ ]
+    not_after=(?P<expiry> \d+ )i,
+    run_at=(?P<run_at> \d+ )i,
+    .* [ ]
     (?P<time> \d+ )
     """,
     re.VERBOSE,
 )
 
-# Matches: certbot_renewal,host=a certificates=1i,failed_count=0i,exit_status=0i 5
+# Matches: certbot_renewal,host=a certificates=1i,failed_count=0i,exit_status=0i,failing=0i 5
 RUN_LINE = re.compile(
     r"""
     certbot_renewal,host=(?P<host> \S+ ) [ ]
-    \S* failed_count=(?P<failed_count> \d+ )i .* [ ]
+    certificates= .* [ ]
     (?P<time> \d+ )
     """,
     re.VERBOSE,
 )
 
-# Matches: exit_status=1i
-EXIT_STATUS = re.compile(r"exit_status=(?P<exit_status> \d+ )i", re.VERBOSE)
+# Matches: ,failing=1i
+RUN_FIELD = re.compile(
+    r""", (?P<name> failing|steps|retired|reported_at ) = (?P<value> \d+ ) i""", re.VERBOSE
+)
 
 # Matches: certbot_renewal,domain=www.example.com,host=a renewed_count=1 5
 NAME_LINE = re.compile(
@@ -61,6 +64,7 @@ class State(NamedTuple):
 
     time: int
     due: int
+    expiry: int
     run_at: int
 
 
@@ -72,11 +76,19 @@ class StatePoint(NamedTuple):
 
 
 class RunPoint(NamedTuple):
-    """A run of certbot that arrived; `is_failing`: a lineage failed, or certbot itself."""
+    """A run point that arrived, with those of its fields at which queries look.
+
+    `failing` is the step of the incident, 0 if there is none, `steps` the highest step of 30 days.
+    Both are None if the report was not about a run of certbot. `reported_at` is the server's time,
+    0 if the host is retired, None if it is not a run report.
+    """
 
     host: str
     time: int
-    is_failing: bool
+    failing: int | None
+    steps: int | None
+    is_retired: bool
+    reported_at: int | None
 
 
 class NamePoint(NamedTuple):
@@ -102,12 +114,13 @@ def parse_line(line: str) -> ParsedPoint | None:
         return parse_renewal(line)
     state = STATE_LINE.fullmatch(line)
     if state:
-        values = State(int(state["time"]), int(state["due"]), int(state["run_at"]))
+        values = State(
+            int(state["time"]), int(state["due"]), int(state["expiry"]), int(state["run_at"])
+        )
         return StatePoint(Subject(state["host"], state["lineage"]), values)
     run = RUN_LINE.fullmatch(line)
     if run:
-        has_failures = run["failed_count"] != "0" or has_exit_status(line)
-        return RunPoint(run["host"], int(run["time"]), has_failures)
+        return parse_run(run["host"], int(run["time"]), line)
     firing = ALERTS_LINE.fullmatch(line)
     if firing:
         return FiringPoint(firing["host"], int(firing["time"]))
@@ -122,7 +135,14 @@ def parse_renewal(line: str) -> NamePoint | None:
     return NamePoint(Subject(name["host"], name["name"]), int(name["time"]))
 
 
-def has_exit_status(line: str) -> bool:
-    """Return whether certbot failed in a run, by its exit status; it may be unknown."""
-    status = EXIT_STATUS.search(line)
-    return status is not None and status["exit_status"] != "0"
+def parse_run(host: str, moment: int, line: str) -> RunPoint:
+    """Return a run point."""
+    fields = {match["name"]: int(match["value"]) for match in RUN_FIELD.finditer(line)}
+    return RunPoint(
+        host=host,
+        time=moment,
+        failing=fields.get("failing"),
+        steps=fields.get("steps"),
+        is_retired=fields.get("retired") == 1,
+        reported_at=fields.get("reported_at"),
+    )

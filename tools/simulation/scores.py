@@ -25,7 +25,8 @@ was down does not count):
 Shorter incidents count neither as missed nor as noticed, but an alert for one of them is true.
 
 Of each **certificate that expired** while it was overdue: it is *unannounced* if no alert that
-reports it fired at least a day before the expiry.
+reports it fired at least a day before the expiry, or, if it was overdue for less than two days
+until then, in the first half of this time.
 """
 
 from __future__ import annotations
@@ -37,7 +38,15 @@ from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
 from certbot_renewal_report import DAY
-from tools.simulation.alerts import FAILING, OVERDUE, SILENT, AlertId, Notification, Subject
+from tools.simulation.alerts import (
+    FAILING,
+    MOST_STEPS,
+    OVERDUE,
+    SILENT,
+    AlertId,
+    Notification,
+    Subject,
+)
 from tools.simulation.periods import EVALUATION_INTERVAL
 from tools.simulation.truth import Incident, Truth
 
@@ -148,7 +157,8 @@ class Comparison:
 
         for notification in self.notifications:
             if notification.alert == alert and notification.fires:
-                own_incidents = incidents[lineage_of(notification.subject)]
+                subject = lineage_of(notification.subject)._replace(step=0)
+                own_incidents = incidents[subject]
                 self.count_alert(notification, own_incidents, score)
         for incident in self.truth.incidents(alert):
             self.count_expiry(alert, incident, score)
@@ -198,15 +208,19 @@ class Comparison:
     def count_incident(self, alert: str, incident: Incident, score: Score) -> None:
         """Count an incident: whether it was missed, and how late the alert was."""
         score.incidents += 1
-        if not self.all_firings(alert, incident):
+        firings = self.all_firings(alert, incident)
+        if incident.is_further:
+            earliest = incident.begin - self.tolerance.early
+            firings = [firing for firing in firings if firing.begin >= earliest]
+        if not firings:
             score.missed += 1
             when = f"from {incident.begin:.0f} to {incident.end:.0f}"
             score.errors.append(
                 f"seed {self.truth.seed}: missed {alert} of {incident.subject.words()} {when}"
             )
 
-        own_firings = self.firings_during(AlertId(alert, incident.subject), incident)
-        if own_firings:
+        own_firings = self.firings_during(own_alert(alert, incident.subject), incident)
+        if own_firings and not incident.is_further:
             score.noticed += 1
             score.firings += len(own_firings)
             resolved = [firing for firing in own_firings if firing.end < self.truth.end]
@@ -232,8 +246,9 @@ class Comparison:
         knowable_at = incident.begin
         if alert in (OVERDUE, FAILING):
             received = self.truth.received[incident.subject.host]
+            shown_from = max(incident.begin, incident.shown_from)
             arrivals = [
-                report.arrived_at for report in received if report.made_at >= incident.begin
+                report.arrived_at for report in received if report.received_at >= shown_from
             ]
             knowable_at = min(arrivals, default=incident.begin)
         return self.truth.evaluation_resumes_at(knowable_at)
@@ -244,7 +259,8 @@ class Comparison:
             return
         score.expired += 1
         begins = [firing.begin for firing in self.all_firings(alert, incident)]
-        if min(begins, default=incident.expiry) <= incident.expiry - DAY:
+        time_left = min(DAY, (incident.expiry - incident.begin) / 2)
+        if min(begins, default=incident.expiry) <= incident.expiry - time_left:
             return
         score.unannounced += 1
         moments = [f"{begin:.0f}" for begin in begins]
@@ -295,13 +311,22 @@ def firings_by_alert(
     return firings_by_lineage
 
 
+def own_alert(alert: str, subject: Subject) -> AlertId:
+    """Return the alert that reports an incident first; of failing runs that of the first step."""
+    if alert == FAILING:
+        subject = subject._replace(step=1)
+    return AlertId(alert, subject)
+
+
 def reporting_alerts(alert: str, subject: Subject) -> list[AlertId]:
     """Return the alerts that report an incident: its own, and of an overdue renewal its host's."""
-    alerts = [AlertId(alert, subject)]
+    host = Subject(subject.host)
+    failing = [AlertId(FAILING, host._replace(step=step)) for step in range(1, MOST_STEPS + 1)]
+    if alert == FAILING:
+        return failing
     if alert == OVERDUE:
-        host = Subject(subject.host)
-        alerts += [AlertId(SILENT, host), AlertId(FAILING, host)]
-    return alerts
+        return [AlertId(alert, subject), AlertId(SILENT, host), *failing]
+    return [AlertId(alert, subject)]
 
 
 def lineage_of(subject: Subject) -> Subject:

@@ -58,6 +58,7 @@ from tools.simulation.fleet import Fleet
 from tools.simulation.models import AlertPack, PrometheusRules, PublishedQuery, QueryModel
 from tools.simulation.periods import HOUR
 from tools.simulation.probes import PROBES, probe_notifications
+from tools.simulation.reports import Reports
 from tools.simulation.scores import ALERT_PACK, FIXED_THRESHOLD, Score, Tolerance, scores
 
 # The programs write a hundred thousand files in a year: that takes minutes on a disk.
@@ -69,15 +70,14 @@ INFLUXDB_VERSIONS = ("influxd-1.12", "influxd-2")  # one seed on the one, the ne
 class Configuration:
     """A way to report and to alert.
 
-    With `run_reports` hosts report after each run of certbot, otherwise each renewal only. The
-    database keeps points for `retention_days`. The real query is asked at one of `compare_every`
-    notifications.
+    `reports` says which programs are installed on the hosts. The database keeps points for
+    `retention_days`. The real query is asked at one of `compare_every` notifications.
     """
 
     name: str
     model: type[QueryModel]
     alerts: tuple[str, ...]
-    run_reports: bool
+    reports: Reports = Reports.RUN_REPORTS
     retention_days: int = 400
     compare_every: int = 1
     tolerance: Tolerance = ALERT_PACK
@@ -100,37 +100,43 @@ class Configuration:
         that dies in this time. With the deploy hook alone, a lost report looks like a missing
         renewal.
         """
-        return self.run_reports and self.retention_days > 7
+        return self.reports is Reports.RUN_REPORTS and self.retention_days > 7
 
 
 CONFIGURATIONS = (
-    Configuration("with run reports", AlertPack, (OVERDUE, SILENT, FAILING), run_reports=True),
+    Configuration("with run reports", AlertPack, (OVERDUE, SILENT, FAILING)),
     Configuration(
-        "with run reports, 7 days kept",
+        "with run reports, 7 days kept", AlertPack, (OVERDUE, SILENT, FAILING), retention_days=7
+    ),
+    Configuration(
+        "with run reports, rules of Prometheus", PrometheusRules, (OVERDUE, SILENT, FAILING)
+    ),
+    Configuration(
+        "both hooks, no timer",
         AlertPack,
-        (OVERDUE, SILENT, FAILING),
-        run_reports=True,
-        retention_days=7,
+        (OVERDUE, FAILING),
+        reports=Reports.BOTH_HOOKS,
+        compare_every=5,
     ),
     Configuration(
-        "with run reports, rules of Prometheus",
-        PrometheusRules,
-        (OVERDUE, SILENT, FAILING),
-        run_reports=True,
+        "deploy hook alone",
+        AlertPack,
+        (OVERDUE,),
+        reports=Reports.DEPLOY_HOOK,
+        compare_every=5,
     ),
-    Configuration("deploy hook alone", AlertPack, (OVERDUE,), run_reports=False, compare_every=5),
     Configuration(
         "deploy hook alone, rules of Prometheus",
         PrometheusRules,
         (OVERDUE,),
-        run_reports=False,
+        reports=Reports.DEPLOY_HOOK,
         compare_every=5,
     ),
     Configuration(
         "published hook and script",
         PublishedQuery,
         (PUBLISHED,),
-        run_reports=False,
+        reports=Reports.DEPLOY_HOOK,
         compare_every=5,
         tolerance=FIXED_THRESHOLD,
     ),
@@ -158,12 +164,12 @@ class Year:
         self.days = days
         self.influxdb = influxdb
         self.folder = folder
-        self.fleets: dict[bool, Fleet] = {}  # by whether there are run reports
+        self.fleets: dict[Reports, Fleet] = {}
 
     def results(self) -> list[Result]:
         """Return the scores in every configuration, and of every probe."""
         results = [self.evaluate(configuration) for configuration in CONFIGURATIONS]
-        fleet = self.fleet(run_reports=False)
+        fleet = self.fleet(Reports.DEPLOY_HOOK)
         hosts_off = {host.tag: host.off for host in fleet.hosts}
         for name, alert_from in PROBES.items():
             notifications = probe_notifications(fleet.truth, hosts_off, alert_from)
@@ -171,19 +177,19 @@ class Year:
             results.append(Result(name, score, f"seed {self.seed}, {name}"))
         return results
 
-    def fleet(self, run_reports: bool) -> Fleet:
-        """Return the fleet after its year, with or without run reports."""
-        if run_reports not in self.fleets:
+    def fleet(self, reports: Reports) -> Fleet:
+        """Return the fleet after its year, with these programs installed on its hosts."""
+        if reports not in self.fleets:
             folder = self.folder / f"fleet {len(self.fleets)}"
-            fleet = Fleet(self.seed, self.certificates, self.days, run_reports, folder)
+            fleet = Fleet(self.seed, self.certificates, self.days, reports, folder)
             fleet.run()
-            self.fleets[run_reports] = fleet
-        return self.fleets[run_reports]
+            self.fleets[reports] = fleet
+        return self.fleets[reports]
 
     def evaluate(self, configuration: Configuration) -> Result:
         """Return the scores in a configuration."""
         started_at = time.monotonic()
-        fleet = self.fleet(configuration.run_reports)
+        fleet = self.fleet(configuration.reports)
         arrivals = fleet.arrivals
         if configuration.is_published:
             arrivals = fleet.published_arrivals
@@ -325,7 +331,7 @@ def result_or_end(year: Future[list[Result]], pool: ProcessPoolExecutor) -> list
 def print_remarks(totals: Scores) -> None:
     """Print each false alert and missed incident with run reports, and what else is remarkable."""
     for configuration in CONFIGURATIONS:
-        if not configuration.run_reports:
+        if configuration.reports is not Reports.RUN_REPORTS:
             continue
         for score in totals[configuration.name].values():
             for text in [*score.remarks, *score.errors]:
