@@ -2106,9 +2106,7 @@ class PendingReport(NamedTuple):
     record: HostRecord
 
 
-def renewal_report(
-    settings: Settings, environ: Environ, folder: str, now: int
-) -> PendingReport:
+def renewal_report(settings: Settings, environ: Environ, folder: str, now: int) -> PendingReport:
     """Return the report of the renewal for which certbot has started this hook.
 
     The certificate counts, not the environment: in a dry run certbot names a renewal that did not
