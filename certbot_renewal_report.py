@@ -949,9 +949,12 @@ def add_lineages_without_conf(
 
 
 def read_certificate_without_conf(folder: str, name: str) -> Certificate | None:
-    """Return the certificate in live/NAME; None unless certbot has put a valid one there."""
+    """Return the certificate in live/NAME; None unless certbot has put a valid one there.
+
+    certbot puts a link into archive/NAME there. A copy, or a link to another folder, is none.
+    """
     path = current_certificate_path(folder, name)
-    if os.path.islink(os.path.dirname(path)) or not os.path.islink(path):
+    if not os.path.islink(path):
         return None
     archive = os.path.join(folder, "archive", name)
     if not is_same_folder(os.path.dirname(os.path.realpath(path)), archive):
