@@ -328,6 +328,10 @@ LOG_RECORD = re.compile(
 # Matches the beginning of such a line, where the line before it is not whole.
 FIRST_RECORD = re.compile(r"^20\d\d-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}:", re.ASCII | re.MULTILINE)
 
+# certbot breaks this line before a long path. Matches:
+# Processing /etc/letsencrypt/renewal/example.com.conf
+PROCESSING = re.compile(r"Processing\s+(?P<path>/[^\n]*\.conf)\s*")
+
 # Matches: Failed to renew certificate example.com with error: Some challenges have failed.
 FAILED_RENEWAL = re.compile(
     r"Failed\ to\ renew\ certificate\ (?P<lineage>.+?)\ with\ error:\ (?P<error>.*)",
@@ -691,14 +695,16 @@ def unix_time_of(position: str, now: int) -> int:
         fields = [int(number) for number in re.split("[- :,]", position)[:6]]
         year, month, day, hour, minute, second = fields
         moments = []
-        for is_summer_time in (0, 1, -1):  # -1: whatever the system makes of it
+        for is_summer_time in (0, 1):
             moment = time.mktime((year, month, day, hour, minute, second, 0, 0, is_summer_time))
             if list(time.localtime(moment)[:6]) == fields:
                 moments.append(moment)
+        if not moments:  # where the clock is put forward, this time does not exist
+            moments.append(time.mktime((year, month, day, hour, minute, second, 0, 0, -1)))
     except (ValueError, OverflowError, OSError):
         return 0
     past_moments = [moment for moment in moments if moment <= now]
-    return int(max(past_moments, default=min(moments, default=0)))
+    return int(max(past_moments, default=min(moments)))
 
 
 def log_records(text: str) -> Iterator[LogRecord]:
@@ -874,9 +880,10 @@ class RunReader:
 
     def take_notice(self, text: str) -> None:
         """Note what certbot says to the user, on the screen or with -q only in the log."""
-        if text.startswith("Processing ") and text.rstrip().endswith(".conf"):
+        processing = PROCESSING.fullmatch(text)
+        if processing is not None:
             self.end_lineage(RENEWED)
-            self.start_lineage(lineage_of(text[len("Processing ") :].rstrip()))
+            self.start_lineage(lineage_of(processing["path"]))
         elif text.startswith("Certificate not yet due for renewal"):
             self.result = NOT_DUE
         elif text.startswith("Simulating renewal"):
