@@ -199,7 +199,10 @@ time.time = lambda: now() + {seconds}
 
 
 def send_run_report(certbot_folder: Path, url: str, host: str, clock_error: int = 0) -> None:
-    """Send a run report of a host, whose clock is so many seconds ahead."""
+    """Send a run report of a host, whose clock is so many seconds ahead.
+
+    The program reports that the clock is wrong, and sends the report.
+    """
     certbot_folder.mkdir(exist_ok=True)
     (certbot_folder / "sitecustomize.py").write_text(MOVED_CLOCK.format(seconds=clock_error))
     report = start_run_report(
@@ -209,7 +212,7 @@ def send_run_report(certbot_folder: Path, url: str, host: str, clock_error: int 
         HOSTNAME=host,
         PYTHONPATH=str(certbot_folder),
     )
-    assert report.returncode == 0
+    assert report.returncode == 0 or "correct the wrong clock" in report.stderr
 
 
 def test_prometheus_behind_vmagent_alerts_and_gets_the_reports_sent_while_it_was_down(
