@@ -334,7 +334,7 @@ PROCESSING = re.compile(r"Processing\s+(?P<path>/.*\.conf)\s*", re.DOTALL)
 
 # Matches: Failed to renew certificate example.com with error: Some challenges have failed.
 FAILED_RENEWAL = re.compile(
-    r"Failed\ to\ renew\ certificate\ (?P<lineage>.+?)\ with\ error:\ (?P<error>.*)",
+    r"Failed\ to\ renew\ certificate\ (?P<lineage>[^/\n]{1,250}?)\ with\ error:\ (?P<error>.*)",
     re.VERBOSE | re.DOTALL,
 )
 
@@ -461,8 +461,8 @@ class CertbotLog(NamedTuple):
     """The runs that were asked for, the oldest first.
 
     `problem` says why the log could not be read, and what to do; "" if it could. `current_run` is
-    the newest run in the log, the one that a hook belongs to; None if it is of another verb than
-    `renew`.
+    the run of the newest command in the log, to which a hook belongs that certbot starts; None if
+    its verb is not `renew`.
     """
 
     runs: list[CertbotRun]
@@ -544,12 +544,12 @@ def read_certbot_log(logs_dir: str, after: str, now: int) -> CertbotLog:
     is_after_found = False
     current_run = None
     runs: list[CertbotRun] = []  # the newest first
-    newest: LogPart | None = None
+    has_newest = False
     for part in log_parts(logs_dir, now, problems):
-        is_newest = newest is None and not part.is_locked
+        is_newest = not has_newest and not part.is_locked
         run = parse_run(part, is_newest and part.may_go_on, now)
         if is_newest:
-            newest = part
+            has_newest = True
             current_run = run
 
         is_after_found = part.position == after
@@ -833,7 +833,7 @@ class RunReader:
             words.append("--force-renewal")
         name = value_of("--cert-name", self.arguments)
         if name:
-            words.append(f"--cert-name {without_secrets(name)}")
+            words.append(f"--cert-name {hook.shortened(name)}")
         return " ".join(words)
 
     def final_results(self) -> dict[str, LineageResult]:
@@ -928,6 +928,7 @@ class RunReader:
 
         match = FAILED_RENEWAL.match(text)
         if match is not None:
+            self.lineage = self.lineage or match["lineage"]  # if its beginning is missing
             self.result = FAILED
             self.errors = [match["error"]]
             return
@@ -1111,6 +1112,8 @@ def replace_random_word(match: re.Match[str]) -> str:
     digit_count = sum(character.isdigit() for character in word)
     if letters.islower() and is_in_host_name(match):
         return word
+    if len(word) >= SHORTEST_KEY and "-" not in word:
+        return "***"
     if not letters or letters.islower() or letters.isupper():
         return "***" if digit_count >= FEWEST_DIGITS_OF_RANDOM else word
     if digit_count or len(word) >= SHORTEST_KEY:
