@@ -325,6 +325,9 @@ LOG_RECORD = re.compile(
     re.VERBOSE | re.ASCII,
 )
 
+# Matches: certbot version: 5.8.0
+CERTBOT_VERSION = re.compile(r"certbot version: (?P<version>\d[\w.+-]{0,30})", re.ASCII)
+
 # Matches the beginning of such a line, where the line before it is not whole.
 FIRST_RECORD = re.compile(r"^20\d\d-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}:", re.ASCII | re.MULTILINE)
 
@@ -334,7 +337,7 @@ PROCESSING = re.compile(r"Processing\s+(?P<path>/.*\.conf)\s*", re.DOTALL)
 
 # Matches: Failed to renew certificate example.com with error: Some challenges have failed.
 FAILED_RENEWAL = re.compile(
-    r"Failed\ to\ renew\ certificate\ (?P<lineage>[^/\n]{1,250}?)\ with\ error:\ (?P<error>.*)",
+    r"Failed\ to\ renew\ certificate\ (?P<lineage>[^/\x00-\x1f\x7f]{1,250}?)\ with\ error:\ (?P<error>.*)",
     re.VERBOSE | re.DOTALL,
 )
 
@@ -747,10 +750,11 @@ def parse_run(part: LogPart, may_go_on: bool, now: int) -> CertbotRun | None:
     failure = without_secrets(" ".join(reader.fatal_errors))
     if is_finished and not reader.has_end and not reader.has_summary:
         failure = KILLED
+    started_at = unix_time_of(part.position, now)
     return CertbotRun(
         position=part.position,
-        started_at=unix_time_of(part.position, now),
-        ended_at=unix_time_of(reader.last_time, now),
+        started_at=started_at,
+        ended_at=max(started_at, unix_time_of(reader.last_time, now)),
         version=reader.version,
         mode=reader.mode,
         is_dry_run=reader.is_dry_run,
@@ -876,8 +880,9 @@ class RunReader:
 
     def take_start(self, text: str) -> None:
         """Note the version or the arguments."""
-        if text.startswith("certbot version: "):
-            self.version = hook.shortened(text[len("certbot version: ") :])[:40]
+        version = CERTBOT_VERSION.match(text)
+        if version is not None:
+            self.version = version["version"]
         elif text.startswith("Arguments: "):
             self.arguments = parse_arguments(text[len("Arguments: ") :])
             self.is_dry_run = self.is_dry_run or "--dry-run" in self.arguments
