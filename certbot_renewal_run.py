@@ -337,7 +337,10 @@ PROCESSING = re.compile(r"Processing\s+(?P<path>/.*\.conf)\s*", re.DOTALL)
 
 # Matches: Failed to renew certificate example.com with error: Some challenges have failed.
 FAILED_RENEWAL = re.compile(
-    r"Failed\ to\ renew\ certificate\ (?P<lineage>[^/\x00-\x1f\x7f]{1,250}?)\ with\ error:\ (?P<error>.*)",
+    r"""
+    Failed\ to\ renew\ certificate\ (?P<lineage>[^/\x00-\x1f\x7f]{1,250}?)
+    \ with\ error:\ (?P<error>.*)
+    """,
     re.VERBOSE | re.DOTALL,
 )
 
