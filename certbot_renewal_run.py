@@ -334,6 +334,9 @@ LOG_RECORD = re.compile(
 # certbot begins a new line before a long path.
 PROCESSING = re.compile(r"Processing\s+(?P<path>\S.*\.conf)\s*", re.DOTALL)
 
+# Matches: certbot version: 5.8.0
+CERTBOT_VERSION = re.compile(r"certbot version: (?P<version>\d[\w.+-]{0,30})", re.ASCII)
+
 # Matches the beginning of such a line, where the line before it is not whole.
 FIRST_RECORD = re.compile(r"^20\d\d-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}:", re.ASCII | re.MULTILINE)
 
@@ -343,7 +346,10 @@ PROCESSING = re.compile(r"Processing\s+(?P<path>/.*\.conf)\s*", re.DOTALL)
 
 # Matches: Failed to renew certificate example.com with error: Some challenges have failed.
 FAILED_RENEWAL = re.compile(
-    r"Failed\ to\ renew\ certificate\ (?P<lineage>.+?)\ with\ error:\ (?P<error>.*)",
+    r"""
+    Failed\ to\ renew\ certificate\ (?P<lineage>[^/\x00-\x1f\x7f]{1,250}?)
+    \ with\ error:\ (?P<error>.*)
+    """,
     re.VERBOSE | re.DOTALL,
 )
 
@@ -470,8 +476,8 @@ class CertbotLog(NamedTuple):
     """The runs that were asked for, the oldest first.
 
     `problem` says why the log could not be read, and what to do; "" if it could. `current_run` is
-    the newest run in the log, the one that a hook belongs to; None if it is of another verb than
-    `renew`.
+    the run of the newest command in the log, to which a hook belongs that certbot starts; None if
+    its verb is not `renew`.
     """
 
     runs: list[CertbotRun]
@@ -553,12 +559,12 @@ def read_certbot_log(logs_dir: str, after: str, now: int) -> CertbotLog:
     is_after_found = False
     current_run = None
     runs: list[CertbotRun] = []  # the newest first
-    newest: LogPart | None = None
+    has_newest = False
     for part in log_parts(logs_dir, now, problems):
-        is_newest = newest is None and not part.is_locked
+        is_newest = not has_newest and not part.is_locked
         run = parse_run(part, is_newest and part.may_go_on, now)
         if is_newest:
-            newest = part
+            has_newest = True
             current_run = run
 
         is_after_found = part.position == after
@@ -756,10 +762,11 @@ def parse_run(part: LogPart, may_go_on: bool, now: int) -> CertbotRun | None:
     failure = without_secrets(" ".join(reader.fatal_errors))
     if is_finished and not reader.has_end and not reader.has_summary:
         failure = KILLED
+    started_at = unix_time_of(part.position, now)
     return CertbotRun(
         position=part.position,
-        started_at=unix_time_of(part.position, now),
-        ended_at=unix_time_of(reader.last_time, now),
+        started_at=started_at,
+        ended_at=max(started_at, unix_time_of(reader.last_time, now)),
         version=reader.version,
         mode=reader.mode,
         is_dry_run=reader.is_dry_run,
@@ -842,7 +849,7 @@ class RunReader:
             words.append("--force-renewal")
         name = value_of("--cert-name", self.arguments)
         if name:
-            words.append(f"--cert-name {without_secrets(name)}")
+            words.append(f"--cert-name {hook.shortened(name)}")
         return " ".join(words)
 
     def final_results(self) -> dict[str, LineageResult]:
@@ -885,8 +892,9 @@ class RunReader:
 
     def take_start(self, text: str) -> None:
         """Note the version or the arguments."""
-        if text.startswith("certbot version: "):
-            self.version = hook.shortened(text[len("certbot version: ") :])[:40]
+        version = CERTBOT_VERSION.match(text)
+        if version is not None:
+            self.version = version["version"]
         elif text.startswith("Arguments: "):
             self.arguments = parse_arguments(text[len("Arguments: ") :])
             self.is_dry_run = self.is_dry_run or "--dry-run" in self.arguments
@@ -937,6 +945,7 @@ class RunReader:
 
         match = FAILED_RENEWAL.match(text)
         if match is not None:
+            self.lineage = self.lineage or match["lineage"]  # if its beginning is missing
             self.result = FAILED
             self.errors = [match["error"]]
             return
@@ -1120,6 +1129,8 @@ def replace_random_word(match: re.Match[str]) -> str:
     digit_count = sum(character.isdigit() for character in word)
     if letters.islower() and is_in_host_name(match):
         return word
+    if len(word) >= SHORTEST_KEY and "-" not in word:
+        return "***"
     if not letters or letters.islower() or letters.isupper():
         return "***" if digit_count >= FEWEST_DIGITS_OF_RANDOM else word
     if digit_count or len(word) >= SHORTEST_KEY:

@@ -477,6 +477,13 @@ def test_of_a_run_beyond_the_limit_the_results_are_known(logs: Path, large_run: 
     assert read.position.startswith("2026-11-27 18:06:39")
 
 
+def test_a_lineage_whose_beginning_is_cut_off_has_its_reason(logs: Path) -> None:
+    run = RunText("2026-11-27 18:06:39").processing("a.example.com")
+    run.line("acme.client", "Received response:\n" + ("A" * 100 + "\n") * 60_000)
+    run.failed("a.example.com", "no").summary(failed=["a.example.com"]).end(failed=1)
+    assert parsed(logs, run).results["a.example.com"].reason == "no"
+
+
 def test_a_beginning_that_is_cut_off_does_not_hide_the_newest_run(
     logs: Path, large_run: RunText
 ) -> None:
@@ -636,6 +643,7 @@ def test_names_that_are_refused_for_the_same_reason_stand_together(logs: Path) -
         ('{"token": "hunter2"}', '{"token": "***"}'),
         ("X-Auth-Key: c2547eb745079dac9320b638", "X-Auth-Key: ***"),
         ("Authorization: Bearer hunter2", "Authorization: Bearer ***"),
+        ("key abcdefghijklmnopqrstuvwxyzabcdefghijklmn is wrong", "key *** is wrong"),
         ("EAB key zWNDZM6eQGHWpSRTPal5eIUYFTu7Ea", "EAB key ***"),
         ("kid 9f86d081884c7d659a2feaa0c55ad015", "kid ***"),
         ("account 8e5700ea-a4bf-41c7-8a77-e990661dcc6a", "account ***"),
@@ -649,6 +657,7 @@ def test_secrets_are_left_out(logs: Path, text: str, shown: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        "a" * 39,
         "HTTPSConnectionPool(host='ca.example', port=443): Max retries exceeded",
         "urllib3.exceptions.SSLCertVerificationError: [SSL: CERTIFICATE_VERIFY_FAILED]",
         "too many certificates (5) already issued for this exact set of domains in the last "

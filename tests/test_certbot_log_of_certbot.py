@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import random
 import re
 import signal
 import subprocess
@@ -118,6 +119,18 @@ def refused_certbot(certbot: Certbot, authorities: Authorities) -> Certbot:
     registered = refused.run("register", "--agree-tos", "--register-unsafely-without-email")
     assert registered.returncode == 0, registered.stdout
     return refused
+
+
+@pytest.fixture(scope="module")
+def refused_log(issued_with_ari: Certbot, authorities: Authorities) -> str:
+    """The log of a renewal that the CA refuses, behind that of the first issuance."""
+    folder = issued_with_ari.folder.parent / "refused" / "letsencrypt"
+    copy = without_hook(issued_with_ari.copied(folder))
+    certbot = without_hook(Certbot(copy.folder, authorities.strict))
+    certbot.run("register", "--agree-tos", "--register-unsafely-without-email")
+    options = ["--max-log-backups", "0"]
+    certbot.renew("--force-renewal", *options)
+    return certbot.log.read_text()
 
 
 def conf_of(certbot: Certbot, lineage: str) -> Path:
@@ -305,6 +318,22 @@ def test_a_run_with_wrong_options(certbot: Certbot, options: list[str], failure:
     assert run.results == {}
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_real_log_that_is_cut_and_shuffled(refused_log: str, tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    secrets = set(re.findall(r'"(?:token|signature|payload)": "([^"]{16,})"', refused_log))
+    secrets.update(re.findall(r"nonce: (\S+)", refused_log))
+    lines = refused_log.splitlines()
+    start, end = sorted(chance.sample(range(len(lines)), 2))
+    cut = lines[start:end]
+    chance.shuffle(lines)
+    for text in ("\n".join(cut), "\n".join(lines)):
+        (tmp_path / "letsencrypt.log").write_text(text)
+        log = read_certbot_log(str(tmp_path), "1970-01-01 00:00:00,000", int(time.time()))
+        assert log.problem == ""
+        assert not [secret for secret in secrets if secret in repr(log)]
+
+
 # ---- Runs that have not ended ------------------------------------------------------------------
 def test_a_post_hook_reads_complete_results(refused_certbot: Certbot) -> None:
     copies = refused_certbot.folder.parent / "copies"
@@ -353,9 +382,12 @@ def set_window(certbot: Certbot, start: int, end: int) -> None:
 
 def test_the_usual_window(newest_certbot: Certbot) -> None:
     newest_certbot.renew()
-    result = read(newest_certbot).results[A]
+    result, reason, window = read(newest_certbot).results[A]
     due = newest_certbot.not_before(A) + 60 * DAY
-    assert result == LineageResult(NOT_DUE, "", (due - DAY, due + DAY))
+    assert (result, reason) == (NOT_DUE, "")
+    assert window is not None
+    assert window[0] == pytest.approx(due - DAY, abs=2)
+    assert window[1] == pytest.approx(due + DAY, abs=2)
 
 
 @pytest.mark.parametrize(
