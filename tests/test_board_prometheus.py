@@ -61,19 +61,23 @@ TEXT_IN_PROBLEM = re.compile(
 
 
 # ---- Reports that the demo fleet does not have --------------------------------------------------
-def looked_state(
-    lineage: str, begin: int, seen_at: int, now: int, served: int, expiry: int, names: str
-) -> Point:
-    """Return a state of a run report that looked at what is served; a server answered before."""
-    state = reported_state(lineage, begin + 60 * DAY, now, host="cdn")
+def looked_state(lineage: str, begin: int, at: int, served: int, expiry: int, names: str) -> Point:
+    """Return a state of a run report that looked at what is served."""
+    state = reported_state(lineage, begin + 60 * DAY, at, host="cdn")
     looked: dict[str, FieldValue] = {
-        "looked_at": now,
-        "seen_at": seen_at,
+        "looked_at": at,
+        "seen_at": at,
         "served": served,
         "served_expiry": expiry,
         "not_served": names,
     }
     return state._replace(fields={**state.fields, **looked})
+
+
+def unanswered_state(lineage: str, begin: int, at: int) -> Point:
+    """Return a state of a run report that looked at what is served, when no server answered."""
+    state = reported_state(lineage, begin + 60 * DAY, at, host="cdn")
+    return state._replace(fields={**state.fields, "looked_at": at, "served": 0})
 
 
 def with_label(point: Point) -> Point:
@@ -88,11 +92,13 @@ def served_states(now: int) -> list[Point]:
     expiry = now + 20 * DAY
     name = ONE_NAME_LATE
     return [
-        looked_state("served", begin, now, now, 1, 0, "none"),
-        looked_state("elsewhere", begin, now - DAY // 2, now, 0, expiry, name),
-        looked_state("soon-after", begin, now - 13 * DAY // 10, now, 0, expiry, name),
+        looked_state("served", begin, now, 1, 0, "none"),
+        looked_state("elsewhere", begin, now - DAY // 2, 0, expiry, name),
+        unanswered_state("elsewhere", begin, now),
+        looked_state("soon-after", begin, now - 13 * DAY // 10, 0, expiry, name),
+        unanswered_state("soon-after", begin, now),
         # VERIFY was taken out of the settings: it is not looked at any more.
-        looked_state("looked-at-before", long_ago, now - 3 * DAY, now - 3 * DAY, 0, expiry, name),
+        looked_state("looked-at-before", long_ago, now - 3 * DAY, 0, expiry, name),
         certificate_state("looked-at-before", long_ago + 60 * DAY, host="cdn", run_at=now),
     ]
 
@@ -124,9 +130,6 @@ def runs(now: int) -> list[Point]:
         certbot_run("late", now - DAY - 3600),
         certbot_run("day", now),
         certbot_run("ahead", now),
-        # Certbot runs there, though nobody reports its certificate.
-        reported_state("forgotten", now + 9 * DAY, three_days_ago, host="two"),
-        certbot_run("two", now),
         reported_state("silent", now + 9 * DAY, three_days_ago, host="three"),
         certbot_run("three", three_days_ago),
         # Overdue and silent until they were retired, one of them by a host with another label.
@@ -151,22 +154,22 @@ def labelled_states(now: int) -> list[Point]:
 
 
 def deliveries(now: int) -> list[Point]:
-    """Return what targets have of a certificate."""
+    """Return what targets have of a certificate, by the run report of web1 in the demo fleet."""
     old = now - 88 * DAY
     new = now - 2 * DAY
+    at = now - DAY // 10
+    late = target_state("late", deployed=old, renewed=new, run_at=at, error="no route", at=at)
+    targets = [
+        target_state("has", deployed=new, renewed=new, run_at=at, at=at),
+        late,
+        target_state("never", deployed=0, renewed=new, run_at=at, at=at),
+        target_state("no-longer", deployed=0, renewed=0, run_at=at, at=at),
+    ]
     return [
-        certbot_run("web1", now),
-        certificate_state("delivered", new + 60 * DAY, host="web1", run_at=now),
-        certificate_state("alone", new + 60 * DAY, host="web1", run_at=now),
-        target_state("has", deployed=new, renewed=new, lineage="delivered", run_at=now),
-        target_state(
-            "late", deployed=old, renewed=new, lineage="delivered", run_at=now, error="no route"
-        ),
-        target_state("never", deployed=0, renewed=new, lineage="delivered", run_at=now),
-        target_state("no-longer", deployed=0, renewed=0, lineage="delivered", run_at=now),
-        target_state(
-            "of-a-retired-certificate", deployed=old, renewed=new, lineage="retired", run_at=now
-        ),
+        reported_state("delivered", new + 60 * DAY, at, host="web1"),
+        reported_state("alone", new + 60 * DAY, at, host="web1"),
+        *(with_tag(target, "lineage", "delivered") for target in targets),
+        with_tag(late, "lineage", "retired"),
     ]
 
 

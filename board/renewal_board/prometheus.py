@@ -519,7 +519,9 @@ class Prometheus:
         """
         began = self.renewal_values("tlast_over_time", "renewed_count", since)
         lifetimes = self.renewal_values("last_over_time", "lifetime", since)
-        due_after = self.renewal_values("last_over_time", "due_after", since)
+        # certbot's verdict may move the due date, and the renewal is reported again with the same
+        # time. Which of these points was written last is not known: the latest due date counts.
+        due_after = self.renewal_values("max_over_time", "due_after", since)
         name_counts = self.renewal_values("last_over_time", "renewed_count", since)
         names_by_moment = self.names_by_moment(since)
         renewals_per_moment = Counter(
