@@ -24,9 +24,11 @@ from support.board import (
 )
 from support.buckets import Bucket
 from support.points import (
+    HOUR,
     certbot_run,
     certificate_state,
     reported_state,
+    retired_host,
     retired_state,
     target_state,
     with_tag,
@@ -72,6 +74,12 @@ def looked_state(lineage: str, begin: int, at: int, served: int, expiry: int, na
     return state._replace(fields={**state.fields, **looked})
 
 
+def unanswered_state(lineage: str, begin: int, at: int) -> Point:
+    """Return a state of a run report that looked at what is served, when no server answered."""
+    state = reported_state(lineage, begin + 60 * DAY, at, host="cdn")
+    return state._replace(fields={**state.fields, "looked_at": at, "served": 0})
+
+
 def with_label(point: Point) -> Point:
     """Return a point with one more tag, as when Telegraf begins to add it."""
     return with_tag(point, "dc", "1")
@@ -86,7 +94,9 @@ def served_states(now: int) -> list[Point]:
     return [
         looked_state("served", begin, now, 1, 0, "none"),
         looked_state("elsewhere", begin, now - DAY // 2, 0, expiry, name),
+        unanswered_state("elsewhere", begin, now),
         looked_state("soon-after", begin, now - 13 * DAY // 10, 0, expiry, name),
+        unanswered_state("soon-after", begin, now),
         # VERIFY was taken out of the settings: it is not looked at any more.
         looked_state("looked-at-before", long_ago, now - 3 * DAY, 0, expiry, name),
         certificate_state("looked-at-before", long_ago + 60 * DAY, host="cdn", run_at=now),
@@ -97,15 +107,38 @@ def late_states(now: int) -> list[Point]:
     """Return states of certificates that are due, and of retired ones."""
     due = now - 3 * DAY // 2
     reported = now - DAY - 3600
+    five_days_ago = now - 5 * DAY
     return [
         reported_state("by-its-report", due, reported, host="late"),
         certificate_state("without-reports", due, host="late", at=now - 2 * DAY),
         reported_state("deleted", now - 4 * DAY, now - 9 * DAY, host="late"),
-        retired_state("deleted", host="late", run_at=now - 5 * DAY, at=now - 5 * DAY),
-        reported_state("forgotten", now + 9 * DAY, now - 3 * DAY, host="two"),
-        reported_state("seen", now + 9 * DAY, now, host="two"),
+        retired_state("deleted", host="late", run_at=five_days_ago, at=five_days_ago),
+        # The certificate of a day is overdue after half of the time to its expiry.
+        certificate_state("short", now - 5 * HOUR, host="day", lifetime=DAY, run_at=now),
+        certificate_state("of-wrong-clock", due, host="ahead", run_at=now + 40 * DAY),
         reported_state("retired", now, now - DAY, host="web1"),
         retired_state("retired", host="web1", run_at=now),
+    ]
+
+
+def runs(now: int) -> list[Point]:
+    """Return runs of certbot, and what retires hosts."""
+    three_days_ago = now - 3 * DAY
+    return [
+        certbot_run("cdn", now, unreadable="broken", exit_status=1),
+        certbot_run("cdn", now - DAY, failed="x y", exit_status=1),
+        certbot_run("late", now - DAY - 3600),
+        certbot_run("day", now),
+        certbot_run("ahead", now),
+        reported_state("silent", now + 9 * DAY, three_days_ago, host="three"),
+        certbot_run("three", three_days_ago),
+        # Overdue and silent until they were retired, one of them by a host with another label.
+        reported_state("a", now - 9 * DAY, three_days_ago, host="former"),
+        certbot_run("former", three_days_ago, failed="a", exit_status=1),
+        retired_host("former", now - DAY),
+        reported_state("a", now - 9 * DAY, three_days_ago, host="removed"),
+        certbot_run("removed", three_days_ago, failed="a", exit_status=1),
+        with_label(retired_host("removed", now - DAY)),
     ]
 
 
@@ -121,21 +154,22 @@ def labelled_states(now: int) -> list[Point]:
 
 
 def deliveries(now: int) -> list[Point]:
-    """Return what targets have of a certificate."""
+    """Return what targets have of a certificate, by the run report of web1 in the demo fleet."""
     old = now - 88 * DAY
     new = now - 2 * DAY
+    at = now - DAY // 10
+    late = target_state("late", deployed=old, renewed=new, run_at=at, error="no route", at=at)
+    targets = [
+        target_state("has", deployed=new, renewed=new, run_at=at, at=at),
+        late,
+        target_state("never", deployed=0, renewed=new, run_at=at, at=at),
+        target_state("no-longer", deployed=0, renewed=0, run_at=at, at=at),
+    ]
     return [
-        certificate_state("delivered", new + 60 * DAY, host="web1", run_at=now),
-        certificate_state("alone", new + 60 * DAY, host="web1", run_at=now),
-        target_state("has", deployed=new, renewed=new, lineage="delivered", run_at=now),
-        target_state(
-            "late", deployed=old, renewed=new, lineage="delivered", run_at=now, error="no route"
-        ),
-        target_state("never", deployed=0, renewed=new, lineage="delivered", run_at=now),
-        target_state("no-longer", deployed=0, renewed=0, lineage="delivered", run_at=now),
-        target_state(
-            "of-a-retired-certificate", deployed=old, renewed=new, lineage="retired", run_at=now
-        ),
+        reported_state("delivered", new + 60 * DAY, at, host="web1"),
+        reported_state("alone", new + 60 * DAY, at, host="web1"),
+        *(with_tag(target, "lineage", "delivered") for target in targets),
+        with_tag(late, "lineage", "retired"),
     ]
 
 
@@ -146,8 +180,7 @@ def other_reports(now: int) -> list[Point | str]:
         *late_states(now),
         *labelled_states(now),
         *deliveries(now),
-        certbot_run("cdn", now, unreadable="broken", exit_status=1),
-        certbot_run("cdn", now - DAY, failed="x y", exit_status=1),
+        *runs(now),
         f"certbot_renewal,domain=all,host=published renewed_count=1 {now - DAY}",
         f"certbot_renewal,domain=published.example.com,host=published renewed_count=1 {now - DAY}",
     ]
@@ -170,6 +203,8 @@ def without_text(whole: Whole) -> Whole:
         card["not_before"] = 0
         card["days_overdue"] = round(card["days_overdue"], 2)
         card["days_left"] = round(card["days_left"], 2)
+        card["judged_at"] = round(card["judged_at"], -2)
+        card["reason"] = ""
         card["last_failure"] = 0
         card["failed_with"] = []
         if card["dry_run_error"] not in ("", "none"):
@@ -297,7 +332,7 @@ def away_then_back(now: int, hosts_back: int, days_back: int) -> list[Point]:
                 reported.append(now - DAY - 900)
         for at in reported:
             points.append(reported_state("a", now + 9 * DAY, at, host=host))
-            points.append(certbot_run(host, at, exit_status=0))
+            points.append(certbot_run(host, at))
     return points
 
 
@@ -335,9 +370,8 @@ def test_of_many_silent_hosts_the_first_ten_are_named_and_all_are_counted(
     metrics = victoria()
     then = int(time.time()) - 3 * DAY
     hosts = [f"web{number:02}" for number in range(12)]
-    store_metrics(
-        metrics, *(reported_state("a", then + 9 * DAY, then, host=name) for name in hosts)
-    )
+    states = [reported_state("a", then + 9 * DAY, then, host=name) for name in hosts]
+    store_metrics(metrics, *states, *(certbot_run(name, then) for name in hosts))
     whole = board_json(metrics.settings(), *FROM_PROMETHEUS)
     problems = {host["host"]: host["problem"] for host in whole["hosts"]}
     first = ", ".join(hosts[:10])

@@ -355,7 +355,9 @@ def test_a_failing_host_is_one_more_mail_each_time_that_more_certificates_fail(
     metrics_alerting.assert_no_further_mail()
 
     metrics_alerting.write(certbot_run("web1", now - 10))
-    assert metrics_alerting.next_subjects(1) == ["OK: web1: renewal_failing, 1 resolved"]
+    # vmalert sends a resolved alert again for 15 minutes: the step before may be in the recovery.
+    (recovery,) = metrics_alerting.next_subjects(1)
+    assert recovery.startswith("OK: web1: renewal_failing, ")
     metrics_alerting.assert_no_alert()
 
 
@@ -407,7 +409,7 @@ def test_a_silent_host_is_one_mail_and_its_recovery_another(
         # A certificate that is reported no more: its host is alive.
         reported_state("gone", now + DAY, two_days_ago, host="well"),
     )
-    hosts = ("retired", "retired-elsewhere", "silent")
+    hosts = ("retired-elsewhere", "retired", "silent")  # as their subjects are sorted
     assert metrics_alerting.next_subjects(3) == [
         f"CRITICAL: {host}: host_silent, 1 firing" for host in hosts
     ]

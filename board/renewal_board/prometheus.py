@@ -1,8 +1,8 @@
 """A source of reports: VictoriaMetrics or Prometheus, asked with PromQL.
 
 Each number of a report is a series there, named after the measurement and the field. Text is not
-stored. PromQL says when the last point of a series was written only if all of them are read: so
-most times come from the reports themselves, as run_at.
+stored. PromQL says when the last point of a series was written only if all of them are read. So
+the time of a run report comes from its field reported_at, which is by the clock of the server.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ TARGETS = 'target!=""'
 NAMES = 'domain!="all",domain!="",host!="",lineage=""'
 
 STATE_FIELDS = ("run_at", "not_before", "renewal_due", "not_after")
-SERVED_FIELDS = ("served_expiry", "seen_at", "looked_at")
+MORE_STATE_FIELDS = ("staging", "served_expiry", "seen_at", "looked_at")
 DELIVERY_FIELDS = ("run_at", "renewed", "deployed", "deployed_expiry")
 
 MOST_SAMPLES = 10_000  # in an answer, of a series: Prometheus takes 11,000, VictoriaMetrics 30,000
@@ -84,28 +84,20 @@ class Series(NamedTuple):
 class State(NamedTuple):
     """The last state of a certificate, in Unix seconds.
 
-    `run_at` is 0 on a host without run reports, `renewal_due` 0 if the certificate is retired. The
-    others are 0 if no run report ever looked, or if the right certificate is served.
+    `run_at` is 0 on a host without run reports, `renewal_due` 0 if the certificate is retired.
+    `staging` is 1 if a staging CA issued it. The others are 0 if no run report ever looked, or if
+    the right certificate is served. `run_at`, `seen_at` and `looked_at` are by the clock of the
+    host, which may be wrong: they are compared with each other only.
     """
 
     run_at: int
     not_before: int
     renewal_due: int
     not_after: int
+    staging: int = 0
     served_expiry: int = 0
     seen_at: int = 0
     looked_at: int = 0
-
-
-class LastReport(NamedTuple):
-    """The last run report of a host, as far as it is about all of its certificates.
-
-    `time` is that of the certificate that was reported least recently, 0 if there are no run
-    reports; `lineages` are those that were reported at that time.
-    """
-
-    time: int
-    lineages: list[str]
 
 
 class Slot(NamedTuple):
@@ -248,8 +240,39 @@ class Prometheus:
     @functools.cached_property
     def states(self) -> dict[CertificateKey, State]:
         """The last state of each certificate, sorted."""
-        points = self.newest_points(("host", "lineage"), CERTIFICATES, STATE_FIELDS, SERVED_FIELDS)
+        points = self.newest_points(
+            ("host", "lineage"), CERTIFICATES, STATE_FIELDS, MORE_STATE_FIELDS
+        )
         return {CertificateKey(*key): State(**point) for key, point in points.items()}
+
+    @functools.cached_property
+    def last_reports(self) -> dict[str, int]:
+        """When the last run report of each host arrived, by the clock of the server, sorted.
+
+        0: the host is retired. Hosts without run reports are missing.
+        """
+        reported_at = self.series("reported_at", RUNS)
+        last = self.value_of_hosts(
+            f"max by (host) (last_over_time({reported_at}[{LONGEST_LIFE_DAYS}d]))"
+        )
+        # The report that retires a host may be in another series, as it may come from another host,
+        # with other labels. This finds its day, by the midnight before, as in rules.yml.
+        last_of_day = f"last_over_time({reported_at}[1d] offset -1d)"
+        days = f"(({last_of_day} == 0) + time())[{LONGEST_LIFE_DAYS}d:1d]"
+        retired_on = self.value_of_hosts(f"max by (host) (max_over_time({days}))")
+
+        last_reports = {}
+        for host, moment in sorted(last.items()):
+            is_retired = host in retired_on and retired_on[host] > moment - DAY
+            last_reports[host] = 0 if is_retired else min(int(moment), self.now)
+        return last_reports
+
+    def evidence(self, host: str, run_at: int) -> int:
+        """Return the time as of which something is judged: the last run report of its host, or now.
+
+        `run_at` is that of a state or a delivery. 0 if its host is retired.
+        """
+        return self.last_reports.get(host, 0) if run_at else self.now
 
     def days_since(self, moment: float) -> float:
         """Return how many days ago a time was, negative if it is still to come."""
@@ -271,13 +294,24 @@ class Prometheus:
         rows = []
         for certificate, state in self.states.items():
             due = state.renewal_due
+            judged_at = self.evidence(certificate.host, state.run_at)
             days_overdue = -1.0
+            grace_days = 1.0
             days_left = 0.0
             if due:
-                days_overdue = ((state.run_at or self.now) - due) / DAY
+                days_overdue = (judged_at - due) / DAY
+                grace_days = max(state.not_after - due, 0) / 2 / DAY
                 days_left = -self.days_since(state.not_after)
             row = reports.OverdueRow(
-                certificate, days_overdue, days_left, due, state.not_after, is_retired=not due
+                certificate,
+                days_overdue,
+                grace_days,
+                days_left,
+                due,
+                state.not_after,
+                judged_at,
+                failure="",
+                is_retired=not due,
             )
             rows.append(row)
         return rows
@@ -285,7 +319,9 @@ class Prometheus:
     def certificates(self) -> list[reports.CertificateRow]:
         """Return the rows of certificates.flux."""
         return [
-            reports.CertificateRow(certificate, self.days_since(state.not_before))
+            reports.CertificateRow(
+                certificate, self.days_since(state.not_before), is_staging=bool(state.staging)
+            )
             for certificate, state in self.states.items()
             if state.not_after
         ]
@@ -293,30 +329,14 @@ class Prometheus:
     # ---- Silent hosts ----
     def silent_hosts(self, silence_days: float) -> list[reports.SilentHostRow]:
         """Return the rows of silent_hosts.flux."""
-        last_reports = self.last_reports()
-        judged = {host: report for host, report in last_reports.items() if report.time}
-        most_were_silent = self.most_were_silent(list(judged), silence_days)
+        reporting = {host: last for host, last in self.last_reports.items() if last}
+        most_were_silent = self.most_were_silent(list(reporting), silence_days)
 
-        rows = [self.most_hosts_row(judged, silence_days)]
-        for host, report in last_reports.items():
-            days_silent = self.days_since(report.time) if report.time else -1.0
-            row = reports.SilentHostRow(
-                host, report.time, days_silent, report.lineages, most_were_silent
-            )
-            rows.append(row)
+        rows = [self.most_hosts_row(reporting, silence_days)]
+        for host, last in self.last_reports.items():
+            days_silent = self.days_since(last) if last else -1.0
+            rows.append(reports.SilentHostRow(host, last, days_silent, most_were_silent))
         return rows
-
-    def last_reports(self) -> dict[str, LastReport]:
-        """Return the last run report of each host."""
-        last: dict[str, LastReport] = {}
-        for (host, lineage), state in self.states.items():
-            report = last.setdefault(host, LastReport(0, []))
-            is_expected = state.renewal_due and state.run_at
-            if is_expected and (not report.time or state.run_at < report.time):
-                last[host] = LastReport(state.run_at, [lineage])
-            elif is_expected and state.run_at == report.time:
-                report.lineages.append(lineage)
-        return last
 
     def most_were_silent(self, hosts: Sequence[str], silence_days: float) -> bool:
         """Return whether most hosts were silent until recently.
@@ -327,11 +347,10 @@ class Prometheus:
         than three hosts are never most hosts.
         """
         half = max(round(silence_days * DAY / 2), 1)
-        run_at = self.series("run_at")
-        first = self.value_of_hosts(f"min by (host) (min_over_time({run_at}[{half}s]) > 0)")
-        before = self.value_of_hosts(
-            f"max by (host) (last_over_time({run_at}[{LONGEST_LIFE_DAYS}d] offset {half}s) > 0)"
-        )
+        reported_at = self.series("reported_at", RUNS)
+        until_half = f"{reported_at}[{LONGEST_LIFE_DAYS}d] offset {half}s"
+        first = self.value_of_hosts(f"min by (host) (min_over_time({reported_at}[{half}s]) > 0)")
+        before = self.value_of_hosts(f"max by (host) (last_over_time({until_half}) > 0)")
         longest_pause = 0.55 * silence_days * DAY
 
         steady = 0
@@ -346,51 +365,55 @@ class Prometheus:
         return {series.key().host: series.samples[-1].value for series in self.query(promql)}
 
     def most_hosts_row(
-        self, last_reports: Mapping[str, LastReport], silence_days: float
+        self, last_reports: Mapping[str, int], silence_days: float
     ) -> reports.SilentHostRow:
         """Return the row about all hosts: whether more than half of them are silent."""
         silent = []
-        for host, report in last_reports.items():
-            if self.now - report.time >= silence_days * DAY:
+        for host, last in last_reports.items():
+            if self.now - last >= silence_days * DAY:
                 silent.append(host)
         if len(last_reports) <= 2 or len(silent) * 2 <= len(last_reports):
-            return reports.SilentHostRow(MOST_HOSTS, 0, -1.0, [], most_were_silent=False)
+            return reports.SilentHostRow(MOST_HOSTS, 0, -1.0, most_were_silent=False)
 
-        newest = max(last_reports[host].time for host in silent)
+        newest = max(last_reports[host] for host in silent)
         first_hosts = ", ".join(silent[:HOSTS_NAMED])
         more = ", ..." if len(silent) > HOSTS_NAMED else ""
         return reports.SilentHostRow(
             MOST_HOSTS,
             newest,
             self.days_since(newest),
-            lineages=[],
             most_were_silent=False,
             silent_hosts=f"{len(silent)} of {len(last_reports)} hosts: {first_hosts}{more}",
         )
 
     # ---- Runs of certbot ----
     def failing(self) -> list[reports.FailingRow]:
-        """Return the rows of failing.flux."""
-        unreadable_counts = self.last_samples("unreadable_count", RUNS, RUN_DAYS)
+        """Return the rows of failing.flux for the first step.
+
+        A report that is about no certbot run has none of these fields but unreadable_count: then
+        the last run counts, and the fields of its point have the same time.
+        """
+        steps = self.last_samples("failing", RUNS, RUN_DAYS)
         failed_counts = self.last_samples("failed_count", RUNS, RUN_DAYS)
+        unreadable_counts = self.last_samples("unreadable_count", RUNS, RUN_DAYS)
         exit_statuses = self.last_samples("exit_status", RUNS, RUN_DAYS)
 
         rows = []
-        for key, unreadable in unreadable_counts.items():
-            # The last report may come from no run of certbot: then the last that did counts.
-            failed = failed_counts.get(key, Sample(0.0, 0.0))
+        for key, step in steps.items():
+            failed = failed_counts.get(key, step)
+            unreadable = unreadable_counts.get(key, step)
             status = exit_statuses.get(key, Sample(0.0, -1.0))
-            exit_status = int(status.value) if status.time >= failed.time else -1
-            names = self.failed_lineages(key.host, failed) if failed.value else []
             row = reports.FailingRow(
                 key.host,
-                int(max(unreadable.time, failed.time)),
-                bool(exit_status > 0 or failed.value or unreadable.value),
-                exit_status,
-                int(failed.value),
-                int(unreadable.value),
-                names,
-                [],
+                int(max(step.time, unreadable.time)),
+                is_failing=step.value > 0,
+                exit_status=int(status.value),
+                failed_count=int(failed.value),
+                unreadable_count=int(unreadable.value),
+                failed=self.failed_lineages(key.host, failed) if failed.value else [],
+                unreadable=[],
+                failures={},
+                failure="",
             )
             rows.append(row)
         return rows
@@ -398,21 +421,28 @@ class Prometheus:
     def failed_lineages(self, host: str, failed: Sample) -> list[str]:
         """Return the lineages that failed in a run, [] if they are not known.
 
-        Only what is due can have failed: so they are known if as many are due by that report.
+        Only what is due can have failed: so they are known if as many are due in the last report.
         """
+        of_host = {
+            certificate.lineage: state
+            for certificate, state in self.states.items()
+            if certificate.host == host
+        }
+        last_run_at = max((state.run_at for state in of_host.values()), default=0)
+
         due = []
-        for certificate, state in self.states.items():
-            is_due = 0 < state.renewal_due <= failed.time and state.run_at in (0, failed.time)
-            if certificate.host == host and is_due:
-                due.append(certificate.lineage)
+        for lineage, state in of_host.items():
+            is_due = 0 < state.renewal_due <= failed.time
+            if is_due and state.run_at in (0, last_run_at):
+                due.append(lineage)
         return due if len(due) == failed.value else []
 
-    def failures(self, since: int) -> list[reports.FailureRow]:
-        """Return nothing: what failed in earlier runs is text."""
+    def runs(self, since: int) -> list[reports.RunRow]:
+        """Return nothing: which lineages a run renewed is text."""
         return []
 
-    def dry_runs(self) -> list[reports.DryRunRow]:
-        """Return the rows of dry_runs.flux."""
+    def dry_run_results(self) -> list[reports.DryRunRow]:
+        """Return the rows of dry_run_results.flux."""
         samples = self.last_samples("dry_run_failed", CERTIFICATES, LONGEST_LIFE_DAYS)
         rows = []
         for certificate, failed in samples.items():
@@ -433,7 +463,7 @@ class Prometheus:
             days_missing = -1.0
             days_left = 0.0
             if not is_retired and 0 < point["renewed"] > point["deployed"]:
-                days_missing = ((point["run_at"] or self.now) - point["renewed"]) / DAY
+                days_missing = (self.evidence(host, point["run_at"]) - point["renewed"]) / DAY
                 days_left = -self.days_since(expiry) if expiry else 0.0
             row = reports.NotDeliveredRow(
                 certificate,
@@ -458,7 +488,10 @@ class Prometheus:
             days_left = 0.0
             expiry = state.served_expiry if state.renewal_due and is_looked_for else 0
             if expiry:
-                days_unserved = max(state.seen_at - state.not_before, 0) / DAY
+                # So long before the last run report a server answered, by the clock of the host.
+                seconds_ago = state.run_at - state.seen_at
+                last_seen = self.evidence(certificate.host, state.run_at) - seconds_ago
+                days_unserved = max(last_seen - state.not_before, 0) / DAY
                 days_left = -self.days_since(expiry)
             rows.append(reports.NotServedRow(certificate, days_unserved, days_left, expiry, []))
         return rows
@@ -486,7 +519,9 @@ class Prometheus:
         """
         began = self.renewal_values("tlast_over_time", "renewed_count", since)
         lifetimes = self.renewal_values("last_over_time", "lifetime", since)
-        due_after = self.renewal_values("last_over_time", "due_after", since)
+        # certbot's verdict may move the due date, and the renewal is reported again with the same
+        # time. Which of these points was written last is not known: the latest due date counts.
+        due_after = self.renewal_values("max_over_time", "due_after", since)
         name_counts = self.renewal_values("last_over_time", "renewed_count", since)
         names_by_moment = self.names_by_moment(since)
         renewals_per_moment = Counter(
