@@ -17,10 +17,12 @@ from support.board import (
     board_json,
     cards_by_name,
     run_board,
+    runs_csv,
     store,
 )
 from support.buckets import Bucket, new_token
 from support.points import certificate_state
+from tools.demo_fleet import NO_RECORD, WEB2_FAILURES
 from tools.servers.influxdb import InfluxDB, start_influxdb
 from tools.servers.lineages import DAY
 
@@ -46,8 +48,29 @@ def test_names_and_dry_runs_are_the_same_from_each_influxdb(fleet_json: dict[str
     cards = cards_by_name(fleet_json)
     names = cards["example.com on web1"]["names"]
     assert names == ["example.com", "www.example.com", "*.static.example.com"]
-    assert cards["example.net on web2"]["dry_run_error"] == "Some challenges have failed."
+    assert cards["example.net on web2"]["dry_run_error"] == NO_RECORD
     assert cards["shop.example.com on web1"]["dry_run_error"] == "none"
+
+
+def test_reasons_and_labels_are_the_same_from_each_influxdb(fleet_json: dict[str, Any]) -> None:
+    cards = cards_by_name(fleet_json)
+    reasons = {card["lineage"]: card["reason"] for card in cards.values() if card["reason"]}
+    assert reasons == WEB2_FAILURES
+    assert [name for name, card in cards.items() if card["staging"]] == ["test.example.net on web2"]
+
+
+def test_the_runs_are_the_same_from_each_influxdb(
+    influxdb: InfluxDB, fleet_settings: FleetSettings
+) -> None:
+    rows = runs_csv(fleet_settings(influxdb.name))
+    assert len({(row["host"], row["time"]) for row in rows}) == 36
+    last_run = [row for row in rows if row["host"] == "web2" and row["time"] == rows[0]["time"]]
+    results = {row["lineage"]: (row["result"], row["reason"]) for row in last_run}
+    failed = {lineage: ("failed", reason) for lineage, reason in WEB2_FAILURES.items()}
+    not_due = dict.fromkeys(("api.example.net", "test.example.net"), ("not due", ""))
+    assert results == {**failed, **not_due}
+    versions = {(row["mode"], row["exit_status"], row["certbot"]) for row in last_run}
+    assert versions == {("renew", "1", "5.8.0")}
 
 
 def test_the_history_is_the_same_from_each_influxdb(fleet_json: dict[str, Any]) -> None:
@@ -58,7 +81,8 @@ def test_the_history_is_the_same_from_each_influxdb(fleet_json: dict[str, Any]) 
     assert oldest["days_late"] is None
     assert {row["lifetime_days"] for row in blog} == {90}
     card = cards_by_name(fleet_json)["blog.example.com on web1"]
-    assert newest["next_due"] == card["due"] == newest["time"] + 60 * DAY
+    due_after = round(60.9 * DAY)  # two thirds of 90 days, and a hundredth of them
+    assert newest["next_due"] == card["due"] == newest["time"] + due_after
 
 
 def test_the_hosts_are_the_same_from_each_influxdb(fleet_json: dict[str, Any]) -> None:

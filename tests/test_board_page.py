@@ -26,6 +26,7 @@ from support.board import (
 )
 from support.buckets import Bucket
 from support.points import certbot_run, certificate_state
+from tools.demo_fleet import NO_RECORD
 from tools.servers.lineages import DAY
 
 if TYPE_CHECKING:
@@ -78,10 +79,10 @@ def test_hosts_with_a_problem_and_dry_runs_are_on_the_page(open_page: PageOpener
     "part",
     [
         "63 days old",
-        "overdue by 3.2 days",
+        "overdue by 2.6 days",
         "not renewed in the last certbot run",
         "also failed: intranet.example.net old.example.net",
-        "Some challenges",
+        f"reason: {NO_RECORD}",
     ],
 )
 def test_a_card_says_what_is_wrong(open_page: PageOpener, part: str) -> None:
@@ -92,7 +93,7 @@ def test_a_card_shows_its_life_and_its_renewals(open_page: PageOpener) -> None:
     page = open_page()
     card = card_of(page, "example.net")
     life = aria_label(card.locator(".life"))
-    assert re.search(r"Began .*, due .*, expires .*, 70 percent of the lifetime", life)
+    assert re.search(r"Began .*, due .*, expires .*, 71 percent of the lifetime", life)
     assert re.search(r"Renewed 4 times since", aria_label(card.locator(".dots")))
     old_dots = card_of(page, "old.example.net").locator(".dots")
     assert "9.1 days late" in aria_label(old_dots)
@@ -104,6 +105,12 @@ def test_a_card_unfolds_to_its_names_and_to_the_commands_to_try(open_page: PageO
     text = card.inner_text()
     assert "Test whether certbot can renew it:\ncertbot renew --cert-name example.net" in text
     assert "www.example.net" in card.inner_text()
+
+
+def test_a_card_of_a_staging_ca_has_a_label(open_page: PageOpener) -> None:
+    page = open_page()
+    assert card_of(page, "test.example.net").locator(".staging").inner_text() == "staging"
+    assert page.locator(".staging").count() == 1
 
 
 def test_a_card_says_what_was_not_delivered(open_page: PageOpener) -> None:
@@ -183,7 +190,7 @@ def test_the_download_has_the_rows_that_csv_prints(
     printed = run_board(fleet_settings("influxd-1.12"), "--csv").out
     assert downloaded == printed
     rows = list(csv.DictReader(io.StringIO(printed, newline="")))
-    assert len(rows) == 69
+    assert len(rows) == 73
     assert page.locator("#history tr").count() == len(rows)
 
 
@@ -195,6 +202,30 @@ def test_a_name_with_html_in_it_is_text(open_page: PageOpener) -> None:
     assert card.locator("h3").text_content() == IMAGE_NAME
     assert card.get_attribute("data-host") == STRANGE_HOST.name
     assert SCRIPT_NAME in (card.locator(".names").text_content() or "")
+    assert page.locator("img").count() == 0
+
+
+def test_a_reason_with_html_in_it_is_text(
+    one_bucket: Bucket, open_page: PageOpener, tmp_path: Path
+) -> None:
+    now = int(time.time())
+    path = tmp_path / "board.html"
+    run = certbot_run(
+        "web1", now, failed="a", failures=f"a: {SCRIPT_NAME}", failure=IMAGE_NAME, exit_status=1
+    )
+    store(
+        one_bucket,
+        certificate_state("a", now + DAY, run_at=now),
+        certificate_state("b", now - 2 * DAY, run_at=now, failure=IMAGE_NAME),
+        run,
+    )
+    assert run_board(one_bucket.settings, "--html", str(path)).status == 1
+
+    page = open_page(path)
+    assert page.title() == "Certificates: 1 overdue"
+    assert card_of(page, "a").locator(".reason").inner_text() == f"reason: {SCRIPT_NAME}"
+    assert card_of(page, "b").locator(".reason").inner_text() == f"reason: {IMAGE_NAME}"
+    assert IMAGE_NAME in page.locator(".host").inner_text()
     assert page.locator("img").count() == 0
 
 

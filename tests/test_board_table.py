@@ -8,9 +8,23 @@ import json
 import re
 import time
 
-from support.board import STRANGE_HOST, FleetSettings, board_json, run_board, store
+import pytest
+
+from support.board import (
+    STRANGE_HOST,
+    FleetSettings,
+    board_json,
+    run_board,
+    store,
+)
 from support.buckets import Bucket
-from support.points import certbot_run, certificate_state, reported_state
+from support.points import (
+    certbot_run,
+    certificate_state,
+    dry_run_result,
+    reported_state,
+    retired_host,
+)
 from tools.servers.lineages import DAY
 
 
@@ -53,6 +67,16 @@ def test_crit_is_the_number_of_days_after_which_a_certificate_is_overdue(
     assert run_board(one_bucket.settings, "--crit", "3").status == 0
 
 
+@pytest.mark.parametrize(("hours", "state"), [(3.9, "due"), (4.1, "overdue")])
+def test_a_certificate_of_a_day_is_overdue_after_half_of_the_time_to_its_expiry(
+    one_bucket: Bucket, hours: float, state: str
+) -> None:
+    now = int(time.time())
+    due = now - round(hours * 3600)  # the expiry is eight hours later
+    store(one_bucket, certificate_state("day", due, lifetime=DAY, run_at=now))
+    assert re.search(rf"{state} +day +web1", run_board(one_bucket.settings).out)
+
+
 def test_when_most_hosts_are_silent_the_board_says_that_it_may_be_the_server(
     one_bucket: Bucket,
 ) -> None:
@@ -61,12 +85,13 @@ def test_when_most_hosts_are_silent_the_board_says_that_it_may_be_the_server(
         store(
             one_bucket,
             reported_state("a", then + 9 * DAY, then, host=f"web{number}"),
+            certbot_run(f"web{number}", then),
         )
     run = run_board(one_bucket.settings)
     assert run.status == 1
     silent = "no run report for 3.0 days"
     assert f"(most hosts): {silent}: 3 of 3 hosts: web0, web1, web2" in run.out
-    assert f"web1: {silent}, certificates: a. Most hosts were silent until recently" in run.out
+    assert f"web1: {silent}. Most hosts were silent until recently" in run.out
 
 
 def test_of_many_silent_hosts_the_first_ten_are_named_and_all_are_counted(
@@ -75,6 +100,7 @@ def test_of_many_silent_hosts_the_first_ten_are_named_and_all_are_counted(
     then = int(time.time()) - 3 * DAY
     hosts = [f"web{number:02}" for number in range(12)]
     store(one_bucket, *(reported_state("a", then + 9 * DAY, then, host=host) for host in hosts))
+    store(one_bucket, *(certbot_run(host, then) for host in hosts))
     problems = {host["host"]: host["problem"] for host in board_json(one_bucket.settings)["hosts"]}
     first = ", ".join(hosts[:10])
     assert problems["(most hosts)"] == f"no run report for 3.0 days: 12 of 12 hosts: {first}, ..."
@@ -88,6 +114,7 @@ def test_a_certificate_that_nobody_has_reported_since_is_not_called_renewed(
         one_bucket,
         reported_state("a", now - 40 * DAY, now - 60 * DAY, host="expired"),
         reported_state("a", now - 2 * DAY, now - 3 * DAY, host="away"),
+        certbot_run("away", now - 3 * DAY),
         reported_state("a", now - 3600, now - 7200, host="here"),
     )
     for number in range(4):
@@ -149,6 +176,119 @@ def test_of_many_names_that_failed_the_first_are_shown(one_bucket: Bucket) -> No
     assert "... on web1" not in run.out
 
 
+# ---- Reasons -----------------------------------------------------------------------------------
+def test_a_certificate_that_fails_has_certbots_reason(one_bucket: Bucket) -> None:
+    now = int(time.time())
+    store(
+        one_bucket,
+        certificate_state("a", now - 3600, run_at=now),
+        certbot_run(
+            "web1",
+            now,
+            failed="a",
+            unreadable="b",
+            failures="a: no A record: NXDOMAIN | b: no private key",
+            exit_status=1,
+        ),
+    )
+    out = run_board(one_bucket.settings).out
+    assert "a on web1: not renewed in the last certbot run; reason: no A record: NXDOMAIN\n" in out
+    assert "b on web1: certbot cannot read it; reason: no private key\n" in out
+
+
+def test_an_overdue_certificate_that_no_run_attempts_has_the_reason_of_its_state(
+    one_bucket: Bucket,
+) -> None:
+    now = int(time.time())
+    state = certificate_state("a", now - 2 * DAY, run_at=now, failure="autorenew = False")
+    store(one_bucket, state, certbot_run("web1", now))
+    out = run_board(one_bucket.settings).out
+    assert "a on web1: overdue by 2.0 days; reason: autorenew = False\n" in out
+
+
+def test_a_run_that_fails_as_a_whole_has_its_reason_at_the_host(one_bucket: Bucket) -> None:
+    now = int(time.time())
+    store(
+        one_bucket,
+        certificate_state("a", now + DAY, run_at=now),
+        certbot_run("web1", now, step=1, failure="Another instance of Certbot is running."),
+    )
+    run = run_board(one_bucket.settings)
+    reason = "Another instance of Certbot is running."
+    assert f"web1: the last certbot run failed: {reason}\n" in run.out
+
+
+def test_a_host_has_one_problem_however_many_steps_its_incident_has(one_bucket: Bucket) -> None:
+    now = int(time.time())
+    store(
+        one_bucket,
+        certificate_state("a", now + DAY, run_at=now),
+        certbot_run("web1", now, failed="a b", step=2),
+    )
+    assert run_board(one_bucket.settings).out.count("the last certbot run failed") == 1
+
+
+def test_a_run_of_certbot_that_succeeds_ends_the_problem_and_not_its_record(
+    one_bucket: Bucket,
+) -> None:
+    now = int(time.time())
+    store(
+        one_bucket,
+        certificate_state("a", now + DAY, run_at=now),
+        certbot_run("web1", now - 9 * DAY, failed="a b", failures="a: refused"),
+        certbot_run("web1", now),
+    )
+    (card,) = board_json(one_bucket.settings, status=0)["certificates"]
+    assert (card["state"], card["reason"]) == ("renewed", "")
+    assert (card["last_failure"], card["failed_with"]) == (now - 9 * DAY, ["b"])
+
+
+# ---- Labels ------------------------------------------------------------------------------------
+def test_a_certificate_of_a_staging_ca_is_labelled(one_bucket: Bucket) -> None:
+    now = int(time.time())
+    state = certificate_state("test.example.com", now + DAY)
+    store(
+        one_bucket,
+        state._replace(fields={**state.fields, "staging": 1}),
+        certificate_state("real.example.com", now + DAY),  # as older programs report it
+    )
+    run = run_board(one_bucket.settings)
+    assert "renewed  test.example.com (staging)  web1" in run.out
+    assert re.search(r"renewed  real\.example\.com +web1", run.out)
+
+
+def test_the_certificates_of_a_retired_host_are_retired(one_bucket: Bucket) -> None:
+    now = int(time.time())
+    then = now - 9 * DAY
+    store(
+        one_bucket,
+        reported_state("a", then - 2 * DAY, then, host="gone"),
+        certbot_run("gone", then, failed="a"),
+        retired_host("gone", now - 60),
+        certificate_state("a", now + DAY, host="here", run_at=now),
+        certbot_run("here", now),
+    )
+    run = run_board(one_bucket.settings)
+    assert run.status == 0
+    assert re.search(r"retired  a +gone", run.out)
+    assert "gone:" not in run.out
+
+
+# ---- Dry runs ----------------------------------------------------------------------------------
+def test_a_dry_run_counts_for_30_days(one_bucket: Bucket) -> None:
+    now = int(time.time())
+    store(
+        one_bucket,
+        certificate_state("a", now + DAY),
+        dry_run_result("a", "none", at=now - 60),
+        dry_run_result("b", "no A record", at=now - 29 * DAY),
+        dry_run_result("c", "no A record", at=now - 31 * DAY),
+    )
+    out = run_board(one_bucket.settings).out
+    assert re.search(r"web1: dry run at .* UTC, 2 certificates, failed: b\n", out)
+
+
+# ---- Commands ----------------------------------------------------------------------------------
 def test_the_suggested_commands_are_quoted_for_a_shell(one_bucket: Bucket) -> None:
     now = int(time.time())
     then = now - 3 * DAY
@@ -156,7 +296,8 @@ def test_the_suggested_commands_are_quoted_for_a_shell(one_bucket: Bucket) -> No
         one_bucket,
         certificate_state("two words", now - 2 * DAY, host="web1", run_at=now),
         certbot_run("web1", now, failed="$(id)", exit_status=1),
-        reported_state("a;b", now + DAY, then, host="it's"),
+        reported_state("a", now + DAY, then, host="it's"),
+        certbot_run("it's", then),
     )
     whole = json.loads(run_board(one_bucket.settings, "--json").out)
     commands = {
@@ -166,8 +307,8 @@ def test_the_suggested_commands_are_quoted_for_a_shell(one_bucket: Bucket) -> No
     assert commands["$(id)"] == ["certbot renew --cert-name '$(id)' --dry-run"]
     assert commands["two words"][0] == "certbot renew --cert-name 'two words' --dry-run"
     (silent,) = (host for host in whole["hosts"] if host["host"] == "it's")
-    retire = "/etc/letsencrypt/renewal-hooks/post/certbot_renewal_run.py --host 'it'\"'\"'s'"
-    assert silent["steps"][1]["command"] == f"{retire} --retire 'a;b'"
+    run_report = "/etc/letsencrypt/renewal-hooks/post/certbot_renewal_run.py"
+    assert silent["steps"][1]["command"] == f"{run_report} --retire --host 'it'\"'\"'s'"
 
 
 # ---- Names that attack -------------------------------------------------------------------------

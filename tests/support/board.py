@@ -5,6 +5,8 @@ This is a plugin of pytest: conftest.py names it, so all tests have its fixtures
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import subprocess
 import sys
@@ -78,6 +80,13 @@ def board_json(environ: dict[str, str], *arguments: str, status: int = 1) -> dic
     assert (run.status, run.err) == (status, "")
     whole: dict[str, Any] = json.loads(run.out)
     return whole
+
+
+def runs_csv(environ: dict[str, str], *arguments: str, status: int = 1) -> list[dict[str, str]]:
+    """Return the rows of what the board prints as CSV of the runs; it ends with this status."""
+    run = run_board(environ, "--csv", "runs", *arguments)
+    assert (run.status, run.err) == (status, "")
+    return list(csv.DictReader(io.StringIO(run.out, newline="")))
 
 
 def cards_by_name(whole: dict[str, Any]) -> dict[str, dict[str, Any]]:
