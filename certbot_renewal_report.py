@@ -997,7 +997,7 @@ INTERVAL_PART = re.compile(
     re.VERBOSE,
 )
 
-# Matches: before, in "30 days before expiry". certbot then counts the 30 days after the expiry.
+# Matches: before, in "30 days before expiry". For certbot it is minus 30 days.
 BACKWARDS = re.compile(r"\b(?:before|prior|ago)\b")
 
 NUMBER_WORDS = {
@@ -1009,6 +1009,13 @@ UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": DAY, "w": 7 * DAY}  # by the un
 UNIT_MONTHS = {"month": 1, "months": 1, "mth": 1, "year": 12, "years": 12, "yr": 12, "y": 12}
 MOST_YEARS = 7970  # certbot ignores a part of an interval that leads beyond the year 9999
 LONGEST_INTERVAL = 200  # characters; a longer text is not an interval
+
+
+class IntervalPart(NamedTuple):
+    """A part of an interval, such as 12 hours; `unit` is one that INTERVAL_PART matches."""
+
+    amount: float
+    unit: str
 
 
 class Verdict(NamedTuple):
@@ -1091,36 +1098,49 @@ def subtract_interval(moment: int, interval: str) -> int | None:
     after the expiry: it does not understand the interval (`thirty days`), or the interval is not
     positive (`-30 days`, `30 days before expiry`).
     """
-    text = interval.strip().lower()
-    if text.isdigit():
-        text += " days"
-    backwards = BACKWARDS.search(text)
-    if len(text) > LONGEST_INTERVAL or (backwards and backwards.start() > 0):
-        return None
-
     # certbot adds the parts from left to right, so subtract them from right to left.
     earlier = moment
-    for part in reversed(list(INTERVAL_PART.finditer(text))):
-        earlier = subtract_part(earlier, part)
+    for part in reversed(interval_parts(interval)):
+        if part.unit in UNIT_MONTHS:
+            months = part.amount * UNIT_MONTHS[part.unit]
+            if abs(months) < MOST_YEARS * 12:
+                earlier = subtract_months(earlier, months)
+        else:
+            seconds = part.amount * UNIT_SECONDS[part.unit[0]]
+            if abs(seconds) < MOST_YEARS * 365 * DAY:
+                earlier -= int(seconds // 1)
     return earlier if earlier < moment else None
 
 
-def subtract_part(moment: int, part: re.Match[str]) -> int:
-    """Return the time a part of an interval (a match of INTERVAL_PART) before a moment."""
-    number = (part["minus"] or "") + part["number"]
-    try:
-        amount = float(number)
-    except ValueError:
-        amount = NUMBER_WORDS.get(number, 0)  # certbot reads "-two" as 0
+def interval_parts(interval: str) -> list[IntervalPart]:
+    """Return the amounts and units in an interval, [] if there are none."""
+    text = interval.strip().lower()
+    if len(text) > LONGEST_INTERVAL:
+        return []
+    if text.isdigit():
+        text += " days"
 
-    unit = part["unit"]
-    if unit in UNIT_MONTHS:
-        months = amount * UNIT_MONTHS[unit]
-        is_ignored = abs(months) > MOST_YEARS * 12
-        return moment if is_ignored else subtract_months(moment, months)
-    seconds = amount * UNIT_SECONDS[unit[0]]
-    is_ignored = abs(seconds) > MOST_YEARS * 365 * DAY
-    return moment if is_ignored else moment - round(seconds)
+    parts = []
+    last_before = -1
+    backwards = BACKWARDS.search(text)
+    for index, match in enumerate(INTERVAL_PART.finditer(text)):
+        parts.append(IntervalPart(amount_of(match), match["unit"]))
+        if backwards and match.end() < backwards.start():
+            last_before = index
+
+    if last_before >= 0:  # "before" turns the last amount around, and no other
+        amount, unit = parts[last_before]
+        parts[last_before] = IntervalPart(-abs(amount), unit)
+    return parts
+
+
+def amount_of(match: re.Match[str]) -> float:
+    """Return the amount in a match of INTERVAL_PART; 0 for "-two", as certbot knows only "-2"."""
+    number = (match["minus"] or "") + match["number"]
+    try:
+        return float(number)
+    except ValueError:
+        return NUMBER_WORDS.get(number, 0)
 
 
 def subtract_months(moment: int, months: float) -> int:
@@ -1134,7 +1154,7 @@ def subtract_months(moment: int, months: float) -> int:
 
     date = time.gmtime(moment)
     year, month_index = divmod(date.tm_year * 12 + date.tm_mon - 1 - whole_months, 12)
-    year = min(max(year, 1970), 9998)
+    year = min(max(year, 1), 9998)  # the calendar module knows no others
     month = month_index + 1
     days_in_month = calendar.monthrange(year, month)[1]
     if date.tm_mday > days_in_month:
@@ -1915,9 +1935,9 @@ def is_retired_by_hand(folder: str, name: str, record: HostRecord) -> bool:
 
 def is_newer_than_files(verdict: Verdict, folder: str, name: str) -> bool:
     """Return whether certbot has read a lineage since its files were last changed."""
-    if not verdict.read_at:
-        return False
     paths = [renewal_conf_path(folder, name)]
+    if not verdict.read_at or not os.path.exists(paths[0]):
+        return False
     paths += [os.path.join(folder, place, name) for place in ("live", "archive")]
     return verdict.read_at >= max(map(changed_at, paths))
 

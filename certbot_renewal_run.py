@@ -16,10 +16,13 @@ environment. It does not trust the answers of servers.
 from __future__ import annotations
 
 import argparse
+import ast
 import binascii
 import calendar
 import contextlib
+import errno
 import gc
+import gzip
 import os
 import re
 import signal
@@ -28,8 +31,9 @@ import ssl
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Union
+from typing import BinaryIO, NamedTuple, Union
 
 # The report hook is beside this file, or in ../deploy if this file is installed in
 # renewal-hooks/post. Python itself looks in the folder to which a symbolic link leads. The user who
@@ -64,50 +68,6 @@ if getattr(hook, "__version__", "") != __version__:
 TURN_FILE = "certbot_renewal_report.turn"
 
 
-# STUB
-class LineageResult(NamedTuple):
-    result: str
-    reason: str
-    window: tuple[int, int] | None
-
-
-class CertbotRun(NamedTuple):
-    position: str
-    started_at: int
-    ended_at: int
-    version: str
-    mode: str
-    is_dry_run: bool
-    is_finished: bool
-    results: dict[str, LineageResult]
-    failure: str
-    is_locked: bool
-
-
-class CertbotLog(NamedTuple):
-    runs: list[CertbotRun]
-    problem: str
-    current_run: CertbotRun | None = None
-
-
-RENEWED, NOT_DUE, FAILED, UNREADABLE, NOT_PROCESSED = (
-    "renewed",
-    "not due",
-    "failed",
-    "unreadable",
-    "not processed",
-)
-
-
-def logs_folder(option: str, folder: str, environ: Mapping[str, str]) -> str:
-    return option
-
-
-def read_certbot_log(logs_dir: str, after: str, now: int) -> CertbotLog:
-    return CertbotLog([], "")
-
-
-# END STUB
 # ---- certbot's run -----------------------------------------------------------------------------
 def exit_status_of(environ: Mapping[str, str], problems: list[str]) -> int | None:
     """Return certbot's exit status, from EXIT_STATUS; None if it is not known.
@@ -318,6 +278,851 @@ def as_run_report(point: hook.Point, now: int) -> hook.Point:
 def names_with(wanted: str, results: Mapping[str, LineageResult]) -> str:
     """Return the lineages with a result, separated by spaces."""
     return " ".join(sorted(name for name, result in results.items() if result.result == wanted))
+
+
+# ---- certbot's log -----------------------------------------------------------------------------
+# certbot tells no hook what was due, what failed and why, but it writes all of it into its log.
+# The program trusts the log, and the cli.ini that names its folder: both belong to root.
+RENEWED = "renewed"
+NOT_DUE = "not due"
+FAILED = "failed"
+UNREADABLE = "unreadable"
+NOT_PROCESSED = "not processed"
+
+LOG_NAME = "letsencrypt.log"
+DEFAULT_LOGS_FOLDER = "/var/log/letsencrypt"
+MOST_LOG_FILES = 20
+MOST_LOG_BYTES = 4 * 1024 * 1024  # of each file, from its end
+MOST_UNPACKED_BYTES = 256 * 1024 * 1024  # of a compressed file
+LOG_CHUNK_BYTES = 256 * 1024
+LONGEST_ARGUMENTS = 100_000  # characters
+LONGEST_MESSAGE = 20_000  # characters: a reason is made of no more
+MOST_NAMES_SHOWN = 3  # of those that the CA refused for the same reason
+FEWEST_DIGITS_OF_RANDOM = 5  # in a long word that is all lower or all upper case
+LONGEST_SILENCE = 3600  # seconds: a certbot that has written nothing for so long has ended
+CLOCK_CHANGE = 2 * 3600  # seconds: in autumn, local time jumps back
+
+RUN_START = ":DEBUG:certbot._internal.main:certbot version: "
+TIME_LENGTH = len("2026-11-27 18:06:39,159")
+LOCKED = "Another instance of Certbot is already running."
+LOCK_ERROR = f":ERROR:certbot._internal.log:{LOCKED}"
+KILLED = "certbot ended without a summary: it was killed, or the host stopped"
+NO_REASON = "the reason is not in the part of the log that was read"
+
+# Matches: letsencrypt.log.1, letsencrypt.log.2.gz, letsencrypt.log-20261127.gz (dateext)
+LOG_FILE = re.compile(
+    r"""
+    letsencrypt\.log
+    (?: \. (?P<number>\d{1,6}) | - (?P<date>\d{8}(?:-\d+)?) )?
+    (?P<gz>\.gz)?
+    """,
+    re.VERBOSE | re.ASCII,
+)
+
+# Matches: 2026-11-27 18:06:39,159:DEBUG:certbot._internal.main:certbot version: 5.8.0
+LOG_RECORD = re.compile(
+    r"""
+    (?P<time>\d{4}-\d\d-\d\d\ \d\d:\d\d:\d\d,\d{3})
+    : (?P<level>[A-Z]+)
+    : (?P<logger>[\w.]+)
+    : (?P<text>.*)
+    """,
+    re.VERBOSE | re.ASCII,
+)
+
+# Matches: Processing /etc/letsencrypt/renewal/example.com.conf
+# certbot begins a new line before a long path.
+PROCESSING = re.compile(r"Processing\s+(?P<path>\S.*\.conf)\s*", re.DOTALL)
+
+# Matches the beginning of such a line, where the line before it is not whole.
+FIRST_RECORD = re.compile(r"^20\d\d-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}:", re.ASCII | re.MULTILINE)
+
+# Matches: Failed to renew certificate example.com with error: Some challenges have failed.
+FAILED_RENEWAL = re.compile(
+    r"Failed\ to\ renew\ certificate\ (?P<lineage>.+?)\ with\ error:\ (?P<error>.*)",
+    re.VERBOSE | re.DOTALL,
+)
+
+# Matches: No renewals were attempted.
+SUMMARY = re.compile(
+    r"""
+    \s*
+    (?: The\ following\ certificates\ are\ not\ due
+    |   No\ (?:simulated\ )?renewals\ were\ attempted
+    |   Congratulations,\ all\ (?:simulated\ )?renewals\ succeeded
+    |   All\ (?:simulated\ )?renewals\ failed
+    |   The\ following\ (?:simulated\ )?renewals\ (?:succeeded|failed)
+    |   Additionally,\ the\ following\ renewal\ configurations
+    )
+    """,
+    re.VERBOSE,
+)
+
+# Matches: /etc/letsencrypt/live/example.com/fullchain.pem expires on 2027-02-25 (skipped)
+SUMMARY_LINE = re.compile(
+    r"""
+    \s* (?P<path>\S.*?)
+    (?: \ expires\ on\ [\d-]+ )?
+    \ \( (?P<ending>success|failure|skipped|parsefail) \) \s*
+    """,
+    re.VERBOSE | re.ASCII,
+)
+# certbot takes any name that is a file name.
+LINEAGE_NAME = re.compile(r"[^/\x00-\x1f\x7f]{1,250}")
+RESULTS = {"success": RENEWED, "failure": FAILED, "skipped": NOT_DUE, "parsefail": UNREADABLE}
+
+# Matches: 1 renew failure(s), 2 parse failure(s)
+COUNTED_FAILURES = re.compile(r"\d+ renew failure\(s\), \d+ parse failure\(s\)", re.ASCII)
+
+# Matches: File "/usr/lib/python3/dist-packages/certbot/_internal/main.py", line 1639, in renew
+VERB_FRAME = re.compile(
+    r"""
+    certbot/_internal/main\.py", \ line\ \d+, \ in\ (?P<function>\w+)
+    """,
+    re.VERBOSE | re.ASCII,
+)
+# The functions of certbot's main.py that run before the one of the verb.
+FUNCTIONS_BEFORE_VERB = {"main", "make_or_verify_needed_dirs"}
+
+# One refusal of the CA. certbot 5 writes Identifier, older ones write Domain. Matches:
+#   Domain: www.example.com
+#   Type:   unauthorized
+#   Detail: No TXT records found for DNS challenge
+REFUSAL = re.compile(
+    r"""
+    ^[ ]* (?:Domain|Identifier): [ ]* (?P<name>\S+) [ ]* \n
+    [ ]* Type: [ ]* (?P<type>\S*) [ ]* \n
+    [ ]* Detail: [ ]* (?P<detail>.+?) [ ]* (?=\n[ ]*\n|\Z)
+    """,
+    re.VERBOSE | re.MULTILINE | re.DOTALL,
+)
+
+# Matches: Hook 'deploy-hook' reported error code 3
+HOOK_ERROR = re.compile(r"Hook '[\w -]+' .{0,300}?reported error code -?\d+", re.ASCII)
+
+# Matches: "suggestedWindow": {"start": "2027-01-26T04:55:54Z", "end": "2027-01-28T04:55:54Z"}
+SUGGESTED_WINDOW = re.compile(r'"suggestedWindow"\s*:\s*\{(?P<members>[^{}]{1,1000})\}')
+WINDOW_MEMBER = re.compile(r'"(?P<name>start|end)"\s*:\s*"(?P<time>[^"]+)"')
+
+# Matches: 2027-01-26T04:55:54.123Z, 2027-01-26T05:55:54+01:00 (RFC 3339)
+RFC3339_TIME = re.compile(
+    r"""
+    (?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d)
+    [Tt\ ]
+    (?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d) (?:\.\d+)?
+    (?: [Zz] | (?P<sign>[+-])(?P<hours>\d\d):(?P<minutes>\d\d) )
+    """,
+    re.VERBOSE | re.ASCII,
+)
+
+# Matches: logs-dir = /var/log/certbot
+INI_OPTION = re.compile(
+    r"""
+    (?:--)? logs-dir (?: \s*[:=]\s* | \s+ )
+    (?P<quote>["']?) (?P<value>.+?) (?P=quote)
+    \s* (?: \s[;\#].* )?
+    """,
+    re.VERBOSE,
+)
+
+
+class LineageResult(NamedTuple):
+    """What a run of certbot did with a lineage.
+
+    `result` is RENEWED, NOT_DUE, FAILED, UNREADABLE or NOT_PROCESSED (certbot ended too early).
+    `reason` is why, in the words of certbot and the CA, on one line of at most 400 characters and
+    without secrets; "" if there is none. `window` is the time in which the CA wants the renewal
+    (ARI), its start and end in Unix seconds; None if this run did not ask for it.
+    """
+
+    result: str
+    reason: str
+    window: tuple[int, int] | None
+
+
+class CertbotRun(NamedTuple):
+    """One run of `certbot renew`, as certbot's log describes it.
+
+    `position` finds the run again: the time in its first line, as the log has it. `started_at` and
+    `ended_at` are Unix seconds by this host's clock. `version` is certbot's, "" if not known.
+    `mode` is `renew`, with the options that choose lineages. A run that is not finished may still
+    be going on. `results` are by lineage, in the log's order. `failure` is why the run as a whole
+    failed, "" if it did not. `is_locked`: another certbot was running, so this one did nothing.
+    """
+
+    position: str
+    started_at: int
+    ended_at: int
+    version: str
+    mode: str
+    is_dry_run: bool
+    is_finished: bool
+    results: dict[str, LineageResult]
+    failure: str
+    is_locked: bool
+
+
+class CertbotLog(NamedTuple):
+    """The runs that were asked for, the oldest first.
+
+    `problem` says why the log could not be read, and what to do; "" if it could. `current_run` is
+    the newest run in the log, the one that a hook belongs to; None if it is of another verb than
+    `renew`.
+    """
+
+    runs: list[CertbotRun]
+    problem: str
+    current_run: CertbotRun | None = None
+
+
+class LogPart(NamedTuple):
+    """The part of a log file that one certbot command wrote.
+
+    `has_start` is False if the beginning is missing: the command wrote more than is read.
+    `may_go_on` is True if the file was written to a short time ago.
+    """
+
+    text: str
+    has_start: bool
+    may_go_on: bool
+
+    @property
+    def position(self) -> str:
+        """Return the time text of the first line."""
+        return self.text[:TIME_LENGTH]
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether another certbot was running."""
+        return LOCK_ERROR in self.text
+
+
+class LogRecord(NamedTuple):
+    """One message in the log; its text may have several lines."""
+
+    time: str
+    level: str
+    logger: str
+    text: str
+
+
+def logs_folder(option: str, folder: str, environ: Mapping[str, str]) -> str:
+    """Return the folder of certbot's log.
+
+    `option` is --logs-dir of this program, "" if it is not given. Otherwise the folder is logs-dir
+    of a cli.ini. certbot reads two of them, and the one in the home folder takes precedence.
+    """
+    if option:
+        return os.path.abspath(option)
+
+    home = environ.get("HOME") or os.path.expanduser("~")
+    config_home = environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
+    for path in (
+        os.path.join(config_home, "letsencrypt", "cli.ini"),
+        os.path.join(folder, "cli.ini"),
+    ):
+        logs_dir = logs_dir_of(hook.read_text(path, [], may_be_missing=True))
+        if logs_dir:
+            return os.path.abspath(logs_dir)
+    return DEFAULT_LOGS_FOLDER
+
+
+def logs_dir_of(cli_ini: str) -> str:
+    """Return logs-dir in the text of a cli.ini, "" if it is not set. The last one counts."""
+    logs_dir = ""
+    for line in cli_ini.splitlines():
+        match = INI_OPTION.fullmatch(line.strip())
+        if match is not None:
+            logs_dir = match["value"]
+    return logs_dir
+
+
+def read_certbot_log(logs_dir: str, after: str, now: int) -> CertbotLog:
+    """Return the runs of `certbot renew` after the position `after`; with "", only the newest.
+
+    It reads at most the newest 20 files, and 4 MiB of each, from the end. It reads no more files
+    than it needs. If the run at the position is not in the log any more, its time decides. `now` is
+    the time in Unix seconds.
+    """
+    problems: list[str] = []
+    after_at = unix_time_of(after, now)
+    is_after_found = False
+    current_run = None
+    runs: list[CertbotRun] = []  # the newest first
+    newest: LogPart | None = None
+    for part in log_parts(logs_dir, now, problems):
+        is_newest = newest is None and not part.is_locked
+        run = parse_run(part, is_newest and part.may_go_on, now)
+        if is_newest:
+            newest = part
+            current_run = run
+
+        is_after_found = part.position == after
+        if is_after_found or unix_time_of(part.position, now) < after_at - CLOCK_CHANGE:
+            break
+        if run is not None:
+            runs.append(run)
+            if not after:
+                break
+
+    if not is_after_found:
+        runs = [run for run in runs if run.started_at > after_at]
+    runs.reverse()
+    return CertbotLog(runs, problems[0] if problems else "", current_run)
+
+
+def log_parts(logs_dir: str, now: int, problems: list[str]) -> Iterator[LogPart]:
+    """Yield what each certbot command wrote into the log, the newest first."""
+    for path in log_paths(logs_dir, problems)[:MOST_LOG_FILES]:
+        yield from reversed(read_log_parts(path, now, problems))
+
+
+def log_paths(logs_dir: str, problems: list[str]) -> list[str]:
+    """Return the paths of the log and of older ones, the newest first."""
+    try:
+        names = os.listdir(logs_dir)
+    except OSError as error:
+        problems.append(log_problem(logs_dir, error))
+        return []
+
+    numbered = []
+    dated = []
+    for name in names:
+        match = LOG_FILE.fullmatch(name)
+        if match is None:
+            continue
+        if match["date"]:
+            dated.append((match["date"], name))
+        else:
+            numbered.append((int(match["number"] or 0), name))
+    newest_first = [name for _, name in sorted(numbered)]
+    newest_first += [name for _, name in sorted(dated, reverse=True)]
+    if not newest_first:
+        missing = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        problems.append(log_problem(os.path.join(logs_dir, LOG_NAME), missing))
+    return [os.path.join(logs_dir, name) for name in newest_first]
+
+
+def log_problem(path: str, error: OSError) -> str:
+    """Return why a log cannot be read, and what to do."""
+    reason = error.strerror or type(error).__name__
+    remedy = "share the folder with the container, or name it with --logs-dir"
+    if isinstance(error, PermissionError):
+        remedy = "run as root, or let this user read certbot's log"
+    elif not isinstance(error, FileNotFoundError):
+        remedy = "name the folder of certbot's log with --logs-dir"
+    return hook.shortened(f"{path}: {reason}: {remedy}")
+
+
+def read_log_parts(path: str, now: int, problems: list[str]) -> list[LogPart]:
+    """Return what certbot commands wrote into a file, the oldest first."""
+    try:
+        with open(path, "rb", opener=hook.open_regular) as file:
+            written_at = os.fstat(file.fileno()).st_mtime
+            content = read_end_unpacked(file) if path.endswith(".gz") else read_end(file)
+    except FileNotFoundError:
+        return []  # certbot has just moved it
+    except OSError as error:
+        problems.append(log_problem(path, error))
+        return []
+    may_go_on = abs(now - written_at) < LONGEST_SILENCE
+    return split_log(content.decode("utf-8", errors="replace"), may_go_on)
+
+
+def read_end(file: BinaryIO) -> bytes:
+    """Return the last 4 MiB of a file."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - MOST_LOG_BYTES))
+    return file.read(MOST_LOG_BYTES)
+
+
+def read_end_unpacked(file: BinaryIO) -> bytes:
+    """Return the last 4 MiB of a file that gzip has compressed; of a damaged one, what can be read.
+
+    Of a file that is absurdly large, only the beginning is unpacked.
+    """
+    end = b""
+    unpacked_bytes = 0
+    with gzip.open(file) as unpacked, contextlib.suppress(OSError, EOFError, zlib.error):
+        while unpacked_bytes < MOST_UNPACKED_BYTES:
+            chunk = unpacked.read(LOG_CHUNK_BYTES)
+            if not chunk:
+                break
+            unpacked_bytes += len(chunk)
+            end = (end + chunk)[-MOST_LOG_BYTES:]
+    return end
+
+
+def split_log(text: str, may_go_on: bool) -> list[LogPart]:
+    """Return the parts of a log's text that each certbot command wrote, the oldest first.
+
+    The text before the first start belongs to a command whose beginning is missing. It only counts
+    if there is nothing else: otherwise an earlier report has seen it.
+    """
+    starts = run_starts(text)
+    if not starts:
+        first_record = FIRST_RECORD.search(text)
+        if first_record is None:
+            return []
+        return [LogPart(text[first_record.start() :], False, may_go_on)]
+
+    parts: list[LogPart] = []
+    for start, end in zip(starts, [*starts[1:], len(text)]):
+        part = LogPart(text[start:end], True, may_go_on)
+        if part.is_locked and parts:
+            # The other certbot still runs. If both have one file, it writes on behind this error.
+            own, lock_error, rest = part.text.partition(LOCK_ERROR)
+            part = part._replace(text=own + lock_error)
+            parts[-1] = parts[-1]._replace(text=parts[-1].text + rest.lstrip("\n"))
+        parts.append(part)
+    return parts
+
+
+def run_starts(text: str) -> list[int]:
+    """Return where in a log's text certbot commands begin."""
+    starts = []
+    found_at = text.find(RUN_START)
+    while found_at >= 0:
+        start = found_at - TIME_LENGTH
+        if start == 0 or (start > 0 and text[start - 1] == "\n"):
+            starts.append(start)
+        found_at = text.find(RUN_START, found_at + 1)
+    return starts
+
+
+def unix_time_of(position: str, now: int) -> int:
+    """Return the Unix seconds of a time text in the log, which is local time; 0 if it is none.
+
+    Where the clock is put back, `2026-10-25 02:30:00,159` is the time of two moments. It means the
+    later one that is not to come yet.
+    """
+    try:
+        fields = [int(number) for number in re.split("[- :,]", position)[:6]]
+        year, month, day, hour, minute, second = fields
+        moments = []
+        for is_summer_time in (0, 1, -1):  # -1: whatever the system makes of it
+            moment = time.mktime((year, month, day, hour, minute, second, 0, 0, is_summer_time))
+            if list(time.localtime(moment)[:6]) == fields:
+                moments.append(moment)
+    except (ValueError, OverflowError, OSError):
+        return 0
+    past_moments = [moment for moment in moments if moment <= now]
+    return int(max(past_moments, default=min(moments, default=0)))
+
+
+def log_records(text: str) -> Iterator[LogRecord]:
+    """Yield the messages in a log's text. Lines before the first one are left out."""
+    match: re.Match[str] | None = None
+    lines: list[str] = []
+    for line in text.split("\n"):
+        next_match = LOG_RECORD.fullmatch(line) if line[:2] == "20" else None
+        if next_match is None:
+            lines.append(line)
+            continue
+        if match is not None:
+            yield log_record(match, lines)
+        match = next_match
+        lines = []
+    if match is not None:
+        yield log_record(match, lines)
+
+
+def log_record(match: re.Match[str], further_lines: Sequence[str]) -> LogRecord:
+    """Return the message of a first line and the lines behind it."""
+    text = "\n".join([match["text"], *further_lines])
+    return LogRecord(match["time"], match["level"], match["logger"], text)
+
+
+def parse_run(part: LogPart, may_go_on: bool, now: int) -> CertbotRun | None:
+    """Return the run of `certbot renew` in a part of the log; None if the verb is another one."""
+    reader = RunReader(part.has_start)
+    for record in log_records(part.text):
+        reader.take(record)
+    reader.end_lineage(NOT_PROCESSED)
+    if not reader.is_renewal:
+        return None
+
+    is_finished = reader.has_end or not may_go_on
+    failure = without_secrets(" ".join(reader.fatal_errors))
+    if is_finished and not reader.has_end and not reader.has_summary:
+        failure = KILLED
+    return CertbotRun(
+        position=part.position,
+        started_at=unix_time_of(part.position, now),
+        ended_at=unix_time_of(reader.last_time, now),
+        version=reader.version,
+        mode=reader.mode,
+        is_dry_run=reader.is_dry_run,
+        is_finished=is_finished,
+        results=reader.final_results(),
+        failure=failure,
+        is_locked=reader.is_locked,
+    )
+
+
+class RunReader:
+    """Follows the messages of one certbot command.
+
+    certbot says which lineage it processes, then what it does with it, and at the end of a run it
+    lists all lineages with their results. A lineage has its name from its renewal configuration:
+    its folder in live/ may have another one.
+    """
+
+    def __init__(self, has_start: bool) -> None:
+        """`has_start`: the beginning of the run is in the log."""
+        self.has_start = has_start
+        self.version = ""
+        self.arguments: list[str] = []
+        self.last_time = ""
+        self.is_dry_run = False
+        self.is_forced = False
+        self.is_locked = False
+        self.has_summary = False
+        self.has_end = False
+        self.fatal_errors: list[str] = []
+        self.functions: set[str] = set()  # of the traceback of a fatal error
+        self.results: dict[str, LineageResult] = {}
+        self.listed: dict[str, str] = {}  # result by lineage, from the list at the end
+        self.start_lineage("")
+
+    def start_lineage(self, name: str) -> None:
+        """certbot processes this lineage now."""
+        self.lineage = name
+        self.result = ""
+        self.errors: list[str] = []
+        self.refusals = ""
+        self.hook_errors: list[str] = []
+        self.window: tuple[int, int] | None = None
+
+    def end_lineage(self, result: str) -> None:
+        """certbot is done with the lineage; `result` is its result if certbot has named none."""
+        if self.lineage:
+            reason = self.reason()
+            self.results[self.lineage] = LineageResult(self.result or result, reason, self.window)
+        self.start_lineage("")
+
+    def reason(self) -> str:
+        """Return why the lineage failed, in certbot's words and those of the CA; "" if it did not.
+
+        For a renewed one, it names the hooks that failed.
+        """
+        words = [*self.errors, *self.hook_errors]
+        if self.refusals:
+            words.insert(len(self.errors), f"({refusals_in(self.refusals)})")
+        return without_secrets(" ".join(words))
+
+    @property
+    def is_renewal(self) -> bool:
+        """Whether the command is `certbot renew`.
+
+        certbot does not log its verb. It shows by what the run says, or by the traceback of a fatal
+        error. A command that failed earlier, because of a lock for example, is taken for `renew` if
+        it got no domain.
+        """
+        if self.results or self.listed or self.has_summary or "renew" in self.functions:
+            return True
+        has_failed_early = bool(self.functions) and self.functions <= FUNCTIONS_BEFORE_VERB
+        return (self.is_locked or has_failed_early) and not has_domain(self.arguments)
+
+    @property
+    def mode(self) -> str:
+        """Return `renew` with the options that choose lineages."""
+        words = ["renew"]
+        if self.is_forced:
+            words.append("--force-renewal")
+        name = value_of("--cert-name", self.arguments)
+        if name:
+            words.append(f"--cert-name {without_secrets(name)}")
+        return " ".join(words)
+
+    def final_results(self) -> dict[str, LineageResult]:
+        """Return the results by lineage.
+
+        If the beginning of the run is missing, the list at the end has further lineages. There, a
+        lineage has the name of its folder.
+        """
+        results = dict(self.results)
+        if not self.has_start:
+            self.listed.pop("", None)
+            for lineage, result in self.listed.items():
+                reason = NO_REASON if result in (FAILED, UNREADABLE) else ""
+                results.setdefault(lineage, LineageResult(result, reason, None))
+        if self.has_summary and RENEWED not in self.listed.values():
+            for lineage, lineage_result in results.items():
+                if lineage_result.result == RENEWED:
+                    results[lineage] = lineage_result._replace(result=NOT_PROCESSED)
+        return results
+
+    def take(self, record: LogRecord) -> None:
+        """Note what a message says."""
+        self.last_time = record.time
+        text = record.text
+        if record.logger == "acme.client":
+            if "suggestedWindow" in text:
+                self.window = suggested_window(text)
+        elif text.startswith("Notifying user: "):
+            self.take_notice(text[len("Notifying user: ") :])
+        elif record.logger.endswith(".renewal"):
+            self.take_renewal(record)
+        elif record.logger.endswith("._internal.log"):
+            self.take_end(record)
+        elif record.logger.endswith("._internal.main"):
+            self.take_start(text)
+        elif "reported error code" in text:
+            match = HOOK_ERROR.search(text)
+            if match is not None and not self.has_summary:
+                self.hook_errors.append(f"{match[0]}.")
+
+    def take_start(self, text: str) -> None:
+        """Note the version or the arguments."""
+        if text.startswith("certbot version: "):
+            self.version = hook.shortened(text[len("certbot version: ") :])[:40]
+        elif text.startswith("Arguments: "):
+            self.arguments = parse_arguments(text[len("Arguments: ") :])
+            self.is_dry_run = self.is_dry_run or "--dry-run" in self.arguments
+
+    def take_notice(self, text: str) -> None:
+        """Note what certbot says to the user, on the screen or with -q only in the log."""
+        processing = PROCESSING.fullmatch(text)
+        if processing is not None:
+            self.end_lineage(RENEWED)
+            self.start_lineage(lineage_of(processing["path"]))
+        elif text.startswith("Certificate not yet due for renewal"):
+            self.result = NOT_DUE
+        elif text.startswith("Simulating renewal"):
+            self.is_dry_run = True
+        elif "failed to authenticate" in text:
+            self.refusals = text
+        else:
+            self.take_summary(text)
+
+    def take_summary(self, text: str) -> bool:
+        """Note the results at the end of a run; return whether the text is about them."""
+        if SUMMARY.match(text):
+            self.end_lineage(RENEWED)
+            self.has_summary = True
+            self.is_dry_run = self.is_dry_run or "simulated renewal" in text
+            return True
+        if not self.has_summary:
+            return False
+
+        for line in text.split("\n"):
+            match = SUMMARY_LINE.fullmatch(line)
+            if match is not None:
+                self.listed[lineage_of(match["path"])] = RESULTS[match["ending"]]
+        return True
+
+    def take_renewal(self, record: LogRecord) -> None:
+        """Note a message about the lineages."""
+        text = record.text
+        if record.level != "ERROR":
+            self.is_forced = self.is_forced or text.startswith("Auto-renewal forced")
+            self.is_dry_run = self.is_dry_run or "simulating renewal for dry run" in text
+            if text.startswith("no renewal failures"):
+                self.has_summary = True
+                self.has_end = True
+            return
+        if self.take_summary(text):
+            return
+
+        match = FAILED_RENEWAL.match(text)
+        if match is not None:
+            self.result = FAILED
+            self.errors = [match["error"]]
+            return
+        self.errors.append(without_skipping(text))
+        if self.errors[-1] != text:
+            self.result = UNREADABLE
+
+    def take_end(self, record: LogRecord) -> None:
+        """Note a fatal error."""
+        text = record.text
+        if text.startswith("Exiting abnormally"):
+            self.functions.update(match["function"] for match in VERB_FRAME.finditer(text))
+        if record.level not in ("ERROR", "CRITICAL"):
+            return
+
+        self.has_end = True
+        self.is_locked = self.is_locked or text.startswith(LOCKED)
+        if COUNTED_FAILURES.match(text):
+            self.has_summary = True
+        elif text.startswith("Exiting abnormally"):
+            self.fatal_errors.append(text.strip().rpartition("\n")[2])
+        else:
+            self.fatal_errors.append(text)
+
+
+def lineage_of(path: str) -> str:
+    """Return the name of a lineage by the path of its configuration, or of a file in live/.
+
+    Return "" if the path has no such name.
+    """
+    folder, name = os.path.split(path)
+    lineage = name[: -len(".conf")] if name.endswith(".conf") else os.path.basename(folder)
+    return lineage if LINEAGE_NAME.fullmatch(lineage) else ""
+
+
+def parse_arguments(text: str) -> list[str]:
+    """Return the arguments of certbot that the log has as a Python list, [] if it is none."""
+    try:
+        arguments = ast.literal_eval(text[:LONGEST_ARGUMENTS])
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return []
+    return [str(argument) for argument in arguments] if isinstance(arguments, list) else []
+
+
+def value_of(option: str, arguments: Sequence[str]) -> str:
+    """Return the value of an option, `--option value` or `--option=value`; "" without it."""
+    value = ""
+    for argument, next_argument in zip(arguments, [*arguments[1:], ""]):
+        if argument == option:
+            value = next_argument
+        elif argument.startswith(f"{option}="):
+            value = argument[len(option) + 1 :]
+    return value
+
+
+def has_domain(arguments: Sequence[str]) -> bool:
+    """Return whether certbot got domains, as for `certonly` and `run`."""
+    options = [argument.partition("=")[0] for argument in arguments]
+    return not {"-d", "--domain", "--domains", "--csr"}.isdisjoint(options)
+
+
+def without_skipping(error: str) -> str:
+    """Return an error without its end that certbot skips the file."""
+    for ending in ("Skipping.", "Skipping the file."):
+        if error.rstrip().endswith(ending):
+            return error.rstrip()[: -len(ending)].rstrip()
+    return error
+
+
+def suggested_window(text: str) -> tuple[int, int] | None:
+    """Return the window of a CA's renewal information (RFC 9773), None if it is not valid."""
+    window = SUGGESTED_WINDOW.search(text)
+    if window is None:
+        return None
+    times = {}
+    for member in WINDOW_MEMBER.finditer(window["members"]):
+        times[member["name"]] = rfc3339_time(member["time"])
+    start, end = times.get("start"), times.get("end")
+    if start is None or end is None or end < start:
+        return None
+    return (start, end)
+
+
+def rfc3339_time(text: str) -> int | None:
+    """Return the Unix seconds of a time in RFC 3339, None if it is none."""
+    match = RFC3339_TIME.fullmatch(text.strip())
+    if match is None:
+        return None
+    names = ("year", "month", "day", "hour", "minute", "second")
+    year, month, day, hour, minute, second = (int(match[name]) for name in names)
+    if not (year > 0 and 1 <= month <= 12):
+        return None
+    moment = calendar.timegm((year, month, day, hour, minute, second, 0, 0, 0))
+    if match["sign"]:
+        offset = int(match["hours"]) * 3600 + int(match["minutes"]) * 60
+        moment -= offset if match["sign"] == "+" else -offset
+    return moment
+
+
+def refusals_in(text: str) -> str:
+    """Return why the CA refused domains: `www.example.com: unauthorized: …; …`.
+
+    Names that were refused for the same reason stand together.
+    """
+    names_by_reason: dict[str, list[str]] = {}
+    for refusal in REFUSAL.finditer(text[:LONGEST_MESSAGE]):
+        reason = f"{refusal['type']}: {refusal['detail']}"
+        names_by_reason.setdefault(reason, []).append(refusal["name"])
+
+    refusals = []
+    for reason, names in names_by_reason.items():
+        shown = ", ".join(names[:MOST_NAMES_SHOWN])
+        if len(names) > MOST_NAMES_SHOWN:
+            shown += f" and {len(names) - MOST_NAMES_SHOWN} more"
+        refusals.append(f"{shown}: {reason}")
+    return "; ".join(refusals)
+
+
+# Matches the secret in: https://user:password@example.com/path
+URL_PASSWORD = re.compile(r"(?<=://)[^/\s@]{1,500}@")
+# Matches the secret in: https://example.com/path?key=secret#fragment
+URL_QUERY = re.compile(
+    r"""
+    (?P<url> :// [^\s?\#"'<>]{1,500} )
+    [?\#] [^\s"'<>]*? (?= [).,;:]* (?: [\s"'<>] | $ ) )
+    """,
+    re.VERBOSE,
+)
+# Matches the secrets in: /.well-known/acme-challenge/evaGxfADs6pSRb2LAv9IZf17, /acme/acct/123456
+SECRET_PATH = re.compile(
+    r"""
+    (?P<before> / (?: acme-challenge | [\w-]*acc(?:t|ount)s? ) / )
+    [^\s/"'<>,;:)\]]+
+    """,
+    re.VERBOSE | re.ASCII | re.IGNORECASE,
+)
+# Matches the secrets in: password=abc, "token": "abc", X-Auth-Key: abc, Authorization: Bearer abc
+NAMED_SECRET = re.compile(
+    r"""
+    (?P<before>
+        (?: passw(?:or)?d | passphrase | secret | token | [-_ ]key | apikey | hmac | \bkid
+          | credentials? | authorization | nonce )
+        ["']? \s* [:=] \s* ["']?
+        (?: (?:bearer|basic) \s+ )?
+    )
+    [^\s"',;&)]+
+    """,
+    re.VERBOSE | re.IGNORECASE | re.ASCII,
+)
+# A run of the characters of base64 and base64url that may be a token.
+LONG_WORD = re.compile(r"[A-Za-z0-9_+=-]{16,}", re.ASCII)
+# Matches each of: Connection, HTTPS, failed
+CAMEL_CASE_PART = re.compile(r"[A-Z]?[a-z]+|[A-Z]+", re.ASCII)
+SHORTEST_AVERAGE_PART = 3  # letters, of a name in camel case
+SHORTEST_KEY = 40  # characters; tokens of ACME have 43, key authorizations 87
+
+
+def without_secrets(text: str) -> str:
+    """Return a message on one line of at most 400 ASCII characters, without secrets.
+
+    Secrets are challenge tokens, key authorizations, account URLs, keys, and passwords in URLs.
+    "***" stands in their place. "|" separates reasons in a report, so it becomes "/".
+    """
+    if len(text) > LONGEST_MESSAGE:
+        text = text[:LONGEST_MESSAGE].rpartition(" ")[0]
+    text = URL_PASSWORD.sub("***@", text)
+    text = URL_QUERY.sub(r"\g<url>", text)
+    text = SECRET_PATH.sub(r"\g<before>***", text)
+    text = NAMED_SECRET.sub(r"\g<before>***", text)
+    text = LONG_WORD.sub(replace_random_word, text)
+    return hook.shortened(text.replace("|", "/"))
+
+
+def replace_random_word(match: re.Match[str]) -> str:
+    """Return "***" for a word that looks random, as a token does; otherwise the word.
+
+    Host names, file names and Python's names are no secrets.
+    """
+    word = match[0]
+    letters = re.sub(r"[^A-Za-z]", "", word)
+    digit_count = sum(character.isdigit() for character in word)
+    if letters.islower() and is_in_host_name(match):
+        return word
+    if not letters or letters.islower() or letters.isupper():
+        return "***" if digit_count >= FEWEST_DIGITS_OF_RANDOM else word
+    if digit_count or len(word) >= SHORTEST_KEY:
+        return "***"
+    parts = CAMEL_CASE_PART.findall(word)
+    return "***" if len(letters) < SHORTEST_AVERAGE_PART * len(parts) else word
+
+
+def is_in_host_name(match: re.Match[str]) -> bool:
+    """Return whether a word is a part of a name with dots."""
+    before = match.string[max(0, match.start() - 2) : match.start()]
+    behind = match.string[match.end() : match.end() + 2]
+    return bool(re.fullmatch(r"[a-z0-9]\.", before) or re.fullmatch(r"\.[a-z]", behind))
 
 
 # ---- Older certificates ------------------------------------------------------------------------

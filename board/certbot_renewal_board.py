@@ -25,14 +25,14 @@ except ModuleNotFoundError:
     print(f"certbot_renewal_board: the folder renewal_board is missing: {remedy}", file=sys.stderr)
     sys.exit(2)
 from renewal_board.commands import CHECK_REPORT
-from renewal_board.exports import csv_text, json_text
+from renewal_board.exports import csv_text, json_text, runs_csv_text
 from renewal_board.fleet import read_fleet
 from renewal_board.influxdb import InfluxDB
 from renewal_board.model import DAY, Fleet, Thresholds
 from renewal_board.page import is_page_with_certificates, page_html, write_page
 from renewal_board.prometheus import Prometheus
 from renewal_board.report_hook import hook
-from renewal_board.reports import Source
+from renewal_board.reports import RunRow, Source
 from renewal_board.table import print_table
 from renewal_board.texts import plain
 
@@ -57,11 +57,12 @@ SOURCES: dict[str, Callable[[hook.Settings], Source]] = {
 class Options(NamedTuple):
     """What the command line asks for; `since` and `max_age` are in seconds.
 
-    `html` is the file for the page, None if there is to be none.
+    `html` is the file for the page, None if there is to be none. `csv` is what to print as CSV:
+    "renewals", "runs", or "" for nothing.
     """
 
     html: Path | None
-    csv: bool
+    csv: str
     json: bool
     since: int
     max_age: int
@@ -97,14 +98,22 @@ def command_line() -> argparse.ArgumentParser:
     )
     parser.add_argument("--html", metavar="FILE", type=Path, help="write the HTML page to FILE")
     text = parser.add_mutually_exclusive_group()
-    text.add_argument("--csv", action="store_true", help="print the renewals as CSV")
+    text.add_argument(
+        "--csv",
+        nargs="?",
+        choices=("renewals", "runs"),
+        const="renewals",
+        default="",
+        help="print the renewals as CSV (the default), or the runs of certbot: a row for each run "
+        "and certificate, with the result and its reason",
+    )
     text.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.add_argument(
         "--since",
         metavar="SPAN",
         type=parse_span,
         default="400d",
-        help="show renewals of this time span: 400d, 12h (default 400d)",
+        help="show renewals, or runs, of this time span: 400d, 12h (default 400d)",
     )
     parser.add_argument(
         "--max-age",
@@ -144,7 +153,10 @@ def add_thresholds(parser: argparse.ArgumentParser) -> None:
 
 def read_options(arguments: Sequence[str]) -> Options:
     """Parse the command line; wrong usage raises SystemExit with status 2, as argparse does."""
-    parsed = command_line().parse_args(arguments)
+    parser = command_line()
+    parsed = parser.parse_args(arguments)
+    if parsed.csv == "runs" and parsed.source == "prometheus":
+        parser.error("--csv runs needs InfluxDB: VictoriaMetrics and Prometheus store no text")
     return Options(
         html=parsed.html,
         csv=parsed.csv,
@@ -178,8 +190,11 @@ def make_board(options: Options, environ: hook.Environ, out: TextIO) -> Fleet:
     """
     settings = read_settings(environ, options.env)
     source = SOURCES[options.source](settings)
+    runs: list[RunRow] = []
     try:
         fleet = read_fleet(source, options.since, options.thresholds)
+        if options.csv == "runs":
+            runs = source.runs(options.since)
     except (KeyError, ValueError, OverflowError, csv.Error) as error:
         raise hook.ReportError(
             f"{settings.url} sent an unexpected answer ({error}): "
@@ -187,21 +202,23 @@ def make_board(options: Options, environ: hook.Environ, out: TextIO) -> Fleet:
         ) from None
 
     if options.html and (fleet.cards or not is_page_with_certificates(options.html)):
-        html = page_html(fleet, source, settings.measurement, options.max_age, options.thresholds)
+        html = page_html(fleet, source, settings.measurement, options.max_age)
         write_page(options.html, html)
     if not fleet.cards:
         raise hook.ReportError(
             f"no certificate was reported to {source.place} yet: "
             f"run {CHECK_REPORT} on each host, or correct {source.settings_to_correct}"
         )
-    print_board(options, fleet, out)
+    print_board(options, fleet, runs, out)
     return fleet
 
 
-def print_board(options: Options, fleet: Fleet, out: TextIO) -> None:
+def print_board(options: Options, fleet: Fleet, runs: Sequence[RunRow], out: TextIO) -> None:
     """Print the board as the command line asks for it; raise a ReportError."""
     try:
-        if options.csv:
+        if options.csv == "runs":
+            out.write(runs_csv_text(runs))
+        elif options.csv:
             out.write(csv_text(fleet.renewals))
         elif options.json:
             out.write(json_text(fleet))

@@ -2,8 +2,8 @@
 // target has lacked the renewed certificate: one row each, at the time of the query. The alert
 // certificate_not_delivered runs this query.
 //
-// days_missing:    days from the renewal to the last run report of the host. On a host without run
-//     reports: to the time of the query. -1 if the target has the renewed certificate.
+// days_missing:    days from the renewal until the last run report of the host arrived. On a host
+//     without run reports: to the time of the query. -1 if the target has the renewed certificate.
 // days_left:       days until the old certificate on the target expires; negative: it has expired.
 //     0 if the target never received a certificate, or if nothing is missing.
 // renewed, expiry: when the certificate was renewed, and when the old one on the target expires.
@@ -50,7 +50,7 @@ due_dates =
                     deployed: 0,
                     expiry: 0,
                     renewed: 0,
-                    run_at: 0,
+                    judged_at: 0,
                     deploy_error: "none",
                 }),
         )
@@ -85,7 +85,7 @@ deliveries =
                     deployed: int(v: r.deployed),
                     expiry: int(v: r.deployed_expiry),
                     renewed: int(v: r.renewed),
-                    run_at: int(v: r.run_at),
+                    judged_at: if int(v: r.run_at) > 0 then int(v: r._time) else int(v: now()),
                     deploy_error: r.deploy_error,
                 }),
         )
@@ -97,12 +97,7 @@ union(tables: [due_dates, deliveries])
     |> cumulativeSum(columns: ["due"])
     |> filter(fn: (r) => r.number == 1)
     |> group()
-    |> map(
-        fn: (r) =>
-            ({r with judged_at: if r.run_at > 0 then r.run_at else int(v: now()) / second,
-                missing: r.renewed > 0 and r.due > 0 and r.deployed < r.renewed,
-            }),
-    )
+    |> map(fn: (r) => ({r with missing: r.renewed > 0 and r.due > 0 and r.deployed < r.renewed}))
     |> map(
         fn: (r) =>
             ({
@@ -111,7 +106,10 @@ union(tables: [due_dates, deliveries])
                 target: r.target,
                 _time: now(),
                 days_missing:
-                    if r.missing then float(v: r.judged_at - r.renewed) / 86400.0 else -1.0,
+                    if r.missing then
+                        float(v: r.judged_at / second - r.renewed) / 86400.0
+                    else
+                        -1.0,
                 days_left:
                     if r.missing and r.expiry > 0 then
                         float(v: r.expiry - int(v: now()) / second) / 86400.0

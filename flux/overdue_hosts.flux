@@ -2,9 +2,12 @@
 // needs one notification for each host, not for each certificate. overdue.flux explains when a
 // certificate is overdue. The alert renewal_overdue_hosts runs this query.
 //
-// overdue:   the number of certificates that are overdue by `crit` days or more.
+// overdue:   the number of certificates that are overdue by `crit` days or more, or by half of the
+//     time between due date and expiry.
 // lineages:  these certificates, separated by spaces. The one with the latest due date comes first.
 // oldest:    the earliest due date of these certificates.
+// failure:   why certbot does not renew the one with the earliest due date, in certbot's words;
+//     "none".
 // expiry:    when the first of these certificates expires.
 // days_left: days until then; negative: it has expired. 0 if no certificate is overdue.
 // _time:     the latest due date of these certificates; if there are none, the time of the query.
@@ -18,7 +21,8 @@ bucket = "telegraf"
 // The measurement, as in MEASUREMENT.
 measurement = "certbot_renewal"
 
-// A certificate is overdue this many days after its due date.
+// A certificate is overdue this many days after its due date, or after half of the time between due
+// date and expiry, whichever is less.
 crit = 1.0
 
 // How far back the query looks for the last report of a certificate. Set it to the longest lifetime
@@ -30,28 +34,43 @@ second = 1000000000
 
 from(bucket: bucket)
     |> range(start: since)
-    |> filter(fn: (r) => r._measurement == measurement and r.domain == "all")
     |> filter(
-        fn: (r) => r._field == "renewal_due" or r._field == "not_after" or r._field == "run_at",
+        fn: (r) =>
+            r._measurement == measurement and r.domain == "all" and r.host != "" and r.lineage
+                !=
+                "",
+    )
+    |> filter(
+        fn: (r) =>
+            r._field == "renewal_due" or r._field == "not_after" or r._field == "run_at" or r._field
+                ==
+                "failure",
     )
     |> last()
-    |> filter(fn: (r) => exists r.host and exists r.lineage)
+    |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")
     |> group()
-    |> pivot(rowKey: ["_time", "host", "lineage"], columnKey: ["_field"], valueColumn: "_value")
-    |> filter(fn: (r) => exists r.renewal_due and exists r.not_after and exists r.run_at)
+    |> filter(
+        fn: (r) =>
+            exists r.renewal_due and exists r.not_after and exists r.run_at and exists r.failure,
+    )
     |> sort(columns: ["_time"], desc: true)
+    |> map(fn: (r) => ({r with certificate: r.host + "/" + r.lineage}))
+    |> unique(column: "certificate")
     |> map(
         fn: (r) =>
             ({
                 host: r.host,
                 lineage: r.lineage,
-                certificate: r.host + "/" + r.lineage,
                 due: r.renewal_due,
                 expiry: r.not_after,
-                evidence: if r.run_at > 0 then r.run_at else int(v: now()) / second,
+                failure: r.failure,
+                seconds_overdue:
+                    if r.run_at > 0 then
+                        int(v: r._time) / second - r.renewal_due
+                    else
+                        int(v: now()) / second - r.renewal_due,
             }),
     )
-    |> unique(column: "certificate")
     |> map(
         fn: (r) =>
             ({
@@ -59,7 +78,11 @@ from(bucket: bucket)
                 lineage: r.lineage,
                 due: r.due,
                 expiry: r.expiry,
-                late: r.due > 0 and float(v: r.evidence - r.due) / 86400.0 >= float(v: crit),
+                failure: r.failure,
+                late:
+                    r.due > 0 and r.seconds_overdue >= 0 and (float(v: r.seconds_overdue) / 86400.0
+                            >=
+                            float(v: crit) or r.seconds_overdue * 2 >= r.expiry - r.due),
             }),
     )
     |> group(columns: ["host"])
@@ -71,6 +94,7 @@ from(bucket: bucket)
             newest: 0,
             oldest: 0,
             expiry: 0,
+            failure: "none",
         },
         fn: (r, accumulator) =>
             ({
@@ -84,6 +108,7 @@ from(bucket: bucket)
                         accumulator.lineages + " " + r.lineage,
                 newest: if r.late and accumulator.overdue == 0 then r.due else accumulator.newest,
                 oldest: if r.late then r.due else accumulator.oldest,
+                failure: if r.late then r.failure else accumulator.failure,
                 expiry:
                     if r.late and (accumulator.overdue == 0 or r.expiry < accumulator.expiry) then
                         r.expiry
@@ -99,6 +124,7 @@ from(bucket: bucket)
                 overdue: r.overdue,
                 lineages: r.lineages,
                 oldest: time(v: r.oldest * second),
+                failure: r.failure,
                 expiry: time(v: r.expiry * second),
                 days_left:
                     if r.overdue > 0 then

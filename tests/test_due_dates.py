@@ -1,14 +1,12 @@
-"""When certbot renews: each rule of the report hook against certbot's own code."""
+"""When a certificate is due: by rule, and by certbot's verdict."""
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from certbot._internal import renewal, storage
 
 import certbot_renewal_report as hook
 from support.hooks import Ran
@@ -17,6 +15,7 @@ from tools.servers.lineages import DAY, make_lineage
 
 HOUR = 3600
 NOT_BEFORE = 1_780_000_000  # any time
+LEFT_BY_DEFAULT = 30 * DAY - 90 * DAY // 100  # of 90 days, with a certbot that may ask the CA
 
 
 def reported_state(report_hook: Callable[..., Ran], live_folder: Path) -> dict[str, Any]:
@@ -26,69 +25,166 @@ def reported_state(report_hook: Callable[..., Ran], live_folder: Path) -> dict[s
     return fields
 
 
+LIFETIMES = {
+    "90 d": 90 * DAY,
+    "64 d": 64 * DAY,
+    "47 d": 47 * DAY,
+    "45 d": 45 * DAY,
+    "160 h": 160 * HOUR,
+    "24 h": DAY,
+    "365 d": 365 * DAY,
+    "180 d": 180 * DAY,
+}
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "before_4_0", "from_4_0", "from_4_1"),
+    [
+        # Hours from the beginning of the certificate. From 4.1, certbot may ask the CA (ARI): 1 %.
+        ("365 d", 335 * 24, 5840, 5840 + 87.6),
+        ("180 d", 150 * 24, 2880, 2880 + 43.2),
+        ("90 d", 60 * 24, 1440, 1440 + 21.6),
+        ("64 d", 34 * 24, 1024, 1024 + 15.36),
+        ("47 d", 17 * 24, 752, 752 + 11.28),
+        ("45 d", 15 * 24, 720, 720 + 10.8),
+        # Shorter than the 30 days of certbot before 4.0: due from the beginning.
+        ("160 h", 0, 80, 80 + 1.6),
+        ("24 h", 0, 12, 12 + 0.24),
+    ],
+)
+def test_the_due_date_by_the_version_of_certbot(
+    lifetime: str, before_4_0: float, from_4_0: float, from_4_1: float
+) -> None:
+    not_after = NOT_BEFORE + LIFETIMES[lifetime]
+    hours = {}
+    for version in [(0, 31), (1, 21), (2, 1), (3, 3), (4, 0), (4, 1), (5, 8), (0, 0)]:
+        due = hook.due_by_rule(NOT_BEFORE, not_after, version, "")
+        hours[version] = (due - NOT_BEFORE) / HOUR
+    assert hours == {
+        (0, 31): before_4_0,
+        (1, 21): before_4_0,
+        (2, 1): before_4_0,
+        (3, 3): before_4_0,
+        (4, 0): from_4_0,
+        (4, 1): pytest.approx(from_4_1),
+        (5, 8): pytest.approx(from_4_1),
+        (0, 0): pytest.approx(from_4_1),  # not known: as the newest
+    }
+
+
 @pytest.mark.parametrize(
     ("lifetime", "due_after"),
     [
-        (90 * DAY, 60 * DAY),
-        (64 * DAY, 64 * DAY * 2 // 3),  # day 42.7
-        (45 * DAY, 30 * DAY),
         (10 * DAY, 10 * DAY - 10 * DAY // 3),  # ten days exactly: a third is left
         (10 * DAY - 1, 5 * DAY),  # just under ten days: a half is left
-        (160 * HOUR, 80 * HOUR),
         (40, 20),
     ],
 )
-def test_the_due_date_is_the_one_of_certbot(
-    report_hook: Callable[..., Ran], certbot_folder: Path, lifetime: int, due_after: int
+def test_a_lifetime_under_ten_days_is_renewed_at_its_half(lifetime: int, due_after: int) -> None:
+    not_after = NOT_BEFORE + lifetime
+    assert hook.due_by_rule(NOT_BEFORE, not_after, (4, 0), "") == NOT_BEFORE + due_after
+
+
+@pytest.mark.parametrize("version", [(0, 0), (2, 1), (4, 0), (4, 1), (5, 8)])
+@pytest.mark.parametrize(
+    ("interval", "left"),
+    [
+        ("two weeks", 14 * DAY),
+        ("10 days and 6 hours", 10 * DAY + 6 * HOUR),
+        ("8 hours", 8 * HOUR),
+        ("90 days", 90 * DAY),
+        ("91 days", 90 * DAY),  # longer than the lifetime: due from the beginning
+        # certbot does not understand these, and renews only after the expiry: the latest date.
+        ("thirty days", 15 * DAY),
+        ("banana", 15 * DAY),
+        ("0 days", 15 * DAY),
+        ("-30 days", 15 * DAY),
+        ("30 days before expiry", 15 * DAY),
+    ],
+)
+def test_renew_before_expiry_counts_in_every_version(
+    version: tuple[int, int], interval: str, left: int
 ) -> None:
-    live = make_lineage(certbot_folder, "example.com", ["example.com"], NOT_BEFORE, lifetime)
-    assert reported_state(report_hook, live) == {
-        "not_before": NOT_BEFORE,
-        "renewal_due": NOT_BEFORE + due_after,
-        "not_after": NOT_BEFORE + lifetime,
-        "run_at": 0,
-    }
-    certbots_due_date = renewal._default_renewal_time((live / "cert.pem").read_bytes())
-    assert abs(certbots_due_date.timestamp() - NOT_BEFORE - due_after) < 1
+    not_after = NOT_BEFORE + 90 * DAY
+    assert hook.due_by_rule(NOT_BEFORE, not_after, version, interval) == not_after - left
 
 
 @pytest.mark.parametrize(
-    "interval",
+    ("lifetime", "left"),
     [
-        "30 days",
-        "3 weeks",
-        "720 hours",
-        "30",
-        "1 month",
-        "1 mth",
-        "6 months 1 week",
-        "3 days 12 hours",
-        "45 days, 12 hours",
-        "30d",
-        "3w",
-        "12h",
-        "90 minutes",
-        "30 DAYS",
-        "1 year",
-        "1 day",
-        "3.5 days",
-        "0 days",
-        "10 seconds",
-        "1 week 2 days 3 hours 4 minutes 5 seconds",
+        ("365 d", 15 * DAY),
+        ("180 d", 15 * DAY),
+        ("90 d", 15 * DAY),  # a sixth, and 15 days
+        ("64 d", 64 * DAY // 6),
+        ("47 d", 47 * DAY // 6),
+        ("45 d", 7.5 * DAY),
+        ("160 h", 160 * HOUR // 6),
+        ("24 h", 4 * HOUR),
     ],
 )
-def test_an_interval_means_what_certbot_makes_of_it(interval: str) -> None:
-    utc = datetime.timezone.utc
-    end = datetime.datetime(2026, 9, 15, 12, 0, 0, tzinfo=utc)
-    moment = hook.subtract_interval(int(end.timestamp()), interval)
-    assert moment is not None
-    beginning = datetime.datetime.fromtimestamp(moment, utc)
-    assert storage.add_time_interval(beginning, interval) == end
+def test_the_latest_due_date(lifetime: str, left: int) -> None:
+    not_after = NOT_BEFORE + LIFETIMES[lifetime]
+    assert hook.latest_due(NOT_BEFORE, not_after) == not_after - left
 
 
-@pytest.mark.parametrize("text", ["", "banana", "days 30", "soon", "-30 days", "30 days or so"])
-def test_a_text_that_is_no_interval_leaves_the_usual_due_date(text: str) -> None:
-    assert hook.due_date(NOT_BEFORE, NOT_BEFORE + 90 * DAY, text) == NOT_BEFORE + 60 * DAY
+def day_due(verdict: hook.Verdict, rule: float = 60, lifetime: int = 90) -> float:
+    """Return the day on which a certificate is due by certbot's verdict; by rule on day `rule`."""
+    by_rule = NOT_BEFORE + int(rule * DAY)
+    due = hook.due_with_verdict(by_rule, NOT_BEFORE, NOT_BEFORE + lifetime * DAY, verdict)
+    return (due - NOT_BEFORE) / DAY
+
+
+def verdict_on(
+    not_due: float = 0, failed: float = 0, due_at_once: float = 0, not_before: int = NOT_BEFORE
+) -> hook.Verdict:
+    """Return a verdict about a certificate; the times are days of its lifetime, 0 for never."""
+
+    def moment(day: float) -> int:
+        return not_before + int(day * DAY) if day else 0
+
+    return hook.Verdict(
+        not_before,
+        not_due_at=moment(not_due),
+        failed_since=moment(failed),
+        due_at_once=moment(due_at_once),
+    )
+
+
+@pytest.mark.parametrize(
+    ("not_due", "due"), [(0, 60), (59, 60), (60, 60), (61.5, 61.5), (75, 75), (75.5, 75), (89, 75)]
+)
+def test_not_due_moves_the_due_date_up_to_the_latest(not_due: float, due: float) -> None:
+    assert day_due(verdict_on(not_due=not_due)) == due
+
+
+@pytest.mark.parametrize(("failed", "due"), [(2, 2), (60, 60), (61.5, 61.5), (75, 75), (76, 75)])
+def test_a_certificate_is_due_since_the_first_failed_attempt(failed: float, due: float) -> None:
+    assert day_due(verdict_on(failed=failed)) == due
+    assert day_due(verdict_on(failed=failed, not_due=failed - 0.5)) == due
+
+
+def test_no_verdict_moves_a_later_date_by_rule() -> None:
+    assert day_due(verdict_on(), rule=85) == 85  # renew_before_expiry = 5 days
+    assert day_due(verdict_on(not_due=89), rule=85) == 85
+    assert day_due(verdict_on(failed=89), rule=85) == 85
+    assert day_due(verdict_on(failed=80), rule=85) == 80
+
+
+def test_the_alert_fires_at_the_run_that_did_not_follow_the_ca() -> None:
+    # crit is one day.
+    assert day_due(verdict_on(not_due=20, due_at_once=20)) == 19
+    assert day_due(verdict_on(failed=20, due_at_once=20)) == 19
+    assert day_due(verdict_on(failed=70, due_at_once=76)) == 70
+    assert day_due(verdict_on(not_due=89, due_at_once=89)) == 75
+    assert day_due(verdict_on(not_due=0.5, due_at_once=0.5)) == 0  # not before the certificate
+
+
+@pytest.mark.parametrize("rule", [60, 85])
+def test_a_verdict_about_another_certificate_counts_for_nothing(rule: float) -> None:
+    older = NOT_BEFORE - 60 * DAY
+    assert day_due(verdict_on(failed=61, not_before=older), rule) == rule
+    assert day_due(verdict_on(not_due=150, due_at_once=70, not_before=older), rule) == rule
+    assert day_due(hook.Verdict(0), rule) == rule
 
 
 @pytest.mark.parametrize(
@@ -99,10 +195,9 @@ def test_a_text_that_is_no_interval_leaves_the_usual_due_date(text: str) -> None
         ("renew_before_expiry = 720 hours  # as before\n", 720 * HOUR),
         ('renew_before_expiry = "25 days"\n', 25 * DAY),
         # Old versions of certbot wrote the setting as a comment.
-        ("# renew_before_expiry = 20 days\n", 30 * DAY),
+        ("# renew_before_expiry = 20 days\n", LEFT_BY_DEFAULT),
         # certbot does not read it below a section.
-        ("[renewalparams]\nrenew_before_expiry = 20 days\n", 30 * DAY),
-        ("renew_before_expiry =\n", 30 * DAY),
+        ("[renewalparams]\nrenew_before_expiry = 20 days\n", LEFT_BY_DEFAULT),
         # Longer than the lifetime: due from the beginning.
         ("renew_before_expiry = 3650 days\n", 90 * DAY),
     ],

@@ -57,7 +57,7 @@ def test_each_query_is_formatted(path: Path) -> None:
 
 def test_each_script_for_kapacitor_runs_the_query_of_the_same_name() -> None:
     scripts = sorted(templates.TEMPLATES.glob("*.tick"))
-    assert len(scripts) == 7
+    assert len(scripts) == 8
     for script in scripts:
         text = script.read_text()
         assert text == templates.with_query(script), "run: python3 -m tools.generate.templates"

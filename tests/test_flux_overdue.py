@@ -13,6 +13,7 @@ from support.points import (
     certificate_renewal,
     certificate_state,
     name_renewal,
+    reported_state,
     retired_state,
     with_tag,
     write,
@@ -54,13 +55,102 @@ def test_days_overdue_and_days_left_are_exact_to_the_second(influxdb: InfluxDB) 
 def test_on_a_host_with_run_reports_the_last_report_is_the_evidence(influxdb: InfluxDB) -> None:
     bucket = influxdb.new_bucket()
     now = int(time.time())
-    write(influxdb, bucket, certificate_state("a", now - 5 * DAY, run_at=now - 2 * DAY))
+    write(influxdb, bucket, reported_state("a", now - 5 * DAY, now - 2 * DAY))
 
     (row,) = run_query(influxdb, "overdue", bucket)
 
     assert float(row["days_overdue"]) == 3  # until the last report
     assert unix_seconds(row["judged_at"]) == now - 2 * DAY
     assert float(row["days_left"]) == pytest.approx(25, abs=0.01)  # from now
+
+
+@pytest.mark.parametrize("clock_error", [-40 * DAY, 40 * DAY], ids=["behind", "ahead"])
+def test_a_host_with_a_wrong_clock_is_judged_by_the_clock_of_the_server(
+    influxdb: InfluxDB, clock_error: int
+) -> None:
+    bucket = influxdb.new_bucket()
+    now = int(time.time())
+    report_time = now - HOUR
+    write(
+        influxdb,
+        bucket,
+        certificate_state("late", now - 3 * DAY, run_at=report_time + clock_error, at=report_time),
+        certificate_state("fine", now + DAY, run_at=report_time + clock_error, at=report_time),
+    )
+
+    rows = rows_by("lineage", run_query(influxdb, "overdue", bucket))
+
+    assert days_in("days_overdue", rows["late"], digits=2) == pytest.approx(2.96)
+    assert days_in("days_overdue", rows["fine"], digits=2) == pytest.approx(-1.04)
+    assert unix_seconds(rows["late"]["judged_at"]) == report_time
+
+
+def test_the_grace_is_half_of_the_time_between_due_date_and_expiry(influxdb: InfluxDB) -> None:
+    bucket = influxdb.new_bucket()
+    due = int(time.time()) - HOUR
+    write(
+        influxdb,
+        bucket,
+        certificate_state("90 days", due, lifetime=90 * DAY),
+        certificate_state("24 hours", due, lifetime=DAY),
+        certificate_state("due at its expiry", due, lifetime=0),
+        retired_state("retired"),
+    )
+
+    rows = rows_by("lineage", run_query(influxdb, "overdue", bucket))
+
+    assert {name: float(row["grace_days"]) for name, row in rows.items()} == {
+        "90 days": 15,
+        "24 hours": pytest.approx(4 / 24),
+        "due at its expiry": 0,
+        "retired": 1,
+    }
+
+
+def test_each_certificate_has_the_reason_in_its_newest_report(influxdb: InfluxDB) -> None:
+    bucket = influxdb.new_bucket()
+    now = int(time.time())
+    failure = 'DNS problem: "NXDOMAIN" looking up A, for example.com'
+    write(
+        influxdb,
+        bucket,
+        certificate_state("fails", now - 5 * DAY, failure=failure),
+        certificate_state("fails, not due", now + 5 * DAY, failure="autorenew = False"),
+        certificate_state("recovered", now - 5 * DAY, failure=failure, at=now - HOUR),
+        certificate_state("recovered", now + 55 * DAY),
+    )
+
+    rows = rows_by("lineage", run_query(influxdb, "overdue", bucket))
+
+    assert {name: row["failure"] for name, row in rows.items()} == {
+        "fails": failure,
+        "fails, not due": "autorenew = False",
+        "recovered": "none",
+    }
+
+
+def test_an_absurd_certificate_does_not_hide_the_others(influxdb: InfluxDB) -> None:
+    bucket = influxdb.new_bucket()
+    now = int(time.time())
+    write(
+        influxdb,
+        bucket,
+        certificate_state("500 years", now + 333 * 365 * DAY, lifetime=500 * 365 * DAY),
+        certificate_state("500 years, due", now - 5 * DAY, lifetime=500 * 365 * DAY),
+        certificate_state("due before 1970", -5 * DAY),
+        certificate_state("far away", 9 * 10**17),
+        certificate_state("late", now - 5 * DAY),
+    )
+
+    rows = rows_by("lineage", run_query(influxdb, "overdue", bucket))
+    (host,) = run_query(influxdb, "overdue_hosts", bucket)
+
+    assert len(rows) == 5
+    assert days_in("days_overdue", rows["500 years"]) < 0
+    assert days_in("days_overdue", rows["500 years, due"]) == 5
+    assert days_in("days_overdue", rows["far away"]) < 0
+    assert days_in("days_overdue", rows["late"]) == 5
+    assert "late" in host["lineages"]
 
 
 def test_a_retired_certificate_is_not_overdue(influxdb: InfluxDB) -> None:
@@ -81,7 +171,7 @@ def test_every_row_has_the_time_of_the_query(influxdb: InfluxDB) -> None:
         bucket,
         certificate_state("overdue", now - 60 * DAY),
         certificate_state("fine", now + 59 * DAY),
-        certificate_state("reported", now - 5 * DAY, run_at=now - 2 * DAY),
+        reported_state("reported", now - 5 * DAY, now - 2 * DAY),
         retired_state("retired", run_at=now),
     )
 
@@ -98,20 +188,23 @@ def test_a_dashboard_shows_only_overdue_certificates_the_longest_first(influxdb:
     write(
         influxdb,
         bucket,
-        certificate_state("3 days", now - 5 * DAY, run_at=now - 2 * DAY),
+        reported_state("3 days", now - 5 * DAY, now - 2 * DAY),
         certificate_state("60 days", now - 60 * DAY),
         certificate_state("an hour", now - HOUR),
+        certificate_state("an hour of three", now - HOUR, lifetime=6 * HOUR),
         certificate_state("fine", now + 59 * DAY),
         retired_state("retired", run_at=now),
     )
 
-    added_line = (
-        "|> filter(fn: (r) => r.days_overdue >= 1.0) |> group() "
-        '|> sort(columns: ["days_overdue"], desc: true)'
+    rows = run_query(
+        influxdb,
+        "overdue",
+        bucket,
+        "|> filter(fn: (r) => r.days_overdue >= 1.0 or r.days_overdue >= r.grace_days)",
+        '|> group() |> sort(columns: ["days_overdue"], desc: true)',
     )
-    rows = run_query(influxdb, "overdue", bucket, added_line)
 
-    assert [row["lineage"] for row in rows] == ["60 days", "3 days"]
+    assert [row["lineage"] for row in rows] == ["60 days", "3 days", "an hour of three"]
     assert {row["table"] for row in rows} == {"0"}  # one table
 
 
@@ -122,6 +215,7 @@ class OverdueCertificate(NamedTuple):
     due: int
     lineage: str
     days_left: float
+    failure: str
 
 
 def overdue_by_host(rows: Rows) -> dict[str, list[OverdueCertificate]]:
@@ -129,9 +223,11 @@ def overdue_by_host(rows: Rows) -> dict[str, list[OverdueCertificate]]:
     by_host: dict[str, list[OverdueCertificate]] = {}
     for row in rows:
         of_host = by_host.setdefault(row["host"], [])
-        if float(row["days_overdue"]) >= 1.0:
+        if float(row["days_overdue"]) >= min(1.0, float(row["grace_days"])):
             due = unix_seconds(row["due"])
-            of_host.append(OverdueCertificate(due, row["lineage"], float(row["days_left"])))
+            days_left = float(row["days_left"])
+            certificate = OverdueCertificate(due, row["lineage"], days_left, row["failure"])
+            of_host.append(certificate)
             of_host.sort(reverse=True)
     return by_host
 
@@ -139,7 +235,8 @@ def overdue_by_host(rows: Rows) -> dict[str, list[OverdueCertificate]]:
 def sixty_certificates(now: int) -> list[Point]:
     """Return the states of certificates on four hosts, about half of them overdue.
 
-    On two of the hosts they come from run reports of different ages. Every seventh is retired.
+    On two of the hosts they come from run reports of different ages. Every seventh is retired, and
+    every fifth has a lifetime of two days.
     """
     states = []
     for number in range(60):
@@ -154,7 +251,12 @@ def sixty_certificates(now: int) -> list[Point]:
 
         seconds_apart = 7 * (DAY // 3 - 600 * (number % 3))
         due = now - DAY + (number - 30) * seconds_apart
-        states.append(certificate_state(lineage, due, host=host, run_at=run_at, at=at))
+        lifetime = 2 * DAY if number % 5 == 0 else 90 * DAY
+        failure = f"reason of {lineage}"
+        state = certificate_state(
+            lineage, due, host=host, lifetime=lifetime, run_at=run_at, failure=failure, at=at
+        )
+        states.append(state)
     return states
 
 
@@ -185,6 +287,7 @@ def test_by_host_the_same_certificates_are_overdue(influxdb: InfluxDB) -> None:
         assert int(row["overdue"]) == len(certificates)
         assert row["lineages"] == (" ".join(lineages) or "none")
         assert float(row["days_left"]) == pytest.approx(first_expiry, abs=0.001)
+        assert row["failure"] == (certificates[-1].failure if certificates else "none")
 
 
 def test_the_row_of_a_host_has_the_time_since_when_its_newest_is_due(influxdb: InfluxDB) -> None:
@@ -314,7 +417,8 @@ def test_a_dashboard_shows_only_names_that_are_overdue(influxdb: InfluxDB) -> No
     bucket = influxdb.new_bucket()
     write_names_renewed_at_noon(influxdb, bucket)
 
-    added_line = "|> filter(fn: (r) => r.stateDuration >= 61)"
-    rows = run_query(influxdb, "overdue_domains", bucket, added_line)
+    rows = run_query(
+        influxdb, "overdue_domains", bucket, "|> filter(fn: (r) => r.stateDuration >= 61)"
+    )
 
     assert [row["domain"] for row in rows] == ["d64.example.com"]

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import time
 
-from certbot_renewal_report import Point
+from certbot_renewal_report import FieldValue
 from support.points import (
+    HOUR,
     certbot_run,
     certificate_renewal,
     certificate_state,
+    dry_run_result,
     make_point,
     name_renewal,
+    post_hook_run,
     published_renewal,
+    report_by_hand,
+    retired_host,
     retired_state,
     write,
 )
@@ -142,50 +147,116 @@ def test_the_history_has_0_days_for_a_certificate_that_could_not_be_read(
 
 
 # ---- Runs --------------------------------------------------------------------------------------
-def test_failures_lists_the_runs_that_left_something_the_newest_first(influxdb: InfluxDB) -> None:
+def test_runs_lists_every_run_with_the_result_of_each_certificate(influxdb: InfluxDB) -> None:
     bucket = influxdb.new_bucket()
     now = int(time.time())
+    successful = certbot_run("web1", now - DAY)
+    results: dict[str, FieldValue] = {"renewed": "a b", "not_due": "c d", "not_processed": "e"}
     write(
         influxdb,
         bucket,
-        certbot_run("web1", now - 2 * DAY, failed="a b", exit_status=1),
-        certbot_run("web1", now - DAY, exit_status=0),
-        certbot_run("web2", now - 60, unreadable="c"),
+        certbot_run("web2", now - 2 * DAY, exit_status=1, failure="no network", step=1),
+        successful._replace(fields={**successful.fields, **results}),
+        certbot_run(
+            "web1", now - 60, failed="a", unreadable="b", exit_status=1, failures="a: no | b: bad"
+        ),
     )
 
-    newer, older = run_query(influxdb, "failures", bucket)
+    newest, middle, oldest = run_query(influxdb, "runs", bucket)
 
+    assert (newest["host"], newest["failed"], newest["unreadable"]) == ("web1", "a", "b")
+    assert (newest["failures"], newest["failing"]) == ("a: no | b: bad", "1")
+    assert (newest["renewed"], newest["failure"]) == ("none", "none")
+    assert (middle["renewed"], middle["not_due"]) == ("a b", "c d")
+    assert (middle["not_processed"], middle["failing"]) == ("e", "0")
+    assert (middle["certbot"], middle["hook"]) == ("5.8.0", "0.1.0")
+    assert (middle["mode"], middle["exit_status"]) == ("renew", "0")
+    assert unix_seconds(middle["time"]) == now - DAY
+    assert unix_seconds(middle["started"]) == now - DAY - 60
+    assert unix_seconds(middle["ended"]) == now - DAY - 55
+    assert (oldest["host"], oldest["failure"]) == ("web2", "no network")
+
+
+def test_runs_shows_a_run_once_and_only_runs(influxdb: InfluxDB) -> None:
+    bucket = influxdb.new_bucket()
+    now = int(time.time())
+    by_post_hook = post_hook_run("web1", now - 90)
+    by_run_report = certbot_run("web1", now - 60)
+    same_start: dict[str, FieldValue] = {"started_at": now - 150}
+    write(
+        influxdb,
+        bucket,
+        by_post_hook._replace(fields={**by_post_hook.fields, **same_start}),
+        by_run_report._replace(fields={**by_run_report.fields, **same_start}),
+        post_hook_run("post-hook-only", now - HOUR),
+        report_by_hand("web1", now - 30),
+        retired_host("web3", now - 30),
+    )
+
+    newer, older = run_query(influxdb, "runs", bucket)
+
+    assert (newer["host"], newer["exit_status"]) == ("web1", "0")
     assert unix_seconds(newer["time"]) == now - 60
-    assert (newer["host"], newer["failed"], newer["unreadable"]) == ("web2", "none", "c")
-    assert unix_seconds(older["time"]) == now - 2 * DAY
-    assert (older["host"], older["failed"], older["unreadable"]) == ("web1", "a b", "none")
+    assert (older["host"], older["exit_status"]) == ("post-hook-only", "-1")
 
 
-def dry_run(lineage: str, at: int, *, failed: int, error: str = "none") -> Point:
-    """Return the result of a dry run for a certificate."""
-    tags = {"domain": "all", "host": "web1", "lineage": lineage}
-    return make_point(tags, {"dry_run_failed": failed, "dry_run_error": error}, at)
-
-
-def test_dry_runs_lists_how_the_last_dry_run_of_each_certificate_went(influxdb: InfluxDB) -> None:
+def test_a_run_of_which_the_log_is_missing_has_the_time_of_its_report(influxdb: InfluxDB) -> None:
     bucket = influxdb.new_bucket()
     now = int(time.time())
+    names = ("certificates", "unreadable_count", "failed_count", "exit_status", "failing")
+    for moment in (now - 60, now - DAY):
+        run = certbot_run("web1", moment)
+        write(influxdb, bucket, run._replace(fields={name: run.fields[name] for name in names}))
+
+    rows = run_query(influxdb, "runs", bucket)
+
+    assert [unix_seconds(row["time"]) for row in rows] == [now - 60, now - DAY]
+    for row in rows:
+        assert row["started"] == row["ended"] == row["time"]
+        assert row["mode"] == "none"
+
+
+# ---- Dry runs ----------------------------------------------------------------------------------
+def write_dry_runs(influxdb: InfluxDB, bucket: str, now: int) -> None:
+    """Write dry runs: of web1's certificates a (recovered) and b and c (failed), and of web2's."""
     write(
         influxdb,
         bucket,
-        dry_run("a", now - 2 * DAY, failed=1, error="no route"),
-        dry_run("a", now - DAY, failed=0),
-        dry_run("b", now - 2 * DAY, failed=1, error="no route"),
+        dry_run_result("a", "no route", at=now - 2 * DAY),
+        dry_run_result("a", "none", at=now - DAY),
+        dry_run_result("b", "no route", at=now - 2 * DAY),
+        dry_run_result("c", "rate limit", at=now - 3 * DAY),
+        dry_run_result("a", "none", host="web2", at=now - 31 * DAY),
+        dry_run_result("b", "no route", host="web2", at=now - 31 * DAY),
         certificate_state("a", now + DAY),
+        certbot_run("web3", now - 60),
     )
 
-    rows = run_query(influxdb, "dry_runs", bucket)
 
-    assert [row["lineage"] for row in rows] == ["a", "b"]
-    by_lineage = rows_by("lineage", rows)
-    succeeded = by_lineage["a"]
-    failed = by_lineage["b"]
-    assert unix_seconds(succeeded["time"]) == now - DAY
-    assert (succeeded["failed"], succeeded["dry_run_error"]) == ("0", "none")
-    assert unix_seconds(failed["time"]) == now - 2 * DAY
-    assert (failed["failed"], failed["dry_run_error"]) == ("1", "no route")
+def test_dry_runs_lists_how_the_last_dry_run_of_each_host_went(influxdb: InfluxDB) -> None:
+    bucket = influxdb.new_bucket()
+    now = int(time.time())
+    write_dry_runs(influxdb, bucket, now)
+
+    rows = rows_by("host", run_query(influxdb, "dry_runs", bucket))
+
+    assert set(rows) == {"web1", "web2"}
+    web1 = rows["web1"]
+    assert (web1["certificates"], web1["failed_count"]) == ("3", "2")
+    assert (web1["failed"], web1["errors"]) == ("b c", "b: no route | c: rate limit")
+    assert unix_seconds(web1["last_dry_run"]) == now - DAY
+    # A dry run counts for 30 days.
+    web2 = rows["web2"]
+    assert (web2["failed_count"], web2["failed"], web2["errors"]) == ("0", "none", "none")
+
+
+def test_dry_run_results_lists_the_last_dry_run_of_each_certificate(influxdb: InfluxDB) -> None:
+    bucket = influxdb.new_bucket()
+    now = int(time.time())
+    write_dry_runs(influxdb, bucket, now)
+
+    rows = [row for row in run_query(influxdb, "dry_run_results", bucket) if row["host"] == "web1"]
+
+    results = [(row["lineage"], row["failed"], row["dry_run_error"]) for row in rows]
+    assert results == [("a", "0", "none"), ("b", "1", "no route"), ("c", "1", "rate limit")]
+    assert unix_seconds(rows[0]["time"]) == now - DAY

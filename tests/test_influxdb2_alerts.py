@@ -13,9 +13,11 @@ from support.alerts import utc
 from support.dashboards import INFLUXDB2_TEMPLATE
 from support.influxdb2 import MINUTE, QUARTER, TaskAlerting, apply_template, start_task_alerting
 from support.points import (
+    HOUR,
     certbot_run,
     certificate_state,
-    reported_state,
+    dry_run_result,
+    retired_host,
     retired_state,
     served_state,
     target_state,
@@ -42,12 +44,20 @@ def incidents(start: int) -> list[Point]:
     renewed = due
     at = start - MINUTE
     return [
-        certificate_state("late", due, at=at),
+        certificate_state("late", due, failure="no TXT record", at=at),
         certificate_state("late", due, host="web2", at=at),
         certificate_state("ending", due, at=at),
         certificate_state("fine", start + DAY, at=at),
-        reported_state("a", start + DAY, start - 3 * DAY, host="web9"),
-        certbot_run("web1", at, failed="late other", exit_status=1),
+        certbot_run("web9", start - 3 * DAY),
+        certbot_run(
+            "web1",
+            at,
+            failed="late other",
+            exit_status=1,
+            failures="late: no TXT record | other: refused",
+        ),
+        dry_run_result("fine", "none", at=at),
+        dry_run_result("tried", "no such plugin", at=at),
         certificate_state("delivered", renewed + 60 * DAY, at=at),
         target_state(
             "haproxy", deployed=renewed - 60 * DAY, renewed=renewed, lineage="delivered", at=at
@@ -73,12 +83,13 @@ def incident_messages(start: int) -> list[str]:
     overdue = f"renewal overdue, due since {due}, 28.0 days left"
     return sorted(
         [
-            f"crit: CRITICAL: late on web1: {overdue}",
+            f"crit: CRITICAL: late on web1: {overdue}; reason: no TXT record",
             f"crit: CRITICAL: late on web2: {overdue}",
             f"crit: CRITICAL: ending on web1: {overdue}",
-            "warn: WARNING: web1: certbot failed; not renewed: late, other; exit status 1",
-            "crit: CRITICAL: web9: no run report for 3.0 days "
-            f"(last: {utc(start - 3 * DAY)}; certificates: a)",
+            "warn: WARNING: web1: certbot failed; not renewed: late, other; exit status 1; "
+            "reason: late: no TXT record | other: refused",
+            "warn: WARNING: web1: dry run failed: tried; reason: tried: no such plugin",
+            f"crit: CRITICAL: web9: no run report for 3.0 days (last: {utc(start - 3 * DAY)})",
             f"warn: WARNING: delivered on web1: not delivered to haproxy, renewed {renewed}, "
             f"the old certificate there expires {utc(start + 28 * DAY)}",
             f"crit: CRITICAL: delivered on web1: not delivered to vault, renewed {renewed}, "
@@ -96,8 +107,9 @@ def recoveries(renewed: int, at: int) -> list[Point]:
         certificate_state("late", due, at=at),
         certificate_state("late", due, host="web2", at=at),
         retired_state("ending", at=at),
-        reported_state("a", at + DAY, at, host="web9"),
-        certbot_run("web1", at, exit_status=0),
+        certbot_run("web9", at),
+        certbot_run("web1", at, steps=1),
+        dry_run_result("tried", "none", at=at),
         target_state("haproxy", deployed=renewed, renewed=renewed, lineage="delivered", at=at),
         target_state("vault", deployed=0, renewed=0, lineage="delivered", at=at),
         served_state("served", renewed, 1, not_served="none", at=at),
@@ -113,6 +125,7 @@ def recovery_messages(at: int) -> list[str]:
             f"ok: OK: late on web2: renewed, next renewal due {next_due}",
             "ok: OK: ending on web1: no longer on this host",
             "ok: OK: web1: certbot succeeded",
+            "ok: OK: web1: no failed dry run",
             "ok: OK: web9: reports again",
             "ok: OK: delivered on web1: delivered to haproxy",
             "ok: OK: delivered on web1: no longer delivered to vault",
@@ -161,11 +174,83 @@ def test_while_most_hosts_are_silent_a_silent_host_neither_fires_nor_resolves(
     ]
 
     at = start + 6 * MINUTE
-    silent = reported_state("a", at + DAY, at - 3 * DAY, host="web8")
-    back = [reported_state("a", at + DAY, at, host=host) for host in ("web5", "web6", "web7")]
-    task_alerting.write(silent._replace(time=at), *back)
+    silent = certbot_run("web8", at - 3 * DAY)
+    back = [certbot_run(host, at) for host in ("web5", "web6", "web7")]
+    task_alerting.write(silent, *back)
     task_alerting.evaluate(start + QUARTER, "host_silent")
     assert task_alerting.webhook.next_messages() == []
+
+
+def test_when_more_certificates_fail_renewal_failing_fires_again(
+    task_alerting: TaskAlerting,
+) -> None:
+    start = task_alerting.start
+    failed = {1: "a", 2: "a b"}
+    for step, lineages in failed.items():
+        at = start + step * QUARTER
+        task_alerting.write(certbot_run("web1", at - MINUTE, failed=lineages, step=step))
+        task_alerting.evaluate(at, "renewal_failing")
+        assert task_alerting.webhook.next_messages() == [
+            f"warn: WARNING: web1: certbot failed; not renewed: {lineages.replace(' ', ', ')}"
+        ]
+
+    # Fewer certificates fail: the incident continues. A restart changes nothing.
+    at = start + 3 * QUARTER
+    task_alerting.write(certbot_run("web1", at - MINUTE, failed="b", step=2))
+    task_alerting.restart_influxdb()
+    task_alerting.evaluate(at, "renewal_failing")
+    assert task_alerting.webhook.next_messages() == []
+
+    # Each of the two notifications gets its recovery.
+    at = start + 4 * QUARTER
+    task_alerting.write(certbot_run("web1", at - MINUTE, steps=2))
+    task_alerting.evaluate(at, "renewal_failing")
+    recovery = "ok: OK: web1: certbot succeeded"
+    assert task_alerting.webhook.next_messages() == [recovery, recovery]
+    task_alerting.evaluate(start + 5 * QUARTER, "renewal_failing")
+    assert task_alerting.webhook.next_messages() == []
+
+
+def test_the_reason_of_a_run_that_failed_as_a_whole_is_in_the_notification(
+    task_alerting: TaskAlerting,
+) -> None:
+    start = task_alerting.start
+    reason = "Another instance of Certbot is already running. " + "x" * 400
+    task_alerting.write(certbot_run("web1", start - MINUTE, exit_status=1, failure=reason))
+    task_alerting.evaluate(start, "renewal_failing")
+    assert task_alerting.webhook.next_messages() == [
+        f"warn: WARNING: web1: certbot failed; exit status 1; reason: {reason[:397]}..."
+    ]
+
+
+def test_a_certificate_of_a_day_is_overdue_after_half_of_the_time_that_is_left(
+    task_alerting: TaskAlerting,
+) -> None:
+    start = task_alerting.start
+    # A third of the day is left when it is due: 8 hours. So the alert fires 4 hours later.
+    early = certificate_state("early", start - 4 * HOUR + MINUTE, lifetime=DAY, at=start - MINUTE)
+    late = certificate_state("late", start - 4 * HOUR, lifetime=DAY, at=start - MINUTE)
+    task_alerting.write(early, late)
+    task_alerting.evaluate(start, "renewal_overdue")
+    assert task_alerting.webhook.next_messages() == [
+        "crit: CRITICAL: late on web1: renewal overdue, "
+        f"due since {utc(start - 4 * HOUR)}, 0.2 days left"
+    ]
+
+
+def test_the_alert_of_a_silent_host_resolves_when_the_host_is_retired(
+    task_alerting: TaskAlerting,
+) -> None:
+    start = task_alerting.start
+    task_alerting.write(certbot_run("web9", start - 3 * DAY))
+    task_alerting.evaluate(start, "host_silent")
+    assert len(task_alerting.webhook.next_messages()) == 1
+
+    task_alerting.write(retired_host("web9", start + 6 * MINUTE))
+    task_alerting.evaluate(start + QUARTER, "host_silent")
+    assert task_alerting.webhook.next_messages() == [
+        "ok: OK: web9: retired, no run reports expected"
+    ]
 
 
 def test_a_notification_that_the_endpoint_refused_is_sent_again(
@@ -230,7 +315,7 @@ def test_applied_again_to_its_stack_the_template_replaces_the_endpoint_with_slac
     task_alerting.apply(slack_template, stack_id=task_alerting.stack_id)
     assert task_alerting.names_of("dashboards") == ["certbot renewals"]
     assert len(task_alerting.notification_rules()) == 1
-    assert len(task_alerting.tasks()) == 5
+    assert len(task_alerting.tasks()) == 6
 
     start = task_alerting.start
     task_alerting.write(certificate_state("slack", start - 2 * DAY, at=start - MINUTE))

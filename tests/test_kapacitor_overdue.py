@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import time
 from collections import Counter
 
@@ -17,6 +18,7 @@ from support.alerts import (
 )
 from support.manual import assert_output, blocks_of, read_page
 from support.points import (
+    HOUR,
     LIFETIMES,
     certificate_renewal,
     certificate_state,
@@ -69,6 +71,49 @@ def test_on_a_host_with_run_reports_the_alert_is_judged_at_the_last_report(
     watched.next_subjects(1)
 
     assert overdue_notifications(alerting.inbox) == Counter(["overdue-then on web1"])
+    assert watched.kapacitor.errors() == []
+
+
+@EACH_INFLUXDB
+def test_a_certificate_of_24_hours_is_reported_before_it_expires(alerting: Alerting) -> None:
+    """certbot renews it 8 hours before expiry. The alert fires after half of them."""
+    watched = WatchedBucket(alerting)
+    fires_at = int(time.time()) + 4
+    due = fires_at - 4 * HOUR
+    watched.write(
+        certificate_state("day", due, lifetime=DAY),
+        certificate_state("in-two-minutes", due + 120, lifetime=DAY),
+        certificate_state("90-days", due),
+    )
+
+    subject = alerting.inbox.read()
+    assert time.time() >= fires_at
+    assert watched.next_subjects(0) == []
+
+    assert subject.startswith("CRITICAL: day on web1: renewal overdue, due since ")
+    assert subject.endswith(" UTC, 0.2 days left")
+    assert watched.kapacitor.errors() == []
+
+
+@EACH_INFLUXDB
+def test_a_host_with_a_wrong_clock_is_judged_by_the_clock_of_the_server(
+    alerting: Alerting,
+) -> None:
+    watched = WatchedBucket(alerting)
+    now = int(time.time())
+    due = now - 2 * DAY
+    for host, clock_error in {"ahead": 40 * DAY, "behind": -40 * DAY}.items():
+        watched.write(
+            certificate_state("late", due, host=host, run_at=now + clock_error, at=now - 60),
+            certificate_state("fine", now - HOUR, host=host, run_at=now + clock_error, at=now - 60),
+        )
+
+    watched.next_subjects(2)
+
+    expected = Counter(["late on ahead", "late on behind"])
+    assert overdue_notifications(alerting.inbox) == expected
+    text = mail_text(alerting.inbox, "CRITICAL: late on ahead: ")
+    assert "<td>2.0 days at the last report of " in text
     assert watched.kapacitor.errors() == []
 
 
@@ -150,6 +195,30 @@ def test_the_mail_says_since_when_how_long_is_left_and_what_to_try(alerting: Ale
 
 
 @EACH_QUICK_INFLUXDB
+def test_the_notification_says_why_certbot_does_not_renew(alerting: Alerting) -> None:
+    watched = WatchedBucket(alerting)
+    due = int(time.time()) - 2 * DAY
+    long_reason = "DNS problem: NXDOMAIN looking up A for <example.com> " + "x" * 100
+    watched.write(
+        certificate_state("short", due, failure="autorenew = False in short.conf"),
+        certificate_state("long", due, failure=long_reason),
+        certificate_state("unknown", due),
+    )
+
+    long, short, unknown = watched.next_subjects(3)
+
+    assert short.endswith(" UTC, 28.0 days left; reason: autorenew = False in short.conf")
+    assert long.endswith(f" UTC, 28.0 days left; reason: {long_reason[:97]}...")
+    assert unknown.endswith(" UTC, 28.0 days left")
+    text = html.unescape(mail_text(alerting.inbox, "CRITICAL: long on web1: "))
+    assert f"<td>{long_reason}</td>" in text
+    text = mail_text(alerting.inbox, "CRITICAL: unknown on web1: ")
+    assert "Reason" not in text
+    assert "certbot_renewal_run.py --host web1 --retire unknown</code>" in text
+    assert watched.kapacitor.errors() == []
+
+
+@EACH_QUICK_INFLUXDB
 def test_the_mail_says_as_of_which_report_the_certificate_is_overdue(alerting: Alerting) -> None:
     watched = WatchedBucket(alerting)
     due = int(time.time()) - 15 * DAY
@@ -166,7 +235,11 @@ def test_the_mail_says_as_of_which_report_the_certificate_is_overdue(alerting: A
 def test_the_mail_is_as_the_manual_shows_it(alerting: Alerting) -> None:
     watched = WatchedBucket(alerting)
     due = int(time.time()) - 15 * DAY
-    watched.write(reported_state("example.com", due, due + 12 * DAY))
+    reported_at = due + 12 * DAY
+    reason = "DNS problem: NXDOMAIN looking up A for example.com"
+    watched.write(
+        certificate_state("example.com", due, run_at=reported_at, failure=reason, at=reported_at)
+    )
     watched.next_subjects(1)
 
     (mail,) = alerting.inbox.mails

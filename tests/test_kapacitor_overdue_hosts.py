@@ -59,18 +59,22 @@ def test_all_that_is_overdue_on_a_host_is_one_notification(watched: WatchedBucke
     half = {"domain": "all", "host": "web3", "lineage": "half"}
     watched.write(
         *forty_overdue(now),
-        certificate_state("alone", now - 2 * DAY, host="web2"),
+        certificate_state("alone", now - 2 * DAY, host="web2", failure="no route to host"),
         certificate_state("fine", now + DAY, host="web2"),
         certificate_state("not-yet", now - DAY + 120, host="web3"),
+        certificate_state("4-hours", now - 4 * HOUR - 60, lifetime=DAY, host="web4"),
+        certificate_state("not-yet", now - 4 * HOUR + 120, lifetime=DAY, host="web4"),
         reported_state("not-yet-then", now - 25 * HOUR, now - 7 * HOUR, host="web3"),
         retired_state("retired", host="web3"),
         make_point(half, {"not_after": 5}, now - DAY),
     )
 
-    assert next_subjects(watched, 2) == [
+    assert next_subjects(watched, 3) == [
         f"CRITICAL: web1: 40 renewals overdue, due: {NEWEST_FIRST[:97]}...",
         "CRITICAL: web2: 1 renewal overdue, due: alone",
+        "CRITICAL: web4: 1 renewal overdue, due: 4-hours",
     ]
+    assert "<td>no route to host</td>" in mail_text(watched.inbox, "CRITICAL: web2: ")
     assert f"<td>{NEWEST_FIRST}</td>" in mail_text(watched.inbox, "CRITICAL: web1: ")
 
 

@@ -68,7 +68,10 @@ def test_a_target_lacks_the_certificate_since_its_renewal(influxdb: InfluxDB) ->
         certificate_state("a", renewed + 60 * DAY),
         certificate_state("c", renewed + 60 * DAY),
         target_state("late", deployed=old, renewed=renewed),
-        target_state("late-then", deployed=old, renewed=renewed, run_at=now - DAY),
+        # The last report of its host, whose clock is 40 days ahead.
+        target_state(
+            "late-then", deployed=old, renewed=renewed, run_at=now + 39 * DAY, at=now - DAY
+        ),
         target_state("never", deployed=0, renewed=renewed),
         target_state("of-another", deployed=old, renewed=renewed - DAY, lineage="c"),
     )

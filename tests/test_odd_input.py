@@ -12,13 +12,16 @@ import pytest
 import responses
 
 import certbot_renewal_report
-from support.hooks import Ran, start_report_hook, start_run_report
+from support.hooks import Ran, known, start_report_hook, start_run_report
 from support.odd_files import Kind, OddFile
 from support.renewals import MOCKED_URL, MOCKED_WRITE_URL, Renewal
 from tools.servers import faulty
 from tools.servers.lineages import install_report_hook
 
 SECRET = "fake-Secret-7f3"
+
+# A known file of a host with run reports that has reported one lineage.
+KNOWN = '{"web1": {"run_report_at": 1, "verdicts": {"example.com": {"not_before": 1}}}}\n'
 
 
 def report_to(
@@ -32,26 +35,44 @@ def report_to(
 # ---- Files that are odd ------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", [Kind.PIPE, Kind.DEVICE, Kind.SOCKET])
 @pytest.mark.parametrize(
-    "place", ["certbot_renewal_report.env", "live/example.com/cert.pem", "renewal/example.com.conf"]
+    ("place", "named"),
+    [
+        ("certbot_renewal_report.env", "certbot_renewal_report.env"),
+        ("archive/example.com/cert1.pem", "live/example.com/cert.pem"),
+        ("renewal/example.com.conf", "renewal/example.com.conf"),
+    ],
 )
 @pytest.mark.usefixtures("renewal")
 def test_what_is_neither_a_file_nor_a_folder_is_named_and_not_waited_for(
-    certbot_folder: Path, place: str, kind: Kind
+    certbot_folder: Path, place: str, named: str, kind: Kind
 ) -> None:
     OddFile(place, kind).put_into(certbot_folder)
     ended = start_run_report(certbot_folder, "--all", "--dry-run")
     assert ended.returncode == 1
     assert ended.stderr.count("\n") == 1
-    assert f"{certbot_folder / place}: Neither a file nor a folder: " in ended.stderr
+    assert f"{certbot_folder / named}: Neither a file nor a folder: " in ended.stderr
+
+
+@pytest.mark.parametrize("kind", [Kind.PIPE, Kind.DEVICE, Kind.SOCKET])
+@pytest.mark.usefixtures("renewal")
+def test_what_stands_in_the_place_of_a_link_is_not_waited_for(
+    certbot_folder: Path, kind: Kind
+) -> None:
+    OddFile("live/example.com/cert.pem", kind).put_into(certbot_folder)
+    ended = start_run_report(certbot_folder, "--all", "--dry-run")
+    assert ended.returncode == 1
+    assert "restore the link" in ended.stderr
+    assert "unreadable_count=1i" in ended.stdout
 
 
 def test_certificates_numbered_by_date_take_no_time(certbot_folder: Path, renewal: Renewal) -> None:
-    (certbot_folder / certbot_renewal_report.KNOWN_FILE).write_text("example.com 1\n")
+    (certbot_folder / certbot_renewal_report.KNOWN_FILE).write_text(KNOWN)
     archive = certbot_folder / "archive" / "example.com"
-    (archive / "cert1.pem").rename(archive / "cert999999999.pem")
-    current = renewal.live_folder / "cert.pem"
-    current.unlink()
-    current.symlink_to(archive / "cert999999999.pem")
+    for kind in certbot_renewal_report.FILE_KINDS:
+        (archive / f"{kind}1.pem").rename(archive / f"{kind}999999999.pem")
+        current = renewal.live_folder / f"{kind}.pem"
+        current.unlink()
+        current.symlink_to(archive / f"{kind}999999999.pem")
 
     ended = start_run_report(certbot_folder, "--all", "--dry-run")  # raises an error after 60 s
     assert ended.returncode == 0
@@ -77,15 +98,14 @@ def test_a_lineage_whose_name_is_odd_is_not_added_to_the_known_file(
     certbot_folder: Path, renewal: Renewal, name: str
 ) -> None:
     odd_folder = renewal.live_folder.rename(renewal.live_folder.parent / name)
-    known = certbot_folder / certbot_renewal_report.KNOWN_FILE
-    known.write_text("example.com 1\n")
+    (certbot_folder / certbot_renewal_report.KNOWN_FILE).write_text(KNOWN)
 
     odd_renewal = renewal._replace(live_folder=odd_folder)
     ended = report_to(faulty.STORED, certbot_folder, odd_renewal)
 
     assert ended.returncode == 0
     assert ended.stderr == ""
-    assert known.read_text() == "example.com 1\n"
+    assert known(certbot_folder) == ["example.com"]
 
 
 # ---- Settings that are odd ---------------------------------------------------------------------

@@ -22,9 +22,11 @@ from support.points import (
     LIFETIMES,
     certbot_run,
     certificate_state,
+    dry_run_result,
     make_point,
     published_renewal,
     reported_state,
+    retired_host,
     retired_state,
     target_state,
     with_tag,
@@ -85,9 +87,37 @@ def test_a_certificate_is_judged_as_of_its_last_run_report(
     due = now - 36 * HOUR
     metrics_alerting.write(
         certificate_state("evidence-quiet", due, host="b", run_at=due + DAY - 60),
+        host_report("b", due + DAY - 60),
         certificate_state("evidence-late", due, host="c", run_at=due + DAY),
+        host_report("c", due + DAY),
     )
     assert metrics_alerting.next_subjects(1) == [overdue_mail("c", "evidence-late")]
+    metrics_alerting.assert_no_further_mail()
+
+
+def test_the_clocks_of_hosts_do_not_matter(metrics_alerting: MetricsAlerting) -> None:
+    now = int(time.time())
+    far = 40 * DAY
+    metrics_alerting.write(
+        certificate_state("ahead", now - HOUR, host="b", run_at=now + far),
+        host_report("b", now - 30),
+        certificate_state("behind", now - 2 * DAY, host="c", run_at=now - far, at=now - 30),
+        host_report("c", now - 30),
+    )
+    assert metrics_alerting.next_subjects(1) == [overdue_mail("c", "behind")]
+    metrics_alerting.assert_no_further_mail()
+
+
+def test_a_certificate_of_a_day_alerts_after_half_of_the_time_between_due_date_and_expiry(
+    metrics_alerting: MetricsAlerting,
+) -> None:
+    now = int(time.time())
+    # Due when a third is left, 8 hours: half of it is 4 hours.
+    for lineage, due in (("late", now - 4 * HOUR - 60), ("quiet", now - 4 * HOUR + 600)):
+        metrics_alerting.write(certificate_state(lineage, due, lifetime=DAY, at=now - 30))
+    assert metrics_alerting.next_subjects(1) == [overdue_mail("web1", "late")]
+    text = metrics_alerting.mail_text(overdue_mail("web1", "late"))
+    assert text.partition("\n")[0].endswith(" UTC, 0.2 days left")
     metrics_alerting.assert_no_further_mail()
 
 
@@ -111,6 +141,8 @@ If not, /var/log/letsencrypt/letsencrypt.log has the reason:
    systemctl list-timers | grep certbot
 3. If the certificate was renewed and only the report was lost, send the report again:
    /etc/letsencrypt/renewal-hooks/deploy/certbot_renewal_report.py --check
+4. If the certificate no longer exists, retire it:
+   /etc/letsencrypt/renewal-hooks/post/certbot_renewal_run.py --host web1 --retire late
 """
     assert text.rstrip("\n") == expected.rstrip("\n")
 
@@ -142,7 +174,7 @@ def test_the_mail_ends_with_the_runbook_that_an_administrator_adds_to_a_rule(
     metrics_alerting.write(certificate_state("late", int(time.time()) - 2 * DAY))
     assert metrics_alerting.next_subjects(1) == [overdue_mail("web1", "late")]
     text = metrics_alerting.mail_text(overdue_mail("web1", "late"))
-    assert text.rstrip("\n").endswith("--check\n\nhttps://wiki.example.com/certificates")
+    assert text.rstrip("\n").endswith("--retire late\n\nhttps://wiki.example.com/certificates")
 
 
 def test_an_expired_certificate_alerts_and_resolves_once_it_is_retired(
@@ -177,6 +209,7 @@ def test_only_the_newest_state_of_a_certificate_counts_and_only_of_this_project(
         # A tag was added with the renewal: the old series is never written again.
         reported_state("tagged", overdue, now - 90, host="g"),
         with_tag(tagged, "dc", "north"),
+        host_report("g", now - 60),
         # Points of the published hook, and of another program.
         published_renewal(2, now - 80 * DAY, host="h"),
         make_point(
@@ -279,7 +312,7 @@ def test_a_failing_host_is_one_mail_with_the_reasons_and_its_recovery_another(
 ) -> None:
     now = int(time.time())
     metrics_alerting.write(
-        certbot_run("well", now - 60, exit_status=0),
+        certbot_run("well", now - 60),
         certbot_run("failed", now - 60, failed="a b", exit_status=1),
         certbot_run("error", now - 60, exit_status=143),
         certbot_run("unreadable", now - 60, unreadable="c", exit_status=0),
@@ -302,36 +335,92 @@ def test_a_failing_host_is_one_mail_with_the_reasons_and_its_recovery_another(
     metrics_alerting.assert_no_alert()
 
 
+def test_a_failing_host_is_one_more_mail_each_time_that_more_certificates_fail(
+    metrics_alerting: MetricsAlerting,
+) -> None:
+    now = int(time.time())
+    subject = "WARNING: web1: renewal_failing, 1 firing"
+    failed = ["a", "a b", "a b c"]
+    for step, names in enumerate(failed, start=1):
+        run = certbot_run("web1", now - 100 + step, failed=names, exit_status=1, step=step)
+        metrics_alerting.write(run)
+        assert metrics_alerting.next_subjects(1) == [subject]
+        text = metrics_alerting.mail_text(subject)
+        assert f"WARNING: web1: certbot failed; {step} not renewed; exit status 1\n" in text
+        assert "resolved" not in text
+        metrics_alerting.assert_no_further_mail()
+
+    # Fewer fail: still the same incident.
+    metrics_alerting.write(certbot_run("web1", now - 50, failed="a", exit_status=1, step=3))
+    metrics_alerting.assert_no_further_mail()
+
+    metrics_alerting.write(certbot_run("web1", now - 10))
+    assert metrics_alerting.next_subjects(1) == ["OK: web1: renewal_failing, 1 resolved"]
+    metrics_alerting.assert_no_alert()
+
+
+def test_a_host_that_failed_before_a_label_was_added_is_failing_no_longer(
+    metrics_alerting: MetricsAlerting,
+) -> None:
+    now = int(time.time())
+    metrics_alerting.write(certbot_run("web1", now - 60, failed="a", exit_status=1))
+    assert metrics_alerting.next_subjects(1) == ["WARNING: web1: renewal_failing, 1 firing"]
+    metrics_alerting.write(with_tag(certbot_run("web1", now - 10), "db", "certbot"))
+    assert metrics_alerting.next_subjects(1) == ["OK: web1: renewal_failing, 1 resolved"]
+
+
+def test_failed_dry_runs_of_a_host_are_one_mail_until_all_succeed(
+    metrics_alerting: MetricsAlerting,
+) -> None:
+    now = int(time.time())
+    metrics_alerting.write(
+        dry_run_result("a", "Timeout", at=now - 60),
+        dry_run_result("b", "Timeout", at=now - 60),
+        dry_run_result("fine", "none", at=now - 60),
+        dry_run_result("fine", "none", host="web2", at=now - 60),
+    )
+    subject = "WARNING: web1: dry_run_failed, 1 firing"
+    assert metrics_alerting.next_subjects(1) == [subject]
+    text = metrics_alerting.mail_text(subject)
+    assert text.startswith("WARNING: web1: dry run failed; 2 not renewed\n")
+    assert "certbot renew --dry-run\n" in text
+
+    metrics_alerting.write(dry_run_result("a", "none", at=now - 30))
+    metrics_alerting.assert_no_further_mail()
+    metrics_alerting.write(dry_run_result("b", "none", at=now - 30))
+    assert metrics_alerting.next_subjects(1) == ["OK: web1: dry_run_failed, 1 resolved"]
+
+
 def test_a_silent_host_is_one_mail_and_its_recovery_another(
     metrics_alerting: MetricsAlerting,
 ) -> None:
     now = int(time.time())
     two_days_ago = now - 49 * HOUR
     # Most hosts report on time: otherwise no silent host would alert by itself.
-    for host in ("well", "well2", "well3", "well4", "well5", "pair"):
+    for host in ("well", "well2", "well3", "well4", "well5"):
         metrics_alerting.write(host_report(host, now - 25 * HOUR), host_report(host, now - 60))
     metrics_alerting.write(
         host_report("silent", two_days_ago),
         host_report("retired", two_days_ago),
-        # Another container with the same host tag has stopped.
-        host_report("pair", two_days_ago, lineage="b"),
+        with_tag(host_report("retired-elsewhere", two_days_ago), "dc", "north"),
         certificate_state("a", now + DAY, host="deploy-hook-only", at=now - 50 * DAY),
+        # A certificate that is reported no more: its host is alive.
+        reported_state("gone", now + DAY, two_days_ago, host="well"),
     )
-    hosts = ("pair", "retired", "silent")
+    hosts = ("retired", "retired-elsewhere", "silent")
     assert metrics_alerting.next_subjects(3) == [
         f"CRITICAL: {host}: host_silent, 1 firing" for host in hosts
     ]
     text = metrics_alerting.mail_text("CRITICAL: silent: host_silent, 1 firing")
     last = utc(two_days_ago)
     assert f"CRITICAL: silent: no run report for 2.0 days (last: {last})\n" in text
-    assert "certbot_renewal_run.py --host silent --retire NAME...\n" in text
+    assert "certbot_renewal_run.py --retire --host silent\n" in text
     metrics_alerting.assert_no_further_mail()
 
     metrics_alerting.write(
         host_report("silent", now - 10),
-        host_report("pair", now - 10),
-        host_report("pair", now - 10, lineage="b"),
-        retired_state("a", host="retired", run_at=now - 10, at=now - 10),
+        retired_host("retired", now - 10),
+        retired_host("retired-elsewhere", now - 10),
     )
     assert metrics_alerting.next_subjects(3) == [
         f"OK: {host}: host_silent, 1 resolved" for host in hosts
@@ -417,6 +506,7 @@ def test_another_served_certificate_is_a_warning_then_urgent_and_resolves_with_o
         served_other("u", now - 60, now - DAY, at),
         # The day of grace is not over.
         served_other("v", now - DAY + 600, now + DAY, at),
+        host_report("web1", at),
     )
     subject = "CRITICAL: web1: certificate_not_served, 2 firing: s, u"
     assert metrics_alerting.next_subjects(1) == [subject]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,8 +35,7 @@ def report(report_hook: Hook, environ: dict[str, str]) -> tuple[Ran, list[str]]:
 # ---- The certificate ---------------------------------------------------------------------------
 def remove_folder(live: Path) -> None:
     """Remove the lineage's folder in live/."""
-    (live / "cert.pem").unlink()
-    live.rmdir()
+    shutil.rmtree(live)
 
 
 def remove_link(live: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 DEPLOY_HOOKS = "/etc/letsencrypt/renewal-hooks/deploy"
@@ -54,9 +53,9 @@ def for_overdue(lineage: str) -> list[Step]:
     ]
 
 
-def for_silent_host(host: str, lineages: Sequence[str]) -> list[Step]:
+def for_silent_host(host: str) -> list[Step]:
     """Return the steps for a host that no longer sends run reports."""
-    retire = shlex.join([RUN_REPORT, "--host", host, "--retire", *lineages])
+    retire = shlex.join([RUN_REPORT, "--retire", "--host", host])
     return [
         Step("Send a run report on this host", f"{RUN_REPORT} --all"),
         Step("If this host no longer exists, retire it on any other host", retire),

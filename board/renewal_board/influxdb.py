@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 
 from renewal_board import reports
 from renewal_board.report_hook import ROOT, hook
-from renewal_board.reports import LONGEST_LIFE_DAYS, MOST_HOSTS, CertificateKey
+from renewal_board.reports import LONGEST_LIFE_DAYS, CertificateKey
 from renewal_board.server import Server
 from renewal_board.texts import plain
 
@@ -112,25 +112,47 @@ def names_of(text: str) -> list[str]:
     return [] if text == "none" else text.split()
 
 
+def text_of(text: str) -> str:
+    """Return the text in a field; "none" stands for no text."""
+    return "" if text == "none" else text
+
+
+def failures_of(text: str) -> dict[str, str]:
+    """Return the reasons in a field by lineage: "a.example.com: reason | b.example.com: reason".
+
+    The last reason may be cut off, or missing, if the field could not hold it.
+    """
+    failures = {}
+    for part in text_of(text).split(" | "):
+        lineage, _, reason = part.partition(": ")
+        if reason:
+            failures[lineage] = reason
+    return failures
+
+
 def key_of(row: CsvRow) -> CertificateKey:
     """Return which certificate a row is about."""
     return CertificateKey(row["host"], row["lineage"])
 
 
-def silent_host_row(row: CsvRow) -> reports.SilentHostRow:
-    """Return a row of silent_hosts.flux; in that of most hosts, `lineages` is text about hosts."""
-    lineages = names_of(row["lineages"])
-    silent_hosts = ""
-    if row["host"] == MOST_HOSTS:
-        lineages = []
-        silent_hosts = row["lineages"]
-    return reports.SilentHostRow(
+def run_row(row: CsvRow) -> reports.RunRow:
+    """Return a row of runs.flux."""
+    return reports.RunRow(
+        seconds_of(row["time"]),
         row["host"],
-        seconds_of(row["last_report"]),
-        float(row["days_silent"]),
-        lineages,
-        most_were_silent=row["most_hosts_away"] == "true",
-        silent_hosts=silent_hosts,
+        seconds_of(row["started"]),
+        seconds_of(row["ended"]),
+        text_of(row["mode"]),
+        int(row["exit_status"]),
+        names_of(row["renewed"]),
+        names_of(row["not_due"]),
+        names_of(row["not_processed"]),
+        names_of(row["failed"]),
+        names_of(row["unreadable"]),
+        failures_of(row["failures"]),
+        text_of(row["failure"]),
+        text_of(row["certbot"]),
+        text_of(row["hook"]),
     )
 
 
@@ -170,9 +192,12 @@ class InfluxDB:
             reports.OverdueRow(
                 key_of(row),
                 float(row["days_overdue"]),
+                float(row["grace_days"]),
                 float(row["days_left"]),
                 seconds_of(row["due"]),
                 seconds_of(row["expiry"]),
+                seconds_of(row["judged_at"]),
+                text_of(row["failure"]),
                 row["retired"] == "true",
             )
             for row in self.run("overdue")
@@ -181,17 +206,27 @@ class InfluxDB:
     def certificates(self) -> list[reports.CertificateRow]:
         """Return the rows of certificates.flux."""
         return [
-            reports.CertificateRow(key_of(row), float(row["age_days"]))
+            reports.CertificateRow(
+                key_of(row), float(row["age_days"]), is_staging=row["staging"] == "true"
+            )
             for row in self.run("certificates")
         ]
 
     def silent_hosts(self, silence_days: float) -> list[reports.SilentHostRow]:
         """Return the rows of silent_hosts.flux."""
-        rows = self.run("silent_hosts", silence=f"{silence_days:f}")
-        return [silent_host_row(row) for row in rows]
+        return [
+            reports.SilentHostRow(
+                row["host"],
+                seconds_of(row["last_report"]),
+                float(row["days_silent"]),
+                row["most_hosts_away"] == "true",
+                text_of(row["hosts"]),
+            )
+            for row in self.run("silent_hosts", silence=f"{silence_days:f}")
+        ]
 
     def failing(self) -> list[reports.FailingRow]:
-        """Return the rows of failing.flux."""
+        """Return the rows of failing.flux for the first step."""
         return [
             reports.FailingRow(
                 row["host"],
@@ -202,20 +237,16 @@ class InfluxDB:
                 int(row["unreadable_count"]),
                 names_of(row["failed"]),
                 names_of(row["unreadable"]),
+                failures_of(row["failures"]),
+                text_of(row["failure"]),
             )
             for row in self.run("failing")
+            if row["step"] == "1"
         ]
 
-    def failures(self, since: int) -> list[reports.FailureRow]:
-        """Return the rows of failures.flux."""
-        return [
-            reports.FailureRow(
-                seconds_of(row["time"]),
-                row["host"],
-                names_of(row["failed"]) + names_of(row["unreadable"]),
-            )
-            for row in self.run("failures", since=f"-{since}s")
-        ]
+    def runs(self, since: int) -> list[reports.RunRow]:
+        """Return the rows of runs.flux."""
+        return [run_row(row) for row in self.run("runs", since=f"-{since}s")]
 
     def not_delivered(self) -> list[reports.NotDeliveredRow]:
         """Return the rows of not_delivered.flux."""
@@ -227,7 +258,7 @@ class InfluxDB:
                 float(row["days_left"]),
                 seconds_of(row["expiry"]),
                 row["never_delivered"] == "true",
-                "" if row["deploy_error"] == "none" else row["deploy_error"],
+                text_of(row["deploy_error"]),
             )
             for row in self.run("not_delivered")
         ]
@@ -245,8 +276,8 @@ class InfluxDB:
             for row in self.run("not_served")
         ]
 
-    def dry_runs(self) -> list[reports.DryRunRow]:
-        """Return the rows of dry_runs.flux."""
+    def dry_run_results(self) -> list[reports.DryRunRow]:
+        """Return the rows of dry_run_results.flux."""
         return [
             reports.DryRunRow(
                 key_of(row),
@@ -254,7 +285,7 @@ class InfluxDB:
                 row["failed"] == "1",
                 row["dry_run_error"],
             )
-            for row in self.run("dry_runs")
+            for row in self.run("dry_run_results")
         ]
 
     def history(self, since: int) -> list[reports.HistoryRow]:

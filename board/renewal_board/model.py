@@ -26,9 +26,9 @@ STATES = {
 class Thresholds:
     """In days, as in the alerts.
 
-    A certificate is overdue from `crit` days after its due date on. A host is silent from `silence`
-    days after its last run report on. A renewed certificate may take `grace` days to be delivered
-    and served.
+    A certificate is overdue from `crit` days after its due date on, or from half of the time
+    between due date and expiry on, if that is shorter. A host is silent from `silence` days after
+    its last run report on. A renewed certificate may take `grace` days to be delivered and served.
     """
 
     crit: float = 1.0
@@ -41,7 +41,8 @@ class Renewal:
     """A renewal.
 
     `time` is notBefore, `next_due` when the next renewal was due, `days_late` how long after its
-    predecessor was due it came, negative if before. None: not known.
+    predecessor was due it came, negative if before. None: not known. `was_overdue`: its predecessor
+    was overdue until then.
     """
 
     time: int
@@ -51,15 +52,18 @@ class Renewal:
     lifetime_days: float | None
     next_due: int | None
     days_late: float | None
+    was_overdue: bool = False
 
 
 @dataclass
 class Card:
     """A certificate on a host; its times are 0 if they are not known.
 
-    `state` is a key of STATES. `failed_with` are the other lineages that failed in the run of
-    `last_failure`. `dry_run_error` is "none" if the last dry run succeeded, "" if there was none.
-    `renewals` are the newest first.
+    `state` is a key of STATES. The certificate is overdue if it is due for `overdue_after_days` at
+    `judged_at`, the last run report. `staging`: a staging CA issued it. `reason` says in certbot's
+    words why it is not renewed or cannot be read, "" if there is nothing to say. `failed_with` are
+    the other lineages that failed in the run of `last_failure`. `dry_run_error` is "none" if the
+    last dry run succeeded, "" if there was none. `renewals` are the newest first.
     """
 
     host: str
@@ -70,8 +74,12 @@ class Card:
     due: int = 0
     expiry: int = 0
     days_overdue: float = 0.0
+    overdue_after_days: float = 0.0
+    judged_at: int = 0
     days_left: float = 0.0
+    staging: bool = False
     problems: list[str] = field(default_factory=list)
+    reason: str = ""
     last_failure: int = 0
     failed_with: list[str] = field(default_factory=list)
     dry_run: int = 0

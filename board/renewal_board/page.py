@@ -13,7 +13,7 @@ from pathlib import Path
 from renewal_board.chart import chart_of
 from renewal_board.commands import DEPLOY_HOOKS, POST_HOOKS
 from renewal_board.exports import CSV_HEADER, csv_rows
-from renewal_board.model import DAY, STATES, Card, Fleet, Thresholds
+from renewal_board.model import DAY, STATES, Card, Fleet
 from renewal_board.report_hook import hook
 from renewal_board.reports import Source
 from renewal_board.texts import iso, utc
@@ -24,9 +24,7 @@ NEW_PAGE_MODE = 0o644  # a web server must be able to read it
 LONGEST_PREFIX = 200  # a file's name has 255 characters at most
 
 
-def page_html(
-    fleet: Fleet, source: Source, measurement: str, max_age: int, thresholds: Thresholds
-) -> str:
+def page_html(fleet: Fleet, source: Source, measurement: str, max_age: int) -> str:
     """Return the page; `max_age`: the age in seconds from which on it warns that it is old.
 
     Its Content-Security-Policy allows the browser nothing but its own style and script. Raise
@@ -56,7 +54,6 @@ def page_html(
         max_age=max_age,
         where=source.place,
         measurement=measurement,
-        limits=thresholds,
         day=DAY,
         deploy_hooks=DEPLOY_HOOKS,
         post_hooks=POST_HOOKS,

@@ -1,11 +1,13 @@
 """The rows that the board asks for, and what a source must answer.
 
 Each kind of row is named after the query of flux/ that finds it, and the comment at the top of that
-query explains its columns. All times are Unix seconds, 0 if they are not known.
+query explains its columns. All times are Unix seconds, 0 if they are not known. A text is "" if
+there is nothing to say, or if the source does not store texts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 LONGEST_LIFE_DAYS = 400  # a certificate lives for 398 days at most (CA/Browser Forum)
@@ -20,38 +22,49 @@ class CertificateKey(NamedTuple):
 
 
 class OverdueRow(NamedTuple):
-    """A certificate, and whether it is overdue by its host's last report."""
+    """A certificate, and for how long its renewal has been due.
+
+    `days_overdue` is counted until `judged_at`, the last run report of the host, or now if the host
+    sends none. `grace_days` is half of the time between due date and expiry. `failure`: why certbot
+    does not renew the certificate, in certbot's words.
+    """
 
     certificate: CertificateKey
     days_overdue: float
+    grace_days: float
     days_left: float
     due: int
     expiry: int
+    judged_at: int
+    failure: str
     is_retired: bool
 
 
 class CertificateRow(NamedTuple):
-    """A certificate that is still on its host, and its age."""
+    """A certificate that is still on its host, and its age.
+
+    `is_staging`: a staging CA issued it, so browsers do not trust it.
+    """
 
     certificate: CertificateKey
     age_days: float
+    is_staging: bool
 
 
 class SilentHostRow(NamedTuple):
-    """A host, and for how many days its run reports have been missing; -1: it never sent any.
+    """A host that sent run reports, and the days since the last one; -1: the host is retired.
 
-    `lineages` are those of which the last report is the oldest. `most_were_silent`: most hosts were
-    silent until recently, so this one is not judged; the column `most_hosts_away` of the query.
+    `most_were_silent`: most hosts were silent until recently, so this one is not judged; the column
+    `most_hosts_away` of the query.
 
     In the row of MOST_HOSTS, `silent_hosts` is text with the names of the first ten silent hosts,
-    and how many are silent: "2 of 3 hosts: web1, web2". It has no lineages. Its `days_silent` is -1
-    if most hosts are not silent.
+    and how many are silent: "2 of 3 hosts: web1, web2". Its `days_silent` is -1 if most hosts are
+    not silent.
     """
 
     host: str
     last: int
     days_silent: float
-    lineages: list[str]
     most_were_silent: bool
     silent_hosts: str = ""
 
@@ -59,26 +72,49 @@ class SilentHostRow(NamedTuple):
 class FailingRow(NamedTuple):
     """How the last run of certbot on a host went; `exit_status` is -1 if it is not known.
 
+    The query has a row for each step of an incident. This is the row of step 1, since the further
+    ones are for notifications only.
+
     `failed` and `unreadable` are lineages, fewer than the counts if the source does not know them.
-    The last one is "..." if there were more than a field can hold.
+    The last one is "..." if there were more than a field can hold. `failures` are the reasons, by
+    lineage, and `failure` is why the run as a whole failed.
     """
 
     host: str
-    run: int
+    last_report: int
     is_failing: bool
     exit_status: int
     failed_count: int
     unreadable_count: int
     failed: list[str]
     unreadable: list[str]
+    failures: Mapping[str, str]
+    failure: str
 
 
-class FailureRow(NamedTuple):
-    """A run of certbot that did not renew some lineages, or could not read them."""
+class RunRow(NamedTuple):
+    """A run of certbot, reported at `time`, and the lineages by their results.
+
+    `started` and `ended` are by the host's clock. `exit_status` is -1 if it is not known. The last
+    lineage of a result is "..." if there were more than a field can hold. `failures` are the
+    reasons, by lineage, and `failure` is why the run as a whole failed.
+    """
 
     time: int
     host: str
-    lineages: list[str]
+    started: int
+    ended: int
+    mode: str
+    exit_status: int
+    renewed: list[str]
+    not_due: list[str]
+    not_processed: list[str]
+    failed: list[str]
+    unreadable: list[str]
+    failures: Mapping[str, str]
+    failure: str
+    certbot: str
+    hook: str
 
 
 class NotDeliveredRow(NamedTuple):
@@ -148,13 +184,16 @@ class Source(Protocol):
         """Return the certificates that are still on their hosts."""
 
     def silent_hosts(self, silence_days: float) -> list[SilentHostRow]:
-        """Return all hosts, each with its silence."""
+        """Return all hosts that ever sent run reports, each with its silence."""
 
     def failing(self) -> list[FailingRow]:
-        """Return the last run of each host that sends run reports."""
+        """Return the last run of each host that reports runs: one row for each host."""
 
-    def failures(self, since: int) -> list[FailureRow]:
-        """Return the runs that failed, the newest first; `since`: seconds before now."""
+    def runs(self, since: int) -> list[RunRow]:
+        """Return all runs, the newest first; `since`: seconds before now.
+
+        [] if the source does not store texts.
+        """
 
     def not_delivered(self) -> list[NotDeliveredRow]:
         """Return all targets of all certificates."""
@@ -162,7 +201,7 @@ class Source(Protocol):
     def not_served(self) -> list[NotServedRow]:
         """Return all certificates that run reports look for."""
 
-    def dry_runs(self) -> list[DryRunRow]:
+    def dry_run_results(self) -> list[DryRunRow]:
         """Return the last dry run of each certificate."""
 
     def history(self, since: int) -> list[HistoryRow]:

@@ -52,7 +52,7 @@ def certificates_table(fleet: Fleet) -> Table:
     for card in fleet.cards:
         cells = [
             card.state,
-            card.lineage,
+            f"{card.lineage} (staging)" if card.staging else card.lineage,
             card.host,
             f"{(fleet.made - card.not_before) // DAY} d" if card.not_before else "",
             date_of(card.due),
@@ -75,6 +75,8 @@ def notes(card: Card) -> list[str]:
     if card.state != "retired" and card.days_left < 0:
         parts.append("expired")
     parts += card.problems
+    if card.reason:
+        parts.append(f"reason: {card.reason}")
     if card.has_failed_dry_run():
         parts.append(f"dry run at {utc(card.dry_run)} failed: {card.dry_run_error}")
     return parts

@@ -253,7 +253,8 @@ def subjects_of_mails(inbox: Inbox, phrase: str) -> Counter[str]:
 def mail_text(inbox: Inbox, subject_start: str) -> str:
     """Return the subject and the text of the one mail whose subject starts so."""
     (mail,) = [mail for mail in inbox.mails if str(mail["Subject"]).startswith(subject_start)]
-    return f"{mail['Subject']}\n{mail.get_content()}"
+    text = mail.get_content().replace("\r\n", "\n")
+    return f"{mail['Subject']}\n{text}"
 
 
 def steps_of_details(details: str) -> list[str]:

@@ -43,7 +43,7 @@ COLUMNS = {
     "due": {"lists.example.org on mail"},
     "retired": {"legacy.example.org on mail"},
 }
-RENEWED = 12
+RENEWED = 13
 
 FleetSettings = Callable[[str], dict[str, str]]
 

@@ -12,12 +12,13 @@ from typing import Any
 
 import yaml
 
-from certbot_renewal_report import FieldValue, Point
+from certbot_renewal_report import Point
 from support.metrics import with_look
 from support.points import (
     HOUR,
     certbot_run,
     certificate_state,
+    dry_run_result,
     make_point,
     name_renewal,
     reported_state,
@@ -97,11 +98,11 @@ def run_documented_python(name: str, text: str, folder: Path, *arguments: str) -
 
 
 # ---- Rows --------------------------------------------------------------------------------------
-LABELS = ("host", "lineage", "target", "domain")
+LABELS = ("host", "step", "lineage", "target", "domain")
 
 
 def row_key(row: dict[str, str]) -> tuple[str, ...]:
-    """Return what a row is about: its host, lineage, target and domain, as far as it has them."""
+    """Return what a row is about: its values of LABELS, as far as it has them."""
     return tuple(row[label] for label in LABELS if label in row)
 
 
@@ -112,12 +113,13 @@ def row_name(row: dict[str, str]) -> str:
 
 # ---- The fleet ---------------------------------------------------------------------------------
 def states(now: int) -> list[Point]:
-    """Return the states of certificates, some of them overdue, and of a host that is silent."""
+    """Return the states of certificates, some of them overdue."""
     return [
         certificate_state("fine", now + 35 * DAY),
-        certificate_state("late", now - 2 * DAY),
+        certificate_state("late", now - 2 * DAY, failure="no TXT record"),
         certificate_state("later", now - 30 * HOUR),
         certificate_state("tolerable", now - 20 * HOUR),
+        certificate_state("brief", now - 5 * HOUR, lifetime=DAY),  # expires in 3 hours
         retired_state("ended"),
         reported_state("a", now + DAY, now - 3 * DAY, host="web2"),
         reported_state("b", now - HOUR, now - DAY - 60, host="web3"),
@@ -126,10 +128,18 @@ def states(now: int) -> list[Point]:
 
 
 def runs(now: int) -> list[Point]:
-    """Return runs of certbot, of which the last on web3 failed."""
+    """Return runs of certbot, of which the last on web3 failed. web2 is silent."""
     return [
+        certbot_run("web2", now - 3 * DAY),
         certbot_run("web3", now - DAY - 60, exit_status=0),
-        certbot_run("web3", now - 60, failed="b", exit_status=2),
+        certbot_run(
+            "web3",
+            now - 60,
+            failed="b c",
+            exit_status=1,
+            step=2,
+            failures="b: refused | c: refused",
+        ),
         certbot_run("web4", now - 60, exit_status=0),
         certbot_run("web1", now - DAY - 60, exit_status=0),
         certbot_run("web1", now, exit_status=0),
@@ -186,12 +196,6 @@ def renewals(now: int) -> list[Point]:
     return points
 
 
-def dry_run(lineage: str, failed: int, error: str, at: int) -> Point:
-    """Return the result of a dry run of a certificate on web1."""
-    fields: dict[str, FieldValue] = {"dry_run_failed": failed, "dry_run_error": error}
-    return make_point({"domain": "all", "host": "web1", "lineage": lineage}, fields, at)
-
-
 def fleet_points(now: int) -> list[Point]:
     """Return the points of a fleet with a certificate in each kind of trouble, and one without."""
     return [
@@ -200,8 +204,9 @@ def fleet_points(now: int) -> list[Point]:
         *deliveries(now),
         *looks(now),
         *renewals(now),
-        dry_run("fine", 0, "none", now - DAY),
-        dry_run("late", 1, "no", now - 3 * DAY),
+        dry_run_result("fine", "none", at=now - DAY),
+        dry_run_result("late", "no", at=now - 3 * DAY),
+        dry_run_result("b", "none", host="web3", at=now - DAY),
     ]
 
 
@@ -214,7 +219,7 @@ def write_fleet(influxdb: InfluxDB) -> str:
 
 # What each panel shows of the fleet.
 SHOWN_BY_PANEL = {
-    "Overdue": {"web1/late", "web1/later"},
+    "Overdue": {"web1/late", "web1/later", "web1/brief"},
     "Silent hosts": {"web2"},
     "Failing hosts": {"web3"},
     "Not delivered": {"web1/delivered/vault", "web1/delivered/mail", "web1/delivered/web"},
@@ -224,6 +229,7 @@ SHOWN_BY_PANEL = {
         "web1/late",
         "web1/later",
         "web1/tolerable",
+        "web1/brief",
         "web1/delivered",
         "web1/served",
         "web1/elsewhere",
@@ -232,7 +238,7 @@ SHOWN_BY_PANEL = {
     },
     "Names": {"web1/late.example.com", "web1/old.example.com"},
     "Renewals per day": {"web1"},
-    "Failed runs": {"web3"},
-    "Dry runs": {"web1/fine", "web1/late"},
+    "Runs": {"web1", "web2", "web3", "web4"},
+    "Dry runs": {"web1/fine", "web1/late", "web3/b"},
 }
 RENEWALS = 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from tools.servers.lineages import DAY, make_lineage
 
@@ -39,3 +40,25 @@ def remove_lineage(folder: Path, lineage: str) -> None:
     """Remove a lineage as `certbot delete` does."""
     remove_files(folder, lineage)
     (folder / "renewal" / f"{lineage}.conf").unlink()
+
+
+class LineageFiles(NamedTuple):
+    """Where the files of a lineage are; `folder` is certbot's configuration folder."""
+
+    folder: Path
+    name: str
+
+    @property
+    def live(self) -> Path:
+        """The folder with the links."""
+        return self.folder / "live" / self.name
+
+    @property
+    def archive(self) -> Path:
+        """The folder with the files to which the links lead."""
+        return self.folder / "archive" / self.name
+
+    @property
+    def conf(self) -> Path:
+        """The renewal configuration."""
+        return self.folder / "renewal" / f"{self.name}.conf"

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from certbot_renewal_report import FieldValue, Point, line_protocol
-from support.points import reported_state
+from support.points import certbot_run
 from support.servers import skip_or_fail
 from tools import ROOT
 from tools.servers.certbot import Authority, start_pebble
 from tools.servers.kapacitor import Inbox, start_inbox
-from tools.servers.lineages import DAY
 from tools.servers.processes import MissingServer, free_port, wait_for
 from tools.servers.prometheus import (
     Program,
@@ -227,9 +225,9 @@ def start_metrics_alerting(folder: Path) -> Iterator[MetricsAlerting]:
 
 
 # ---- Points ------------------------------------------------------------------------------------
-def host_report(host: str, reported_at: int, lineage: str = "a") -> Point:
-    """Return the state of a certificate that is due tomorrow, from a run report."""
-    return reported_state(lineage, int(time.time()) + DAY, reported_at, host=host)
+def host_report(host: str, reported_at: int) -> Point:
+    """Return the run point of a run report of a host, about a certbot run that succeeded."""
+    return certbot_run(host, reported_at)
 
 
 def with_fields(point: Point, **fields: FieldValue) -> Point:
@@ -239,4 +237,5 @@ def with_fields(point: Point, **fields: FieldValue) -> Point:
 
 def with_look(point: Point) -> Point:
     """Return a state in which the run report looked what is served, and a server answered."""
-    return with_fields(point, looked_at=point.time, seen_at=point.time)
+    run_at = point.fields["run_at"]
+    return with_fields(point, looked_at=run_at, seen_at=run_at)

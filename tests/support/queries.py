@@ -16,15 +16,15 @@ ANSWER_COLUMNS = ("", "result", "table")
 Rows = list[dict[str, str]]
 
 
-def run_query(influxdb: InfluxDB, name: str, bucket: str, more: str = "") -> Rows:
+def run_query(influxdb: InfluxDB, name: str, bucket: str, *more: str) -> Rows:
     """Return the rows of a query of flux/, by column; no value is null.
 
-    `more` is a line that a comment in the query's file proposes to add.
+    `more` are lines that a comment in the query's file proposes to add.
     """
     text = (ROOT / "flux" / f"{name}.flux").read_text()
-    if more:
-        assert f"//     {more}\n" in text
-        text = f"{text.rstrip()}\n    {more}"
+    for line in more:
+        assert f"//     {line}\n" in text
+        text = f"{text.rstrip()}\n    {line}"
 
     rows = influxdb.query(text.replace(BUCKET_LINE, f'bucket = "{bucket}"'))
     for row in rows:

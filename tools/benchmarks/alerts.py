@@ -48,7 +48,8 @@ READING = """from(bucket: "telegraf")
     |> range(start: -400d)
     |> filter(fn: (r) => r._measurement == "certbot_renewal")
     |> filter(fn: (r) =>
-        r._field == "renewal_due" or r._field == "not_after" or r._field == "run_at")
+        r._field == "renewal_due" or r._field == "not_after" or r._field == "run_at" or
+        r._field == "failure")
     |> last()
 """
 
@@ -149,9 +150,9 @@ def seconds_to_mail(influxdb: InfluxDB, box: Inbox, number: int) -> float:
     """Report a certificate that is overdue; return how long its mail takes."""
     now = int(time.time())
     tags = f"domain=all,host=h,lineage=late{number}"
-    fields = f"not_before=0i,renewal_due={now - 2 * DAY}i,not_after={now}i,run_at=0i"
+    times = f"not_before=0i,renewal_due={now - 2 * DAY}i,not_after={now}i,run_at=0i"
     mails_before = len(box.mails)
-    load(influxdb, "telegraf", iter([f"certbot_renewal,{tags} {fields} {now}"]))
+    load(influxdb, "telegraf", iter([f'certbot_renewal,{tags} {times},failure="none" {now}']))
     begin = time.perf_counter()
     wait_for(functools.partial(has_more_mails, box, mails_before), "a mail")
     return time.perf_counter() - begin

@@ -75,7 +75,8 @@ class Fleet:
                 not_before = certificate_at(moment, issued_at(number, now))
                 fields = (
                     f"not_before={not_before}i,renewal_due={not_before + LIFETIME * 2 // 3}i,"
-                    f"not_after={not_before + LIFETIME}i,run_at={moment}i"
+                    f"not_after={not_before + LIFETIME}i,run_at={moment}i,"
+                    'failure="none"'
                 )
                 yield f"certbot_renewal,domain=all,{tags[number]} {fields} {moment}"
 
@@ -99,13 +100,20 @@ class Fleet:
 
     def runs(self, now: int, first_day: int, last_day: int) -> Iterator[str]:
         """Yield the runs of certbot: two a day on every host."""
-        fields = (
-            f"certificates={self.certificates // self.hosts}i,"
-            "failed_count=0i,unreadable_count=0i,exit_status=0i"
-        )
         for start in report_times(now, first_day, last_day):
             for host in range(self.hosts):
-                yield f"certbot_renewal,host=host{host} {fields} {start + host % 3600}"
+                yield self.run_point(f"host{host}", start + host % 3600)
+
+    def run_point(self, host: str, moment: int) -> str:
+        """Return the run point of a run report in which every certificate is not due."""
+        count = self.certificates // self.hosts
+        not_due = " ".join(f"c{number}.example.com" for number in range(count))
+        fields = (
+            f"certificates={count}i,unreadable_count=0i,failed_count=0i,exit_status=0i,"
+            f"failing=0i,steps=0i,retired=0i,started_at={moment - 10}i,duration=5i,"
+            f'reported_at={moment}i,not_due="{not_due}",mode="renew",certbot="5.8.0",hook="0.1.0"'
+        )
+        return f"certbot_renewal,host={host} {fields} {moment}"
 
 
 def report_times(now: int, first_day: int, last_day: int) -> range:

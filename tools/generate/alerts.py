@@ -12,8 +12,7 @@ RUN_REPORT = "/etc/letsencrypt/renewal-hooks/post/certbot_renewal_run.py"
 class Step(NamedTuple):
     """A step of the instructions of an alert; `command` may be "".
 
-    HOST, LINEAGE and TARGET stand for the labels of the alert, and NAMES for the certificates of a
-    silent host.
+    HOST, LINEAGE and TARGET stand for the labels of the alert.
     """
 
     text: str
@@ -77,15 +76,19 @@ ALERTS = [
                     "send the report again:",
                     f"{REPORT_HOOK} --check",
                 ),
+                Step(
+                    "If the certificate no longer exists, retire it:",
+                    f"{RUN_REPORT} --host HOST --retire LINEAGE",
+                ),
             ),
         ),
     ),
     Alert(
         "renewal_failing",
         "failing",
-        ("host",),
+        ("host", "step"),
         "Warning when a certbot run failed, did not renew a due certificate, "
-        "or could not read a certificate.",
+        "or could not read a certificate. It fires again when more certificates fail.",
         Instructions(
             "What to do on HOST, as root:",
             (
@@ -94,6 +97,22 @@ ALERTS = [
                     "certbot renew --dry-run",
                 ),
                 Step("List the certificates that certbot can read:", "certbot certificates"),
+            ),
+        ),
+    ),
+    Alert(
+        "dry_run_failed",
+        "dry_runs",
+        ("host",),
+        "Warning when the last dry run of a certificate failed.",
+        Instructions(
+            "What to do on HOST, as root:",
+            (
+                Step("Remove the cause. The log of each dry run is in /var/log/letsencrypt/."),
+                Step(
+                    "Repeat the dry run. The alert resolves when it succeeds:",
+                    "certbot renew --dry-run",
+                ),
             ),
         ),
     ),
@@ -109,9 +128,9 @@ ALERTS = [
                 CHECK_TIMER,
                 Step("Send a run report, and read what it prints:", f"{RUN_REPORT} --all"),
                 Step(
-                    "If the host no longer exists, retire its certificates. "
+                    "If the host no longer exists, retire it. "
                     "Run this command on any host that has certbot_renewal_run.py:",
-                    f"{RUN_REPORT} --host HOST --retire NAMES",
+                    f"{RUN_REPORT} --retire --host HOST",
                 ),
             ),
         ),

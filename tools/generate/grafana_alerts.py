@@ -41,12 +41,13 @@ class Rule(NamedTuple):
 class Wording(NamedTuple):
     """What an alert needs in Grafana.
 
-    `numbers` are Flux for a number of a row, by letter. Without a Threshold, a rule fires when its
-    condition is true. `summary` is a Go template, in which .Values.C says whether the alert fires,
-    and SEVERITY stands for the severity in capitals.
+    `numbers` are Flux for a number of a row, by letter, and `texts` for a text, by name. Without a
+    Threshold, a rule fires when its condition is true. `summary` is a Go template, in which
+    .Values.C says whether the alert fires, and SEVERITY stands for the severity in capitals.
     """
 
     numbers: dict[str, str]
+    texts: dict[str, str]
     rules: list[Rule]
     summary: str
 
@@ -61,6 +62,24 @@ LEFT = EXPIRED + DAYS_LEFT + " left{{ end }}"
 EXPIRES = EXPIRED + "expires in " + DAYS_LEFT + "{{ end }}"
 AGO = '{{ printf "%.1f" .Values.A.Value }} days ago'
 
+
+def shown_text(name: str, prefix: str) -> str:
+    """Return a part of a summary: a text of the row after a prefix; nothing if it is "none".
+
+    The texts are labels of the query R, which no condition uses. As labels of the alert they would
+    make another alert whenever certbot's words change. Grafana finds the row of R by the labels of
+    the alert.
+    """
+    text = f'{prefix}{{{{ printf "%.400s" . }}}}'
+    if_any = f'{{{{ if ne . "none" }}}}{text}{{{{ end }}}}'
+    return f"{{{{ with .Values.R.Labels.{name} }}}}{if_any}{{{{ end }}}}"
+
+
+FAILED = shown_text("failed", "; not renewed: ")
+UNREADABLE = shown_text("unreadable", "; unreadable: ")
+FAILED_DRY_RUNS = shown_text("failed", ": ")
+REASON = shown_text("reason", "; reason: ")
+
 # A: days since the renewal, below 0 if nothing is wrong. B: days until the old certificate expires,
 # 0 if there is none. The thresholds are grace = 1 and urgent = 7 of the other alert systems.
 OLD_CERTIFICATE_RULES = [
@@ -70,27 +89,44 @@ OLD_CERTIFICATE_RULES = [
 
 WORDINGS = {
     "renewal_overdue": Wording(
-        numbers={"A": "r.days_overdue", "B": "r.days_left"},
-        rules=[Rule("", "critical", Math("$A >= 1"))],
+        numbers={"A": "r.days_overdue", "B": "r.days_left", "D": "r.grace_days"},
+        texts={"reason": "r.failure"},
+        rules=[Rule("", "critical", Math("$A >= 1 || $A >= $D"))],
         summary=ON_HOST
         + "{{ if .Values.C.Value }}renewal overdue, "
         + 'due for {{ printf "%.1f" .Values.A.Value }} days, '
         + LEFT
+        + REASON
         + "{{ else if .Values.B.Value }}renewed, "
         + EXPIRES
         + "{{ else }}no longer on this host{{ end }}",
     ),
     "renewal_failing": Wording(
-        numbers={"A": "r.failed_count", "B": "r.unreadable_count", "D": "r.exit_status"},
-        rules=[Rule("", "warning", Math("$A > 0 || $B > 0 || $D > 0"))],
-        summary=LEVEL + "{{ .Labels.host }}: {{ if .Values.C.Value }}certbot failed"
-        "{{ if gt .Values.A.Value 0.0 }}"
-        '; {{ printf "%.0f" .Values.A.Value }} not renewed{{ end }}'
-        "{{ if gt .Values.B.Value 0.0 }}"
-        '; {{ printf "%.0f" .Values.B.Value }} unreadable{{ end }}'
-        "{{ if gt .Values.D.Value 0.0 }}"
-        '; exit status {{ printf "%.0f" .Values.D.Value }}{{ end }}'
-        "{{ else }}certbot succeeded{{ end }}",
+        numbers={"A": "if r.failing then 1.0 else 0.0", "B": "r.exit_status"},
+        texts={
+            "failed": "r.failed",
+            "unreadable": "r.unreadable",
+            "reason": 'if r.failure != "none" then r.failure else r.failures',
+        },
+        rules=[Rule("", "warning", Math("$A > 0"))],
+        summary=LEVEL
+        + "{{ .Labels.host }}: {{ if .Values.C.Value }}certbot failed"
+        + FAILED
+        + UNREADABLE
+        + "{{ if gt .Values.B.Value 0.0 }}"
+        + '; exit status {{ printf "%.0f" .Values.B.Value }}{{ end }}'
+        + REASON
+        + "{{ else }}certbot succeeded{{ end }}",
+    ),
+    "dry_run_failed": Wording(
+        numbers={"A": "r.failed_count"},
+        texts={"failed": "r.failed", "reason": "r.errors"},
+        rules=[Rule("", "warning", Math("$A > 0"))],
+        summary=LEVEL
+        + "{{ .Labels.host }}: {{ if .Values.C.Value }}dry run failed"
+        + FAILED_DRY_RUNS
+        + REASON
+        + "{{ else }}no failed dry run{{ end }}",
     ),
     "host_silent": Wording(
         # While most hosts are silent or late, a silent host is not judged: 0.5 is between both
@@ -99,6 +135,7 @@ WORDINGS = {
             "A": "if r.days_silent < silence then 0.0 else if r.most_hosts_away then 0.5 else 1.0",
             "B": "r.days_silent",
         },
+        texts={},
         rules=[Rule("", "critical", Threshold(fires_above=0.75, resolves_below=0.25))],
         summary=LEVEL + "{{ .Labels.host }}: {{ if .Values.C.Value }}"
         'no run report for {{ printf "%.1f" .Values.B.Value }} days'
@@ -108,6 +145,7 @@ WORDINGS = {
     ),
     "certificate_not_delivered": Wording(
         numbers={"A": "r.days_missing", "B": "r.days_left"},
+        texts={},
         rules=OLD_CERTIFICATE_RULES,
         summary=ON_HOST
         + "{{ if .Values.C.Value }}not delivered to {{ .Labels.target }}, renewed "
@@ -119,6 +157,7 @@ WORDINGS = {
     ),
     "certificate_not_served": Wording(
         numbers={"A": "r.days_unserved", "B": "r.days_left"},
+        texts={},
         rules=OLD_CERTIFICATE_RULES,
         summary=ON_HOST
         + "{{ if .Values.C.Value }}not served, renewed "
@@ -127,13 +166,11 @@ WORDINGS = {
     ),
 }
 
-# Grafana's templates for the labels of an alert. Names of certificates would be a label, and a
-# label that changes is another alert for Grafana.
+# Grafana's templates for the labels of an alert.
 LABELS = {
     "HOST": "{{ .Labels.host }}",
     "LINEAGE": "{{ .Labels.lineage }}",
     "TARGET": "{{ .Labels.target }}",
-    "NAMES": "NAME...",
 }
 
 
@@ -148,14 +185,25 @@ def description(alert: Alert) -> str:
 
 
 def number_query(alert: Alert, letter: str, value: str) -> Json:
-    """Return the query of one number.
+    """Return the query of one number, with the keys of the alert as its labels."""
+    return labelled_query(alert, letter, {}, f"float(v: {value})")
+
+
+def text_query(alert: Alert, texts: dict[str, str]) -> Json:
+    """Return the query R: the texts, as more labels of a number that means nothing."""
+    return labelled_query(alert, "R", texts, "0.0")
+
+
+def labelled_query(alert: Alert, letter: str, more_labels: dict[str, str], value: str) -> Json:
+    """Return a query of an alert's rows: its keys and more labels, and a number, in Flux.
 
     It returns one table without a time, ungrouped, with text and exactly one number. From such a
     table Grafana makes an instance of each row, with the text as its labels. Grafana would drop a
     table for each certificate, and no alert would fire.
     """
-    labels = "".join(f"{key}: r.{key}, " for key in alert.keys)
-    row = f"{{{labels}value: float(v: {value})}}"
+    labels = {**{key: f"r.{key}" for key in alert.keys}, **more_labels}
+    columns = "".join(f"{name}: {flux}, " for name, flux in labels.items())
+    row = f"{{{columns}value: {value}}}"
     query = f"{read_query(alert.query)}\n    |> map(fn: (r) => ({row}))\n    |> group()"
     return {
         "refId": letter,
@@ -193,12 +241,14 @@ def grafana_rule(alert: Alert, wording: Wording, rule: Rule) -> Json:
     An alert does not resolve because its row is missing: a certificate that is retired has a row
     that says so. So nothing resolves while InfluxDB is down, for up to a month.
     """
-    numbers = [number_query(alert, letter, value) for letter, value in wording.numbers.items()]
+    queries = [number_query(alert, letter, value) for letter, value in wording.numbers.items()]
+    if wording.texts:
+        queries.append(text_query(alert, wording.texts))
     return {
         "uid": f"{alert.name}{rule.suffix}",
         "title": f"{alert.name}{rule.suffix}",
         "condition": "C",
-        "data": [*numbers, condition_query(rule.condition)],
+        "data": [*queries, condition_query(rule.condition)],
         "noDataState": "KeepLast",
         "execErrState": "Error",
         "missing_series_evals_to_resolve": EVALUATIONS_PER_MONTH,

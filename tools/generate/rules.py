@@ -84,7 +84,40 @@ def urgent_threshold(expiry: str) -> str:
     """
 
 
-# All times are Unix seconds, by the clock of the host that reported them.
+def evidence(newest: str) -> str:
+    """Return PromQL for the time as of which something is judged.
+
+    `newest` is the name of the last run_at of each series. With run reports it is the last one of
+    the host, else (run_at is 0) the current time. run_at itself is by the clock of the host, which
+    may be wrong.
+    """
+    return f"""
+        (
+          (
+            0
+            * (
+              {newest}
+              > 0
+            )
+            + on (host) group_left ()
+            clamp_max(
+              LAST_REPORT,
+              time()
+            )
+          )
+          or (
+            (
+              {newest}
+              == 0
+            )
+            + time()
+          )
+        )
+    """
+
+
+# All times are Unix seconds. REPORTED_AT is by the clock of the server. RUN_AT, LOOKED_AT and
+# SEEN_AT are by the clock of the host: they are compared with each other only.
 #
 # A name stands for one expression, in parentheses where it needs them: it can be used like a
 # metric. Each line has one operator at most, and an operator begins its line.
@@ -94,6 +127,42 @@ EXPRESSIONS = {
     "SILENCE_DAYS": threshold("silence", 2),
     "GRACE_DAYS": threshold("grace", 1),
     "URGENT_DAYS": threshold("urgent", 7),
+    # ---- Run reports, by host ----
+    # When the last run report arrived, of each series; 0 if it retired the host.
+    "REPORTED_AT": 'last_over_time(certbot_renewal_reported_at{host!=""}[400d])',
+    # The last run report of each host, of all its series.
+    "NEWEST_REPORT": """
+        max by (host) (
+          REPORTED_AT
+        )
+    """,
+    # The last run report of each host that sends run reports, without retired hosts. The report
+    # that retires a host may be in another series, as it may come from another host, with other
+    # labels. The subquery finds its day, by the midnight before. If the newest report of the other
+    # series came within that day or earlier, the host is retired.
+    "LAST_REPORT": """
+        (
+          (
+            NEWEST_REPORT
+            > 0
+          )
+          unless (
+            max by (host) (
+              max_over_time((
+                (
+                  last_over_time(certbot_renewal_reported_at{host!=""}[1d] offset -1d)
+                  == 0
+                )
+                + time()
+              )[400d:1d])
+            )
+            > (
+              NEWEST_REPORT
+              - 86400
+            )
+          )
+        )
+    """,
     # ---- Certificates, by host and lineage ----
     # When the run report was made from which the state is; 0 on a host without run reports.
     "RUN_AT": last_of_certificate("run_at"),
@@ -110,16 +179,9 @@ EXPRESSIONS = {
           > 0
         )
     """,
-    # RUN_AT of the one series of each certificate that was reported last. A certificate has several
-    # if a label was added: the old series remains, and is never written again.
-    "LATEST_RUN_AT": """
-        topk by (host, lineage) (
-          1,
-          RUN_AT
-        )
-    """,
-    # The same, but all series of a certificate that were reported last. Without run reports all
-    # are, with 0.
+    # RUN_AT of all series of a certificate that were reported last, and of the others. A
+    # certificate has several if a label was added: the old series remains, and is never written
+    # again. Without run reports all were reported last, with 0.
     "NEWEST": """
         (
           RUN_AT
@@ -129,20 +191,17 @@ EXPRESSIONS = {
           )
         )
     """,
-    # The time as of which a certificate is judged: its last run report. Without run reports it is
-    # the current time: 0 + 1 * time().
-    "EVIDENCE": """
+    "OUTDATED": """
         (
-          NEWEST
-          + (
-            (
-              RUN_AT
-              == bool 0
-            )
-            * time()
+          RUN_AT
+          < on (host, lineage) group_left ()
+          max by (host, lineage) (
+            RUN_AT
           )
         )
     """,
+    # The time as of which a certificate is judged.
+    "EVIDENCE": evidence("NEWEST"),
     # Days from the due date to the evidence, below 0 if the certificate is not yet due; by
     # certificate. Of several series the one that is due last counts.
     "DAYS_OVERDUE": """
@@ -154,26 +213,51 @@ EXPRESSIONS = {
           / 86400
         )
     """,
+    # The days after the due date from which on a certificate is overdue: CRIT_DAYS, or half of the
+    # days from the due date to the expiry if that is less.
+    "DAYS_TO_CRITICAL": """
+        min by (host, lineage) (
+          clamp_max(
+            clamp_min(
+              (
+                NOT_AFTER
+                - DUE
+              )
+              / 2
+              / 86400,
+              0
+            ),
+            CRIT_DAYS
+          )
+        )
+    """,
     # ---- Runs of certbot, by host ----
+    # Series of a host that were reported before another of its series.
+    "OUTDATED_RUNS": """
+        (
+          REPORTED_AT
+          < on (host) group_left ()
+          NEWEST_REPORT
+        )
+    """,
     # How many lineages the last run attempted to renew, and could not.
     "FAILED_COUNT": last_of_run("failed_count"),
     # How many lineages certbot could not read.
     "UNREADABLE_COUNT": last_of_run("unreadable_count"),
     # certbot's exit status; -1: not known.
     "EXIT_STATUS": last_of_run("exit_status"),
-    # ---- Silent hosts ----
-    # The last run report of each host that sends run reports. Of a host's certificates the one that
-    # was reported least recently counts: two containers may report as one host, and the host is
-    # silent when one of them is.
-    "LAST_REPORT": """
-        min by (host) (
+    # The step of the incident, of each host where certbot fails: 1 at the beginning, and one more
+    # each time that more lineages fail than before.
+    "FAILING": """
+        max by (host) (
           (
-            LATEST_RUN_AT
-            > 0
+            last_over_time(certbot_renewal_failing{host!=""}[30d])
+            unless OUTDATED_RUNS
           )
-          and DUE
+          > 0
         )
     """,
+    # ---- Silent hosts ----
     # Days since the last run report, of hosts that are silent.
     "DAYS_SILENT": """
         (
@@ -194,11 +278,11 @@ EXPRESSIONS = {
         (
           (
             min by (host) (
-              min_over_time(certbot_renewal_run_at{domain="all"}[1d])
+              min_over_time(certbot_renewal_reported_at{host!=""}[1d])
               > 0
             )
             - max by (host) (
-              last_over_time(certbot_renewal_run_at{domain="all"}[400d] offset 1d)
+              last_over_time(certbot_renewal_reported_at{host!=""}[400d] offset 1d)
               > 0
             )
           )
@@ -278,28 +362,27 @@ EXPRESSIONS = {
     # ---- Deliveries, by host, lineage and target ----
     # When the run report was made; 0 on a host without run reports.
     "DELIVERY_RUN_AT": last_of_delivery("run_at"),
+    # The same, of the one series of each target that was reported last.
+    "LATEST_DELIVERY": """
+        topk by (host, lineage, target) (
+          1,
+          DELIVERY_RUN_AT
+        )
+    """,
+    # The time as of which a delivery is judged.
+    "DELIVERY_EVIDENCE": evidence("LATEST_DELIVERY"),
     # The start of the certificate that the target should have; 0 if it should have none any more.
     "RENEWED": last_of_delivery("renewed"),
     # The start and the end of the certificate that the target has; 0 if it never got one.
     "DEPLOYED": last_of_delivery("deployed"),
     "DEPLOYED_EXPIRY": last_of_delivery("deployed_expiry"),
-    # Days from the renewal to the last run report, or to the current time without run reports, of
-    # each target that has an older certificate; not of retired certificates.
+    # Days from the renewal to the evidence, of each target that has an older certificate; not of
+    # retired certificates.
     "DAYS_MISSING": """
         (
           (
             (
-              topk by (host, lineage, target) (
-                1,
-                DELIVERY_RUN_AT
-              )
-              + (
-                (
-              DELIVERY_RUN_AT
-              == bool 0
-            )
-                * time()
-              )
+              DELIVERY_EVIDENCE
               - (
                 RENEWED
                 > DEPLOYED
@@ -318,6 +401,25 @@ EXPRESSIONS = {
     "SEEN_AT": last_of_certificate("seen_at"),
     # When the other certificate expires that was served then; 0 if the right one was served.
     "SERVED_EXPIRY": last_of_certificate("served_expiry"),
+    # RUN_AT of the one series of each certificate that was reported last.
+    "LATEST_RUN_AT": """
+        topk by (host, lineage) (
+          1,
+          RUN_AT
+        )
+    """,
+    # When a server last answered, by the clock of the server that stores the reports: so long
+    # before the last run report.
+    "LAST_SEEN": """
+        (
+          (
+            SEEN_AT
+            - LATEST_RUN_AT
+          )
+          + on (host) group_left ()
+          LAST_REPORT
+        )
+    """,
     # Days from the renewal to the last look that a server answered, of each certificate in place of
     # which another one was served. Not if reports came for two days without a look: then VERIFY was
     # removed from the settings. Not of retired certificates.
@@ -325,7 +427,7 @@ EXPRESSIONS = {
         (
           (
             clamp_min(
-              SEEN_AT
+              LAST_SEEN
               - NOT_BEFORE,
               0
             )
@@ -350,6 +452,22 @@ EXPRESSIONS = {
     """,
     # Days after the renewal from which on another certificate is urgent.
     "URGENT_UNSERVED_DAYS": urgent_threshold("SERVED_EXPIRY"),
+    # ---- Dry runs ----
+    # The certificates whose last dry run within 30 days failed, by host and lineage. Not of retired
+    # certificates.
+    "FAILED_DRY_RUN": """
+        max by (host, lineage) (
+          (
+            last_over_time(certbot_renewal_dry_run_failed{domain="all",host!="",lineage!=""}[30d])
+            > 0
+          )
+          unless OUTDATED
+          unless (
+            RENEWAL_DUE
+            == 0
+          )
+        )
+    """,
 }
 NAMES = {name: textwrap.dedent(promql).strip() for name, promql in EXPRESSIONS.items()}
 NAME = re.compile(rf"\b(?:{'|'.join(NAMES)})\b")

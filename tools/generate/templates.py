@@ -4,8 +4,8 @@
     python3 -m tools.generate.templates
 
 So a dashboard shows what an alert judged. A script renewal_X.tick or certificate_X.tick has the
-query X.flux, and host_silent.tick has silent_hosts.flux. The parameters bucket, measurement,
-silence and crit are taken from the vars of the script.
+query X.flux; OTHER_NAMES has the exceptions. The parameters bucket, measurement, silence and crit
+are taken from the vars of the script.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from tools.generate.queries import TEXT_PARAMETER, read_query
 
 TEMPLATES = ROOT / "kapacitor" / "templates"
 
+# The scripts that are not called as their queries: names to names of queries.
+OTHER_NAMES = {"host_silent": "silent_hosts", "dry_run_failed": "dry_runs"}
+
 # Matches the query in a script: what is between |queryFlux(''' and '''), each on a line of its own.
 SCRIPT_QUERY = re.compile(r"(?<=\|queryFlux\('''\n).*?(?='''\)\n)", re.DOTALL)
 
@@ -27,9 +30,8 @@ THRESHOLD = re.compile(r"^(?P<name>silence|crit) = [\d.]+$", re.MULTILINE)
 
 def query_name(script: Path) -> str:
     """Return the name of the query of a script."""
-    if script.stem == "host_silent":
-        return "silent_hosts"
-    return script.stem.removeprefix("renewal_").removeprefix("certificate_")
+    name = script.stem.removeprefix("renewal_").removeprefix("certificate_")
+    return OTHER_NAMES.get(name, name)
 
 
 def text_from_var(match: re.Match[str]) -> str:
