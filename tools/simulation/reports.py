@@ -223,8 +223,7 @@ LINEAGE_PATH = re.compile(
 def renewal_conf(host: Host, lineage: Lineage) -> hook.RenewalConf:
     """Return what the programs read in the renewal configuration of a lineage."""
     name = lineage.certificate.lineage
-    live = host.folder / "live" / name
-    paths = {kind: str(live / f"{kind}.pem") for kind in hook.FILE_KINDS}
+    paths = {kind: f"{host.folder}/live/{name}/{kind}.pem" for kind in hook.FILE_KINDS}
     return hook.RenewalConf(
         version=host.version,  # of the certbot that has written the file
         interval=lineage.interval,
@@ -367,8 +366,7 @@ class Reporting:
 
         `seconds` is how long after now it does so.
         """
-        options = run_program.read_options([*arguments, "--logs-dir", host.tag])
-        assert options is not None
+        options = options_of(*arguments, "--logs-dir", host.tag)
         clock = self.clock_of(host) + seconds
         settings = settings_of(host.tag)
         reporter = run_program.RunReporter(options, environ, "", str(host.folder))
@@ -463,6 +461,14 @@ class Reporting:
             again_at = received_at + delay_fraction * LATEST_REPETITION
             self.add_arrival(again_at, again_at)
         return Transmission(True, received_at, arrived_at)
+
+
+@functools.lru_cache(None)
+def options_of(*arguments: str) -> run_program.Options:
+    """Return the options of the run report program; a year asks for the same ones very often."""
+    options = run_program.read_options(arguments)
+    assert options is not None
+    return options
 
 
 def dated(line: str, moment: int) -> str:
