@@ -23,6 +23,7 @@ import re
 import shutil
 import unittest.mock
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import certbot_renewal_report as hook
@@ -120,7 +121,7 @@ class FakeDisks:
         """At first there is no host."""
         self.calendar = calendar
         self.hosts: dict[str, Host] = {}  # by configuration folder
-        self.logs: dict[str, Log] = {}  # by host tag, which stands for the path of the log
+        self.logs: dict[str, Log] = {}  # by host tag, which is the name of the folder of the log
 
     # ---- What the fleet does to the disks ------------------------------------------------------
     def add(self, host: Host) -> None:
@@ -203,7 +204,7 @@ class FakeDisks:
 
     def read_certbot_log(self, logs_dir: str, after: str, now: int) -> run_program.CertbotLog:
         """Return certbot's runs after a position, as `run_program.read_certbot_log` does."""
-        return self.logs[logs_dir].read(after)
+        return self.logs[Path(logs_dir).name].read(after)
 
 
 # The ACME directories of real CAs.
