@@ -434,10 +434,11 @@ class Reporting:
         away_fraction = host.network_random.random()
         is_repeated = host.network_random.random() < REPORT_REPEATED
         delay_fraction = host.network_random.random()
-        if is_lost:
-            host.network_back_at = now + log_uniform(
-                away_fraction, NETWORK_AWAY_SHORTEST, NETWORK_AWAY_LONGEST
-            )
+        if now + seconds < host.network_back_at:
+            is_lost = True
+        elif is_lost:
+            seconds_away = log_uniform(away_fraction, NETWORK_AWAY_SHORTEST, NETWORK_AWAY_LONGEST)
+            host.network_back_at = now + seconds + seconds_away
 
         influxdb_back_at = self.truth.influxdb_down.end_at(now)
         is_accepted = host.telegraf or not influxdb_back_at
