@@ -832,6 +832,25 @@ def add_lineage_name(lineages: Lineages, folder: str, entry: str, name: str) -> 
         lineages.names.add(name)
 
 
+def relocated(conf: RenewalConf, folder: str) -> RenewalConf:
+    """Return a renewal configuration with the paths as they are in this folder.
+
+    A container may have certbot's configuration folder at another path than this host. Then the
+    paths of the file do not exist here, but the same files are in `folder`.
+    """
+    certbot_folder, live, rest = conf.cert.partition("/live/")
+    if not live or certbot_folder == folder or os.path.lexists(conf.cert):
+        return conf
+    if not os.path.lexists(os.path.join(folder, "live", rest)):
+        return conf
+    paths = {}
+    for field in (*FILE_KINDS, "archive_dir"):
+        path = getattr(conf, field)
+        if path.startswith(f"{certbot_folder}/"):
+            paths[field] = folder + path[len(certbot_folder) :]
+    return conf._replace(**paths)
+
+
 def read_lineage(folder: str, name: str, lineages: Lineages, certbot: str) -> RenewalConf:
     """Add the certificate of a lineage to the lineages, or its problem, or both; return its conf.
 
@@ -839,6 +858,7 @@ def read_lineage(folder: str, name: str, lineages: Lineages, certbot: str) -> Re
     """
     problems: list[str] = []
     conf = read_renewal_conf(renewal_conf_path(folder, name), problems)
+    conf = relocated(conf, folder)
     if certbot:  # newer than the file, which certbot writes at a renewal only
         conf = conf._replace(version=version_of(certbot))
     if not problems:
@@ -949,9 +969,12 @@ def add_lineages_without_conf(
 
 
 def read_certificate_without_conf(folder: str, name: str) -> Certificate | None:
-    """Return the certificate in live/NAME; None unless certbot has put a valid one there."""
+    """Return the certificate in live/NAME; None unless certbot has put a valid one there.
+
+    certbot puts a link into archive/NAME there. A copy, or a link to another folder, is none.
+    """
     path = current_certificate_path(folder, name)
-    if os.path.islink(os.path.dirname(path)) or not os.path.islink(path):
+    if not os.path.islink(path):
         return None
     archive = os.path.join(folder, "archive", name)
     if not is_same_folder(os.path.dirname(os.path.realpath(path)), archive):
@@ -2144,19 +2167,21 @@ def report_of_renewal(
 
     The record is changed to what is reported.
     """
-    own = Lineages({certificate.lineage}, [certificate], {}, [], {})
-    is_complete_recently = 0 <= now - record.full_report_at < FULL_REPORT_SECONDS
-    lineages = own if is_complete_recently else read_lineages(folder, record.certbot)
-    if certificate.lineage not in lineages.names:  # the hook is installed in another folder
-        lineages = own
+    lineages = Lineages({certificate.lineage}, [certificate], {}, [])
+    is_complete = False
+    if not 0 <= now - record.full_report_at < FULL_REPORT_SECONDS:
+        all_lineages = read_lineages(folder, record.certbot)
+        if certificate.lineage in all_lineages.names:  # else the hook is in another folder
+            lineages = all_lineages
+            is_complete = True
     lineages = judged(folder, lineages, record, now)
 
     retired: list[str] = []
-    if lineages is own or is_complete_recently:
-        record.verdicts.setdefault(certificate.lineage, Verdict(0))
-    else:
+    if is_complete:
         retired = record_lineages(record, lineages, now)
         record.full_report_at = now
+    elif certificate.lineage.isprintable():  # a name with a line break is no lineage
+        record.verdicts.setdefault(certificate.lineage, Verdict(0))
     # The faults of other lineages are the subject of run reports, not of this renewal.
     lineages.unreadable.clear()
     report = certificates_report(settings, folder, lineages, now, record.has_run_reports)

@@ -22,7 +22,6 @@ import calendar
 import contextlib
 import errno
 import gc
-import gzip
 import os
 import re
 import signal
@@ -295,6 +294,7 @@ MOST_LOG_FILES = 20
 MOST_LOG_BYTES = 4 * 1024 * 1024  # of each file, from its end
 MOST_UNPACKED_BYTES = 256 * 1024 * 1024  # of a compressed file
 LOG_CHUNK_BYTES = 256 * 1024
+GZIP_FORMAT = 31  # of zlib.decompressobj
 LONGEST_ARGUMENTS = 100_000  # characters
 LONGEST_MESSAGE = 20_000  # characters: a reason is made of no more
 MOST_NAMES_SHOWN = 3  # of those that the CA refused for the same reason
@@ -336,6 +336,10 @@ PROCESSING = re.compile(r"Processing\s+(?P<path>\S.*\.conf)\s*", re.DOTALL)
 
 # Matches the beginning of such a line, where the line before it is not whole.
 FIRST_RECORD = re.compile(r"^20\d\d-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}:", re.ASCII | re.MULTILINE)
+
+# certbot breaks this line where it is longer than 80 characters. Matches:
+# Processing /etc/letsencrypt/renewal/example.com.conf
+PROCESSING = re.compile(r"Processing\s+(?P<path>/.*\.conf)\s*", re.DOTALL)
 
 # Matches: Failed to renew certificate example.com with error: Some challenges have failed.
 FAILED_RENEWAL = re.compile(
@@ -641,16 +645,20 @@ def read_end_unpacked(file: BinaryIO) -> bytes:
 
     Of a file that is absurdly large, only the beginning is unpacked.
     """
-    end = b""
+    unpacker = zlib.decompressobj(wbits=GZIP_FORMAT)
+    end = bytearray()
     unpacked_bytes = 0
-    with gzip.open(file) as unpacked, contextlib.suppress(OSError, EOFError, zlib.error):
-        while unpacked_bytes < MOST_UNPACKED_BYTES:
-            chunk = unpacked.read(LOG_CHUNK_BYTES)
-            if not chunk:
+    with contextlib.suppress(zlib.error):
+        while not unpacker.eof and unpacked_bytes < MOST_UNPACKED_BYTES:
+            packed = unpacker.unconsumed_tail or file.read(LOG_CHUNK_BYTES)
+            if not packed:
                 break
+            chunk = unpacker.decompress(packed, LOG_CHUNK_BYTES)
             unpacked_bytes += len(chunk)
-            end = (end + chunk)[-MOST_LOG_BYTES:]
-    return end
+            end += chunk
+            if len(end) > 2 * MOST_LOG_BYTES:
+                del end[:-MOST_LOG_BYTES]
+    return bytes(end[-MOST_LOG_BYTES:])
 
 
 def split_log(text: str, may_go_on: bool) -> list[LogPart]:
@@ -700,14 +708,16 @@ def unix_time_of(position: str, now: int) -> int:
         fields = [int(number) for number in re.split("[- :,]", position)[:6]]
         year, month, day, hour, minute, second = fields
         moments = []
-        for is_summer_time in (0, 1, -1):  # -1: whatever the system makes of it
+        for is_summer_time in (0, 1):
             moment = time.mktime((year, month, day, hour, minute, second, 0, 0, is_summer_time))
             if list(time.localtime(moment)[:6]) == fields:
                 moments.append(moment)
+        if not moments:  # where the clock is put forward, this time does not exist
+            moments.append(time.mktime((year, month, day, hour, minute, second, 0, 0, -1)))
     except (ValueError, OverflowError, OSError):
         return 0
     past_moments = [moment for moment in moments if moment <= now]
-    return int(max(past_moments, default=min(moments, default=0)))
+    return int(max(past_moments, default=min(moments)))
 
 
 def log_records(text: str) -> Iterator[LogRecord]:

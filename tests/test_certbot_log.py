@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import certbot_renewal_run
+import certbot_renewal_report
 from certbot_renewal_run import (
     FAILED,
     KILLED,
@@ -122,6 +122,13 @@ def test_a_lineage_has_its_name_from_its_configuration_not_from_its_folder(logs:
     run = RunText("2026-11-27 18:06:39").processing("shop").failed("shop", "no")
     read = parsed(logs, run.summary(failed=["example.com-0001"]).end(failed=1))
     assert list(read.results) == ["shop"]
+
+
+def test_a_lineage_with_a_long_name(logs: Path) -> None:
+    name = "the-production-portal-of-a-customer.europe.example.com"
+    run = RunText("2026-11-27 18:06:39").not_due(name)
+    assert "Processing\n/etc" in run.text
+    assert list(parsed(logs, run.summary(not_due=[name]).end()).results) == [name]
 
 
 def test_an_error_after_the_verdict_counts(logs: Path) -> None:
@@ -356,6 +363,8 @@ def test_a_window_belongs_to_the_lineage_that_is_processed(logs: Path) -> None:
         # The clock is put back at 3:00 summer time, 2026-10-25 01:00 UTC.
         ("2026-10-25 02:30:00", 1792888200 + 60, 1792888200),
         ("2026-10-25 02:30:00", 1792891800 + 60, 1792891800),
+        # This time does not exist: the clock is put forward at 2:00.
+        ("2026-03-29 02:30:00", 1795892400, 1774747800),
     ],
 )
 def test_the_log_has_local_time(
@@ -539,7 +548,7 @@ def test_another_user_may_not_read_the_log(logs: Path, monkeypatch: pytest.Monke
         raise PermissionError(13, "Permission denied", path)
 
     write_log(logs / "letsencrypt.log", quiet_run(STARTS[0], "example.com"))
-    monkeypatch.setattr(certbot_renewal_run.hook, "open_regular", refuse)
+    monkeypatch.setattr(certbot_renewal_report, "open_regular", refuse)
     assert problem_of(logs) == (
         f"{logs}/letsencrypt.log: Permission denied: "
         "run as root, or let this user read certbot's log"

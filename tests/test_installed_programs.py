@@ -24,6 +24,7 @@ from tools.servers.lineages import (
     install,
     install_report_hook,
     install_run_report,
+    make_empty_log,
 )
 from tools.servers.processes import wait_for
 
@@ -48,6 +49,7 @@ def test_the_run_report_finds_the_report_hook(
     put_hook(install(REPORT_HOOK, tmp_path / "a"), hooks / "deploy")
     run_report = put_run(install(RUN_REPORT, tmp_path / "b"), hooks / "post")
     make_aged_lineage(certbot_folder, "example.com", 1)
+    make_empty_log(certbot_folder)
     done = start(run_report, "--all", "--dry-run")
     assert (done.returncode, done.stderr) == (0, "")
     assert "lineage=example.com" in done.stdout

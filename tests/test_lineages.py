@@ -257,6 +257,7 @@ NOT_SHOWN = "(the line is not shown because it may hold a secret)"
 CASES = {
     "untouched": Case(nothing),
     "comments": Case(begun_with("# renew_before_expiry = 30 days\n\n   # indented\n")),
+    "carriage-return": Case(begun_with("# renew_hook\rcert = /x\n")),
     "quotes": Case(replaced(r"^(cert|chain) = (.*)$", r"'\1' = '\2'  # comment")),
     "webroot-map": Case(ended_with(WEBROOT_MAP)),
     "hook": Case(ended_with("pre_hook = '''echo \"a's\"\necho b, c'''\n")),

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pytest
+
 from certbot_renewal_report import Point
 from support.hooks import start_run_report
 from support.metrics import PROMETHEUS, RESEND_AS_DOCUMENTED, MetricsAlerting, host_report
@@ -187,10 +189,30 @@ alerting: {{alertmanagers: [{{static_configs: [{{targets: ['{target}']}}]}}]}}
         yield prometheus
 
 
-def send_run_report(certbot_folder: Path, url: str, host: str) -> None:
-    """Send a run report of a host."""
-    report = start_run_report(certbot_folder, "--all", INFLUXDB_URL=url, HOSTNAME=host)
-    assert report.returncode == 0
+# A module that Python imports when it starts. It moves the program's clock.
+MOVED_CLOCK = """
+import time
+
+now = time.time
+time.time = lambda: now() + {seconds}
+"""
+
+
+def send_run_report(certbot_folder: Path, url: str, host: str, clock_error: int = 0) -> None:
+    """Send a run report of a host, whose clock is so many seconds ahead.
+
+    The program reports that the clock is wrong, and sends the report.
+    """
+    certbot_folder.mkdir(exist_ok=True)
+    (certbot_folder / "sitecustomize.py").write_text(MOVED_CLOCK.format(seconds=clock_error))
+    report = start_run_report(
+        certbot_folder,
+        "--all",
+        INFLUXDB_URL=url,
+        HOSTNAME=host,
+        PYTHONPATH=str(certbot_folder),
+    )
+    assert report.returncode == 0 or "correct the wrong clock" in report.stderr
 
 
 def test_prometheus_behind_vmagent_alerts_and_gets_the_reports_sent_while_it_was_down(
@@ -223,4 +245,33 @@ def test_prometheus_behind_vmagent_alerts_and_gets_the_reports_sent_while_it_was
             make_lineage(web1, "late", ["example.com"], now, 90 * DAY)
             send_run_report(web1, vmagent.url, "web1")
             assert metrics_alerting.next_subjects(1) == [RENEWED]
+        assert vmagent.number("vmagent_remotewrite_packets_dropped_total") == 0
+
+
+def test_a_host_with_a_wrong_clock_does_not_keep_the_reports_of_others_from_prometheus(
+    metrics_alerting: MetricsAlerting,
+) -> None:
+    metrics_alerting.stop("vmalert", "victoria")
+    now = int(time.time())
+    port = free_port()
+    target = f"http://127.0.0.1:{port}/api/v1/write"
+    relabel = f"-remoteWrite.urlRelabelConfig={PROMETHEUS / 'vmagent.yml'}"
+    clock_errors = {"behind": -40 * DAY, "ahead": 2 * HOUR, "far-ahead": 40 * DAY, "right": 0}
+    with (
+        start_vmagent(metrics_alerting.folder / "vmagent", target, relabel) as vmagent,
+        prometheus_as_documented(metrics_alerting, port) as prometheus,
+    ):
+        for host, clock_error in clock_errors.items():
+            folder = metrics_alerting.folder / host
+            make_lineage(folder, "late", ["example.com"], now - 62 * DAY, 90 * DAY)
+            send_run_report(folder, vmagent.url, host, clock_error)
+        assert metrics_alerting.next_subjects(len(clock_errors)) == [
+            f"CRITICAL: {host}: renewal_overdue, 1 firing: late" for host in sorted(clock_errors)
+        ]
+
+        for host in clock_errors:
+            (report,) = prometheus.query(f'certbot_renewal_reported_at{{host="{host}"}}')
+            assert float(report["value"][1]) == pytest.approx(time.time(), abs=60)
+        refused = "prometheus_target_scrapes_sample_out_of_bounds_total"
+        assert prometheus.number(refused) == 0
         assert vmagent.number("vmagent_remotewrite_packets_dropped_total") == 0

@@ -257,7 +257,7 @@ def test_a_server_that_does_not_speak_tls_does_not_answer(
         verify = f"{no_such_port} {plain_text} 127.0.0.1:{free_port()}"
         ran = run_report("--all", "--dry-run", VERIFY=verify)
     assert ran.status == 1
-    assert ran.out.count(",served=0i ") == 1
+    assert ran.out.count(",served=0i\n") == 1
     assert "no server answers for a at " in ran.err
 
 

@@ -70,8 +70,10 @@ class RunText:
         return self.message("_internal.log", text, "ERROR")
 
     def processing(self, lineage: str) -> RunText:
-        """Begin with a lineage."""
-        return self.notice(f"Processing {CONFIG}/renewal/{lineage}.conf")
+        """Begin with a lineage. certbot wraps this text, as the only one, at 80 characters."""
+        path = f"{CONFIG}/renewal/{lineage}.conf"
+        blank = " " if len(f"Processing {path}") <= 80 else "\n"
+        return self.notice(f"Processing{blank}{path}")
 
     def window(self, start: str, end: str) -> RunText:
         """Write the CA's renewal information, as boulder sends it."""

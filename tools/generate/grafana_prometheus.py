@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 from dataclasses import dataclass
 
 from tools.generate import grafana
@@ -11,6 +12,7 @@ from tools.generate.panels import PANELS, Panel
 from tools.generate.rules import expand, last_of_certificate
 
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
+LETTERS = string.ascii_uppercase
 
 
 # ---- Queries -----------------------------------------------------------------------------------
@@ -75,7 +77,7 @@ def last_half_day(field: str) -> str:
 
 
 SILENT = "DAYS_SILENT or MOST_HOSTS"
-FAILING = "FAILED_COUNT > 0 or UNREADABLE_COUNT > 0 or EXIT_STATUS > 0"
+OVERDUE = "DAYS_OVERDUE >= DAYS_TO_CRITICAL"
 MISSING = "max by (host, lineage, target) (DAYS_MISSING) >= 0"
 UNSERVED = "max by (host, lineage) (DAYS_UNSERVED)"
 NAME_SERIES = 'certbot_renewal_renewed_count{domain!="all"}'
@@ -102,15 +104,17 @@ NOT_STORED = "VictoriaMetrics and Prometheus store no text:"
 TABLES = {
     "overdue": Table(
         labels="host, lineage",
-        rows="DAYS_OVERDUE >= CRIT_DAYS",
+        rows=OVERDUE,
         columns={
-            "days_overdue": "DAYS_OVERDUE >= CRIT_DAYS",
+            "days_overdue": OVERDUE,
+            "grace_days": newest("HALF_OF_THE_REST"),
             "days_left": newest("(NOT_AFTER - time()) / 86400"),
             "due": newest("RENEWAL_DUE * 1000"),
             "expiry": newest("NOT_AFTER * 1000"),
             "judged_at": "max by (host, lineage) (EVIDENCE) * 1000",
         },
         sort="days_overdue",
+        note=f"{NOT_STORED} the reason is missing.",
     ),
     "silent_hosts": Table(
         labels="host",
@@ -126,15 +130,15 @@ TABLES = {
     ),
     "failing": Table(
         labels="host",
-        rows=FAILING,
+        rows="FAILING",
         columns={
-            "last_report": "max by (host) (RUN_AT > 0) * 1000",
+            "last_report": "LAST_REPORT * 1000",
             "exit_status": "EXIT_STATUS",
             "failed_count": "FAILED_COUNT",
             "unreadable_count": "UNREADABLE_COUNT",
         },
         sort="failed_count",
-        note=f"{NOT_STORED} the names of the certificates are missing.",
+        note=f"{NOT_STORED} the names of the certificates and the reasons are missing.",
     ),
     "not_delivered": Table(
         labels="host, lineage, target",
@@ -178,6 +182,7 @@ TABLES = {
             "age_days": newest("(time() - NOT_BEFORE) / 86400"),
             "next_renewal": newest("RENEWAL_DUE * 1000"),
             "expiry": newest("NOT_AFTER * 1000"),
+            "staging": newest(last_of_certificate("staging")),
         },
         sort="age_days",
     ),
@@ -192,19 +197,23 @@ TABLES = {
         note="The times are exact to a quarter of a day. "
         "The table is empty with Prometheus itself, which accepts no old points.",
     ),
-    "failures": Table(
+    "runs": Table(
         labels="host",
-        rows=f"{last_half_day('failed_count')} > 0 or {last_half_day('unreadable_count')} > 0",
+        rows=last_half_day("failing"),
         columns={
+            "certificates": last_half_day("certificates"),
             "failed_count": last_half_day("failed_count"),
             "unreadable_count": last_half_day("unreadable_count"),
+            "exit_status": last_half_day("exit_status"),
+            "failing": last_half_day("failing"),
         },
         sort="Time",
-        note=f"A row is half a day (UTC). {NOT_STORED} the names of the certificates are missing.",
-        span="400d",
+        note="A row is half a day (UTC) with a run, and has the highest number of each column. "
+        f"{NOT_STORED} the names of the certificates and the reasons are missing.",
+        span="30d",
         step="12h",
     ),
-    "dry_runs": Table(
+    "dry_run_results": Table(
         labels="host, lineage",
         rows=DRY_RUN,
         columns={"time": f"{DRY_RUN_TIME} * 1000", "failed": DRY_RUN},
@@ -218,8 +227,16 @@ TABLES = {
 # ---- Panels ------------------------------------------------------------------------------------
 # How Grafana shows columns. Times are in milliseconds.
 TIME_COLUMNS = ("due", "judged_at", "expiry", "last_report", "renewed", "next_renewal", "time")
-BOOLEAN_COLUMNS = ("most_hosts_away", "never_delivered")
-INTEGER_COLUMNS = ("failed_count", "unreadable_count", "exit_status", "served", "failed")
+BOOLEAN_COLUMNS = ("most_hosts_away", "never_delivered", "staging")
+INTEGER_COLUMNS = (
+    "certificates",
+    "failed_count",
+    "unreadable_count",
+    "exit_status",
+    "failing",
+    "served",
+    "failed",
+)
 BOOLEAN_TEXTS = {
     "type": "value",
     "options": {"0": {"text": "false", "index": 0}, "1": {"text": "true", "index": 1}},
@@ -249,7 +266,7 @@ def prometheus_panel(number: int, panel: Panel) -> Json:
 
 
 def targets(table: Table, is_graph: bool) -> list[Json]:
-    """Return the queries of a panel, as Grafana has them: A, B, C, …"""
+    """Return the queries of a panel, which Grafana calls A, B, C, …"""
     common: Json = {
         "instant": not table.span,
         "range": bool(table.span),
@@ -267,7 +284,7 @@ def targets(table: Table, is_graph: bool) -> list[Json]:
             "expr": query.replace("certbot_renewal_", "${measurement}_"),
             **common,
         }
-        for letter, query in zip("ABCDE", table.queries())
+        for letter, query in zip(LETTERS, table.queries())
     ]
 
 
@@ -284,7 +301,7 @@ def description(panel: Panel, table: Table) -> str:
 def merged_columns(table: Table) -> list[Json]:
     """Return the transformations that make one table of those of all columns."""
     column_names = {}
-    for letter, column in zip("ABCDE", table.columns):
+    for letter, column in zip(LETTERS, table.columns):
         column_names[f"Value #{letter}"] = column
 
     order = ["Time", *table.labels.split(", "), *column_names]

@@ -213,20 +213,24 @@ EXPRESSIONS = {
           / 86400
         )
     """,
-    # The days after the due date from which on a certificate is overdue: CRIT_DAYS, or half of the
-    # days from the due date to the expiry if that is less.
+    # Half of the days from the due date to the expiry; 0 if a certificate expires before.
+    "HALF_OF_THE_REST": """
+        clamp_min(
+          (
+            NOT_AFTER
+            - DUE
+          )
+          / 2
+          / 86400,
+          0
+        )
+    """,
+    # The days after the due date from which on a certificate is overdue: CRIT_DAYS, or
+    # HALF_OF_THE_REST if that is less.
     "DAYS_TO_CRITICAL": """
         min by (host, lineage) (
           clamp_max(
-            clamp_min(
-              (
-                NOT_AFTER
-                - DUE
-              )
-              / 2
-              / 86400,
-              0
-            ),
+            HALF_OF_THE_REST,
             CRIT_DAYS
           )
         )

@@ -22,6 +22,7 @@ from cryptography import x509
 
 from tools.servers.lineages import DAY, install_report_hook, make_server_certificate
 from tools.servers.processes import (
+    MissingServer,
     built_program,
     free_port,
     installed_program,
@@ -29,7 +30,6 @@ from tools.servers.processes import (
     wait_for_status,
 )
 
-DEBIAN_CERTBOT = "/usr/bin/certbot"  # of the package certbot: 2.1 in Debian 12
 UNUSED_PORT = 5002  # of pebble's configuration: no proof is asked for
 
 
@@ -57,6 +57,14 @@ class Authority:
             timeout=10,
         )
         response.raise_for_status()
+
+
+def distribution_certbot() -> str:
+    """Return the path of the distribution's certbot, 2.1 in Debian 12; raise MissingServer."""
+    for path in ("/usr/bin/certbot", "/snap/bin/certbot"):
+        if Path(path).exists():
+            return path
+    raise MissingServer("the distribution's certbot is missing: apt-get install certbot")
 
 
 def rfc3339(moment: int) -> str:

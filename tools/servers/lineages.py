@@ -111,7 +111,7 @@ def renewal_conf(folder: Path, lineage: str, beginning: str, params: Mapping[str
     """
     live = folder / "live" / lineage
     lines = [
-        "version = 5.8.0\n",
+        "version = 4.0.0\n",
         f"archive_dir = {folder / 'archive' / lineage}\n",
         f"cert = {live}/cert.pem\n",
         f"privkey = {live}/privkey.pem\n",
