@@ -67,6 +67,7 @@ def test_in_a_simulated_time_no_alert_is_false_and_no_incident_missed(
         for score in by_name[name].values():
             assert_no_error(score)
             assert_one_notification_for_each_incident(score)
+    assert by_name["both hooks, no timer"][FAILING].true_alerts > 0
     rules = by_name["deploy hook alone, rules of Prometheus"]
     assert rules == by_name["deploy hook alone"]
     # The counting does find false alerts.
@@ -134,28 +135,29 @@ class Modelled:
 
     def mail_about(self, alert_id: AlertId) -> Mail:
         """Return the mail of an alert whose state has changed."""
-        host, lineage = alert_id.subject
+        host, lineage, _ = alert_id.subject
         about = host
         if lineage:
             about = f"{lineage} on {host}"
         return Mail(alert_id.alert, about, self.states.is_firing(alert_id))
 
 
-def state_or_end(lineage: str, due: int, host: str, made_at: int) -> Point:
+def state_or_end(lineage: str, due: int, host: str, sent_at: int) -> Point:
     """Return the state of a certificate in a run report; `due` 0: it is retired."""
     if due == 0:
-        return retired_state(lineage, host=host, run_at=made_at, at=made_at)
-    return reported_state(lineage, due, made_at, host=host)
+        return retired_state(lineage, host=host, run_at=sent_at, at=sent_at)
+    return reported_state(lineage, due, sent_at, host=host)
 
 
 def random_report(host: str, chance: random.Random, now: int) -> list[Point]:
-    """Return a run report of a host with two lineages, which may have been made long ago."""
-    made_at = now - chance.choice((0, 0, 30 * HOUR, 50 * HOUR))
+    """Return a run report of a host with two lineages, which may have been sent long ago."""
+    sent_at = now - chance.choice((0, 0, 30 * HOUR, 50 * HOUR))
     points = []
     for lineage in ("x", "y"):
         due = chance.choice((0, now - 3 * DAY, now + 30 * DAY, now + 30 * DAY))
-        points.append(state_or_end(lineage, due, host, made_at))
-    points.append(certbot_run(host, made_at, exit_status=chance.choice((0, 0, 1))))
+        points.append(state_or_end(lineage, due, host, sent_at))
+    step = chance.choice((0, 0, 1, 2))
+    points.append(certbot_run(host, sent_at, exit_status=min(step, 1), step=step, steps=2))
     return points
 
 

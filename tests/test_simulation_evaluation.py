@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,16 +25,19 @@ from tools.simulation.alerts import (
     Row,
     Subject,
 )
+from tools.simulation.certbot import due_at_the_latest, would_renew
 from tools.simulation.databases import Database
 from tools.simulation.evaluation import Evaluation
 from tools.simulation.fleet import Fleet
+from tools.simulation.hosts import Lineage
 from tools.simulation.models import AlertPack
 from tools.simulation.periods import BEGIN, EVALUATION_INTERVAL, HOUR, Period, Periods
 from tools.simulation.probes import days_before_expiry, probe_notifications
-from tools.simulation.reports import Arrival
+from tools.simulation.reports import Arrival, Reports, dated
 from tools.simulation.truth import Incident, Truth
 
 HOST = Subject("web1")
+FIRST_STEP = Subject("web1", step=1)
 LINEAGE = Subject("web1", "c1.example.com")
 
 
@@ -104,27 +109,144 @@ def test_a_host_that_never_reported_is_not_silent() -> None:
 
 def test_runs_fail_from_the_first_failed_run_to_the_first_successful_one() -> None:
     truth = Truth(seed=1, days=100)
-    for moment, has_failed in ((1, False), (2, True), (3, True), (4, False), (5, True)):
-        truth.run_ends(HOST.host, has_failed, day(moment))
+    runs: list[set[str]] = [set(), {"x"}, {"x"}, set(), {""}]
+    for moment, failing in enumerate(runs, 1):
+        truth.run_ends(HOST.host, failing, day(moment))
     truth.year_ends()
     assert truth.failing == [Incident(HOST, day(2), day(4)), Incident(HOST, day(5), truth.end)]
 
 
-def test_the_same_happens_in_a_year_with_and_without_run_reports(tmp_path: Path) -> None:
+def test_a_further_lineage_that_fails_is_an_incident_of_its_own() -> None:
+    truth = Truth(seed=1, days=100)
+    runs: list[set[str]] = [{"x"}, {"x", "y"}, {"y"}, {"x"}, set()]
+    for moment, failing in enumerate(runs, 1):
+        truth.run_ends(HOST.host, failing, day(moment))
+    assert truth.failing == [
+        Incident(HOST, day(1), day(5)),
+        Incident(HOST, day(2), day(5), is_further=True),
+    ]
+
+
+def test_an_attempt_that_failed_makes_a_certificate_due() -> None:
+    truth = Truth(seed=1, days=100)
+    truth.certificate_begins(LINEAGE, certificate(day(0)), day(0))
+    truth.attempt_fails(LINEAGE, day(40), day(40), is_urgent=False)
+    truth.is_not_due(LINEAGE)
+    truth.attempt_fails(LINEAGE, day(50), day(50), is_urgent=False)
+    truth.attempt_fails(LINEAGE, day(52), day(52), is_urgent=False)
+    truth.certificate_ends(LINEAGE, certificate(day(0)), day(55))
+    assert [incident.begin for incident in truth.overdue] == [day(51)]
+
+
+def test_a_renewal_that_the_ca_wants_at_once_is_overdue_when_it_fails() -> None:
+    truth = Truth(seed=1, days=100)
+    truth.certificate_begins(LINEAGE, certificate(day(0)), day(0))
+    truth.attempt_fails(LINEAGE, day(40), day(40), is_urgent=True)
+    truth.certificate_ends(LINEAGE, certificate(day(0)), day(41))
+    assert [incident.begin for incident in truth.overdue] == [day(40)]
+
+
+@pytest.mark.parametrize(
+    ("ways", "has_run_reports"),
+    [(Reports.BOTH_HOOKS, False), (Reports.RUN_REPORTS, True)],
+)
+def test_the_same_happens_in_a_year_whatever_is_reported(
+    ways: Reports, has_run_reports: bool, tmp_path: Path
+) -> None:
     years = []
-    for run_reports in (True, False):
-        fleet = Fleet(3, certificates=20, days=60, run_reports=run_reports, folder=tmp_path / "x")
+    for reports in (Reports.DEPLOY_HOOK, ways):
+        fleet = Fleet(3, 20, 60, reports, tmp_path / reports.name)
         fleet.run()
         years.append(fleet.truth)
-    with_reports, without_reports = years
+    without_reports, with_reports = years
     assert with_reports.overdue == without_reports.overdue
     assert with_reports.failing == without_reports.failing
     assert with_reports.holdings == without_reports.holdings
-    assert with_reports.received
+    assert bool(with_reports.received) == has_run_reports
     assert not without_reports.received
 
 
+# ---- When a renewal is due ---------------------------------------------------------------------
+def lineage(
+    lifetime: int, ca: str = "no ARI", interval: str = "", autorenew: bool = True
+) -> Lineage:
+    """Return a lineage whose certificate was issued on day 0."""
+    begin = day(0)
+    return Lineage(
+        names=[LINEAGE.lineage],
+        lifetime=lifetime,
+        ca=ca,
+        backdated="hour",
+        interval=interval,
+        autorenew=autorenew,
+        broken=Periods([]),
+        faults={},
+        random_source=random.Random(1),
+        certificate=hook.Certificate(LINEAGE.lineage, [], begin, begin + lifetime, 0),
+    )
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "version", "options", "due_on_day"),
+    [
+        (90, (2, 9), {}, 60),
+        (365, (2, 9), {}, 335),
+        (365, (4, 0), {}, 365 * 2 / 3),
+        (6, (4, 0), {}, 3),
+        (90, (5, 8), {"ca": "letsencrypt"}, 60.9),
+        (90, (5, 8), {"ca": "wide"}, 72),  # the end of its window
+        (90, (5, 8), {"ca": "late"}, 75),  # 15 days before the expiry
+        (90, (5, 8), {"ca": "early"}, 60.9),
+        (90, (2, 9), {"ca": "late"}, 60),  # certbot does not ask the CA
+        (90, (5, 8), {"ca": "wide", "interval": "two weeks"}, 76),
+        (90, (5, 8), {"autorenew": False}, 75),
+        (60, (5, 8), {"autorenew": False}, 50),  # a sixth of the lifetime before the expiry
+    ],
+)
+def test_a_renewal_is_due_when_a_working_certbot_has_renewed(
+    lifetime: int, version: tuple[int, int], options: dict[str, Any], due_on_day: float
+) -> None:
+    due = due_at_the_latest(lineage(lifetime * DAY, **options), version)
+    assert due == pytest.approx(day(0) + due_on_day * DAY)
+
+
+@pytest.mark.parametrize(("days", "is_renewed"), [(66, False), (73, True)])
+def test_certbot_renews_at_a_random_moment_in_the_window_of_the_ca(
+    days: int, is_renewed: bool
+) -> None:
+    clock = day(days)
+    late = lineage(90 * DAY, "late")
+    assert not would_renew(late, (5, 8), day(70), ca_is_up=True)
+    assert would_renew(late, (5, 8), day(81), ca_is_up=True)
+    # Without an answer of the CA, certbot renews when a third is left.
+    assert would_renew(late, (5, 8), clock, ca_is_up=False)
+    wide = lineage(90 * DAY, "wide")
+    renewals = [would_renew(wide, (5, 8), clock, ca_is_up=True) for _ in range(50)]
+    assert all(renewals) == is_renewed
+    assert any(renewals)
+
+
+def test_certbot_renews_at_once_what_the_ca_has_revoked() -> None:
+    revoked = lineage(90 * DAY, "letsencrypt")
+    assert not would_renew(revoked, (5, 8), day(20), ca_is_up=True)
+    revoked.revoked_at = day(19)
+    assert would_renew(revoked, (5, 8), day(20), ca_is_up=True)
+    assert not would_renew(revoked, (2, 9), day(20), ca_is_up=True)
+
+
+# ---- Lines -------------------------------------------------------------------------------------
+def test_a_line_without_a_time_gets_that_of_the_server() -> None:
+    assert dated('m,host=a failure="at 12"', 5) == 'm,host=a failure="at 12" 5'
+    assert dated("m,host=a run_at=1i", 5) == "m,host=a run_at=1i 5"
+    assert dated("m,host=a renewed_count=1 3", 5) == "m,host=a renewed_count=1 3"
+
+
 # ---- Alert states ------------------------------------------------------------------------------
+def test_a_renewal_is_critical_after_half_of_the_time_to_the_expiry_if_that_is_less() -> None:
+    rows = [Row(0.2, grace=0.25), Row(0.25, grace=0.25), Row(0.9, grace=7.0), Row(1.0, grace=7.0)]
+    assert changes(OVERDUE, *rows) == [False, True, True, True]
+
+
 def changes(alert: str, *rows: Row | None) -> list[bool]:
     """Return after which of the rows a notification is sent."""
     states = AlertStates()
@@ -192,10 +314,10 @@ def evaluate(
 
 
 def report(moment: int, due: int, exit_status: int = 0) -> Arrival:
-    """Return a run report of the host that arrives at once."""
+    """Return a run report of the host that was made a second ago, and arrives now."""
     points = [
-        reported_state(LINEAGE.lineage, due, moment, host=HOST.host),
-        certbot_run(HOST.host, moment, exit_status=exit_status),
+        reported_state(LINEAGE.lineage, due, moment - 1, host=HOST.host),
+        certbot_run(HOST.host, moment - 1, exit_status=exit_status),
     ]
     return Arrival(moment, as_lines(points))
 
@@ -214,8 +336,8 @@ def test_each_alert_fires_once_and_resolves_once() -> None:
         for notification in notifications
     ]
     assert sent == [
-        (day(2), FAILING, HOST, True),
-        (day(3), FAILING, HOST, False),
+        (day(2), FAILING, FIRST_STEP, True),
+        (day(3), FAILING, FIRST_STEP, False),
         (day(5), SILENT, HOST, True),
         (day(10), OVERDUE, LINEAGE, True),
         (day(10), SILENT, HOST, False),
@@ -229,10 +351,26 @@ def test_a_report_is_judged_at_the_next_evaluation_after_it_has_arrived() -> Non
     assert [notification.at for notification in notifications] == [day(1) + EVALUATION_INTERVAL]
 
 
-def test_a_report_from_the_future_is_judged_when_its_time_has_come() -> None:
-    ahead = report(day(1) + HOUR, due=day(20), exit_status=1)._replace(at=day(1))
-    notifications, _ = evaluate([ahead], Truth(seed=1, days=2))
-    assert [notification.at for notification in notifications] == [day(1) + HOUR]
+def test_a_report_is_not_seen_at_the_moment_of_its_own_points() -> None:
+    report_of_now = report(day(1) + 1, due=day(20), exit_status=1)._replace(at=day(1))
+    notifications, _ = evaluate([report_of_now], Truth(seed=1, days=2))
+    assert [notification.at for notification in notifications] == [day(1) + EVALUATION_INTERVAL]
+
+
+def test_each_further_lineage_that_fails_is_notified_and_all_resolve_together() -> None:
+    arrivals = []
+    for number, (step, steps) in enumerate([(1, 1), (2, 2), (2, 2), (0, 2)], 1):
+        run = certbot_run(HOST.host, day(number) - 1, exit_status=1, step=step, steps=steps)
+        arrivals.append(Arrival(day(number), as_lines([run])))
+    notifications, _ = evaluate(arrivals, Truth(seed=1, days=5))
+    second_step = FIRST_STEP._replace(step=2)
+    sent = [(each.at, each.subject, each.fires) for each in notifications]
+    assert sent == [
+        (day(1), FIRST_STEP, True),
+        (day(2), second_step, True),
+        (day(4), FIRST_STEP, False),
+        (day(4), second_step, False),
+    ]
 
 
 @pytest.mark.parametrize("what_is_down", ["influxdb_down", "kapacitor_down"])
@@ -247,7 +385,7 @@ def test_an_overdue_alert_is_about_the_last_report_others_about_now() -> None:
     arrivals = [report(day(1), due=day(-1), exit_status=1)._replace(at=day(1) + HOUR)]
     notifications, _ = evaluate(arrivals, Truth(seed=1, days=2))
     evidence = {notification.alert: notification.evidence for notification in notifications}
-    assert evidence == {OVERDUE: day(1), FAILING: day(1) + HOUR}
+    assert evidence == {OVERDUE: day(1) - 1, FAILING: day(1) + HOUR}
 
 
 def test_the_database_is_asked_at_each_notification() -> None:
@@ -275,7 +413,7 @@ def test_more_than_half_of_three_hosts_are_reported_as_most_hosts() -> None:
     arrivals = []
     for host in ("a", "b", "c"):
         last = day(3) if host == "a" else day(1)
-        points = [reported_state("x", day(90), last, host=host), certbot_run(host, last)]
+        points = [certbot_run(host, last - 1)]
         arrivals.append(Arrival(last, as_lines(points)))
     notifications, _ = evaluate(arrivals, Truth(seed=1, days=4))
     assert [(notification.at, notification.subject) for notification in notifications] == [

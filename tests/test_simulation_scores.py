@@ -31,6 +31,8 @@ from tools.simulation.scores import (
 from tools.simulation.truth import Incident, ReceivedReport, Truth
 
 HOST = Subject("web1")
+FIRST_STEP = Subject("web1", step=1)  # of renewal_failing
+SECOND_STEP = Subject("web1", step=2)
 LINEAGE = Subject("web1", "c1.example.com")
 YEAR_DAYS = 100
 
@@ -78,6 +80,15 @@ def score_of(
 ) -> Score:
     """Return the score of an alert."""
     return scores(truth, [alert], notifications, tolerance)[alert]
+
+
+def year_with_failing_runs(*further: float) -> Truth:
+    """Return a year in which certbot fails from day 10 to day 20; `further`: a lineage more."""
+    truth = quiet_year()
+    truth.failing.append(Incident(HOST, day(10), day(20)))
+    for begin in further:
+        truth.failing.append(Incident(HOST, begin, day(20), is_further=True))
+    return truth
 
 
 # ---- A whole year ------------------------------------------------------------------------------
@@ -225,10 +236,14 @@ def test_an_alert_that_has_been_firing_since_before_reports_an_incident() -> Non
     assert score.delays == [0.0]
 
 
-@pytest.mark.parametrize("alert", [SILENT, FAILING])
-def test_an_overdue_renewal_is_not_missed_if_an_alert_about_its_host_fires(alert: str) -> None:
+@pytest.mark.parametrize(
+    ("alert", "subject"), [(SILENT, HOST), (FAILING, FIRST_STEP), (FAILING, SECOND_STEP)]
+)
+def test_an_overdue_renewal_is_not_missed_if_an_alert_about_its_host_fires(
+    alert: str, subject: Subject
+) -> None:
     truth = year_with_overdue_renewal(day(10), day(15))
-    score = score_of(OVERDUE, truth, fires(alert, day(11), HOST))
+    score = score_of(OVERDUE, truth, fires(alert, day(11), subject))
     assert (score.incidents, score.missed) == (1, 0)
     assert score.noticed == 0  # not by its own alert, so no delay is counted
     assert score.delays == []
@@ -292,12 +307,19 @@ def test_outages_that_overlap_in_part_are_subtracted_once() -> None:
 def test_the_delay_counts_from_the_arrival_of_the_first_report_after_the_beginning() -> None:
     truth = year_with_overdue_renewal(day(10), day(15))
     truth.received[HOST.host] = [
-        ReceivedReport(made_at=day(9.5), arrived_at=day(10.1)),  # made before the beginning
-        ReceivedReport(made_at=day(10.5), arrived_at=day(10.75)),
-        ReceivedReport(made_at=day(11), arrived_at=day(11)),
+        ReceivedReport(received_at=day(9.5), arrived_at=day(10.1)),  # received before the beginning
+        ReceivedReport(received_at=day(10.5), arrived_at=day(10.75)),
+        ReceivedReport(received_at=day(11), arrived_at=day(11)),
     ]
     score = score_of(OVERDUE, truth, fires(OVERDUE, day(11)))
     assert score.delays == [DAY / 4]
+
+
+def test_the_delay_counts_from_the_first_report_after_certbots_log_shows_the_incident() -> None:
+    truth = quiet_year()
+    truth.overdue.append(Incident(LINEAGE, day(10), day(15), shown_from=day(12)))
+    truth.received[HOST.host] = [ReceivedReport(day(11), day(11)), ReceivedReport(day(13), day(13))]
+    assert score_of(OVERDUE, truth, fires(OVERDUE, day(13) + 900)).delays == [900]
 
 
 def test_the_delay_counts_from_the_beginning_without_run_reports() -> None:
@@ -307,7 +329,7 @@ def test_the_delay_counts_from_the_beginning_without_run_reports() -> None:
 
 def test_the_delay_of_a_silent_host_counts_from_the_beginning() -> None:
     truth = year_with_silent_host(day(10), day(15))
-    truth.received[HOST.host] = [ReceivedReport(made_at=day(15), arrived_at=day(15))]
+    truth.received[HOST.host] = [ReceivedReport(received_at=day(15), arrived_at=day(15))]
     assert score_of(SILENT, truth, fires(SILENT, day(10) + 600, HOST)).delays == [600]
 
 
@@ -443,3 +465,42 @@ def test_the_alerts_of_two_names_that_resolved_do_not_report_a_later_incident() 
         resolves(PUBLISHED, day(15), SECOND_NAME),
     )
     assert (score.incidents, score.noticed, score.missed) == (2, 1, 1)
+
+
+# ---- Failing runs ------------------------------------------------------------------------------
+def test_further_lineages_that_fail_need_a_further_notification() -> None:
+    truth = year_with_failing_runs(day(12), day(15))
+    score = score_of(
+        FAILING, truth, fires(FAILING, day(10), FIRST_STEP), fires(FAILING, day(12), SECOND_STEP)
+    )
+    assert (score.true_alerts, score.false_alerts) == (2, 0)
+    assert (score.incidents, score.missed) == (3, 1)
+    assert score.errors == [f"seed 1: missed failing of web1 from {day(15):.0f} to {day(20):.0f}"]
+
+
+def test_only_the_first_notification_of_failing_runs_counts_for_the_delay() -> None:
+    truth = year_with_failing_runs(day(12))
+    score = score_of(
+        FAILING,
+        truth,
+        fires(FAILING, day(10) + 900, FIRST_STEP),
+        fires(FAILING, day(14), SECOND_STEP),
+    )
+    assert (score.noticed, score.firings, score.delays) == (1, 1, [900])
+
+
+def test_a_further_step_without_failing_runs_is_false() -> None:
+    score = score_of(FAILING, quiet_year(), fires(FAILING, day(12), SECOND_STEP))
+    assert (score.true_alerts, score.false_alerts) == (0, 1)
+    assert score.errors == [f"seed 1: false failing of web1 step 2 at {day(12)}"]
+
+
+# ---- Short certificates ------------------------------------------------------------------------
+@pytest.mark.parametrize(("hours_late", "unannounced"), [(2, 0), (3, 1)])
+def test_the_expiry_of_a_short_certificate_is_announced_in_the_first_half_of_the_time(
+    hours_late: float, unannounced: int
+) -> None:
+    expiry = day(10) + 4 * HOUR
+    truth = year_with_overdue_renewal(day(10), day(12), expiry)
+    score = score_of(OVERDUE, truth, fires(OVERDUE, day(10) + hours_late * HOUR))
+    assert (score.expired, score.unannounced) == (1, unannounced)

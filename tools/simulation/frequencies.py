@@ -97,7 +97,7 @@ DELETED_PER_YEAR = 0.1
 REPLACED_AFTER_DELETION = 1.0  # of the deletions: another lineage is created
 
 # Of each report.
-REPORT_LOST = 0.02  # not sent within the hook's ten seconds, because the network is away
+REPORT_LOST = 0.02  # while the network was there before: it goes away for a time, with all reports
 NETWORK_AWAY_SHORTEST = 10
 NETWORK_AWAY_LONGEST = 24 * HOUR
 # It arrives twice: a proxy repeats the request, or Telegraf sends what it has dated already.

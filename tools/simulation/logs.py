@@ -40,7 +40,8 @@ class Log:
             runs = self.runs
         else:
             runs = self.runs[-1:]
-        return run_program.CertbotLog(runs, "")
+        newest = self.runs[-1] if self.runs else None
+        return run_program.CertbotLog(runs, "", newest)
 
 
 def make_run(

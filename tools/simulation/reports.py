@@ -23,6 +23,7 @@ import re
 import shutil
 import unittest.mock
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import certbot_renewal_report as hook
@@ -120,7 +121,7 @@ class FakeDisks:
         """At first there is no host."""
         self.calendar = calendar
         self.hosts: dict[str, Host] = {}  # by configuration folder
-        self.logs: dict[str, Log] = {}  # by host tag, which stands for the path of the log
+        self.logs: dict[str, Log] = {}  # by host tag, which is the name of the folder of the log
 
     # ---- What the fleet does to the disks ------------------------------------------------------
     def add(self, host: Host) -> None:
@@ -203,7 +204,7 @@ class FakeDisks:
 
     def read_certbot_log(self, logs_dir: str, after: str, now: int) -> run_program.CertbotLog:
         """Return certbot's runs after a position, as `run_program.read_certbot_log` does."""
-        return self.logs[logs_dir].read(after)
+        return self.logs[Path(logs_dir).name].read(after)
 
 
 # The ACME directories of real CAs.
@@ -223,8 +224,7 @@ LINEAGE_PATH = re.compile(
 def renewal_conf(host: Host, lineage: Lineage) -> hook.RenewalConf:
     """Return what the programs read in the renewal configuration of a lineage."""
     name = lineage.certificate.lineage
-    live = host.folder / "live" / name
-    paths = {kind: str(live / f"{kind}.pem") for kind in hook.FILE_KINDS}
+    paths = {kind: f"{host.folder}/live/{name}/{kind}.pem" for kind in hook.FILE_KINDS}
     return hook.RenewalConf(
         version=host.version,  # of the certbot that has written the file
         interval=lineage.interval,
@@ -367,8 +367,7 @@ class Reporting:
 
         `seconds` is how long after now it does so.
         """
-        options = run_program.read_options([*arguments, "--logs-dir", host.tag])
-        assert options is not None
+        options = options_of(*arguments, "--logs-dir", host.tag)
         clock = self.clock_of(host) + seconds
         settings = settings_of(host.tag)
         reporter = run_program.RunReporter(options, environ, "", str(host.folder))
@@ -435,10 +434,11 @@ class Reporting:
         away_fraction = host.network_random.random()
         is_repeated = host.network_random.random() < REPORT_REPEATED
         delay_fraction = host.network_random.random()
-        if is_lost:
-            host.network_back_at = now + log_uniform(
-                away_fraction, NETWORK_AWAY_SHORTEST, NETWORK_AWAY_LONGEST
-            )
+        if now + seconds < host.network_back_at:
+            is_lost = True
+        elif is_lost:
+            seconds_away = log_uniform(away_fraction, NETWORK_AWAY_SHORTEST, NETWORK_AWAY_LONGEST)
+            host.network_back_at = now + seconds + seconds_away
 
         influxdb_back_at = self.truth.influxdb_down.end_at(now)
         is_accepted = host.telegraf or not influxdb_back_at
@@ -463,6 +463,14 @@ class Reporting:
             again_at = received_at + delay_fraction * LATEST_REPETITION
             self.add_arrival(again_at, again_at)
         return Transmission(True, received_at, arrived_at)
+
+
+@functools.lru_cache(None)
+def options_of(*arguments: str) -> run_program.Options:
+    """Return the options of the run report program; a year asks for the same ones very often."""
+    options = run_program.read_options(arguments)
+    assert options is not None
+    return options
 
 
 def dated(line: str, moment: int) -> str:

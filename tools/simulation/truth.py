@@ -24,7 +24,7 @@ class Incident(NamedTuple):
     the time from the due date to the expiry if that is less. A certificate is due from the first
     attempt to renew it that failed, and without an attempt from a date that the fleet knows
     (`due_at_the_latest`). `expiry`: its notAfter. `shown_from`: from when on certbot's log shows
-    the incident, which may be later than `begin` if certbot did not run.
+    the incident, which may be later than `begin` if certbot did not run; 0 if no attempt failed.
 
     Host silent: begins two days (`silence`) after the last run of certbot of which the host's
     network let it report, whether InfluxDB was there or not. Ends with the next such run, or when
@@ -137,7 +137,7 @@ class Truth:
     ) -> None:
         """Record that a certificate is replaced or deleted: an incident, if it was overdue."""
         begin = overdue_from(certificate.renewal_due, certificate)
-        shown_from = begin
+        shown_from = 0.0
         attempt = self.failed_attempts.pop(subject, None)
         if attempt:
             shown_from = max(overdue_from(attempt.began_at, certificate), attempt.seen_at)
