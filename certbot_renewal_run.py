@@ -949,8 +949,9 @@ class RunReader:
             self.result = FAILED
             self.errors = [match["error"]]
             return
-        self.errors.append(without_skipping(text))
-        if self.errors[-1] != text:
+        error = without_skipping(text)
+        self.errors.append(without_values(error))
+        if error != text:
             self.result = UNREADABLE
 
     def take_end(self, record: LogRecord) -> None:
@@ -1013,6 +1014,16 @@ def without_skipping(error: str) -> str:
         if error.rstrip().endswith(ending):
             return error.rstrip()[: -len(ending)].rstrip()
     return error
+
+
+def without_values(error: str) -> str:
+    """Return why certbot cannot read a renewal configuration, without the values in it.
+
+    certbot quotes the whole configuration, which may hold secrets, if a path is missing; and the
+    value that is no number.
+    """
+    error = re.sub(r"(?s)\{.*\}", "{...}", error)
+    return re.sub(r"(?s) but found .*", "", error)
 
 
 def suggested_window(text: str) -> tuple[int, int] | None:

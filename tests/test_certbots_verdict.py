@@ -237,6 +237,19 @@ def test_an_unreadable_lineage_is_reported_with_certbots_own_reason(host: Host) 
     assert host.run_certbot()["certificates"] == "2"
 
 
+def test_the_reason_of_an_unreadable_lineage_quotes_no_value_of_its_configuration(
+    host: Host,
+) -> None:
+    host.issue("broken", "fine")
+    host.change_conf("broken", "[renewalparams]\n", "[renewalparams]\ndns_key = fake-secret\n")
+    lines = host.conf("broken").read_text().splitlines(keepends=True)
+    host.conf("broken").write_text("".join(line for line in lines if "fullchain" not in line))
+    run = host.run_certbot()
+    assert run["unreadable"] == "broken"
+    assert "missing a required file reference" in run["failures"]
+    assert "fake-secret" not in str(host.bucket.points())
+
+
 def test_a_repaired_lineage_is_readable_before_certbot_has_read_it(host: Host) -> None:
     host.issue("broken", "fine")
     text = host.conf("broken").read_text()
