@@ -529,7 +529,7 @@ def has_unknown_interpolation(entries: ConfEntries) -> bool:
     """Return whether a value that certbot reads has a %(key)s whose key is not set."""
     for names, value in entries.items():
         is_read = len(names) == 1 or names[0] == "renewalparams"
-        if not is_read or value is None:
+        if not is_read or value is None or "%(" not in value:
             continue
         for match in INTERPOLATION.finditer(value):
             # certbot looks in the section of the value, and then in the ones around it.
@@ -681,6 +681,9 @@ def is_staging_server(server: str) -> bool:
 
 
 # ---- Certificates ------------------------------------------------------------------------------
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
 class DecodedCertificate(NamedTuple):
     """What this project needs of an X.509 certificate; `not_before`, `not_after`: Unix seconds."""
 
@@ -736,9 +739,20 @@ def decode_certificate(path: str) -> DecodedCertificate:
             names.append(str(ipaddress.ip_address(name.strip())))
     return DecodedCertificate(
         names,
-        int(ssl.cert_time_to_seconds(decoded["notBefore"])),
-        int(ssl.cert_time_to_seconds(decoded["notAfter"])),
+        seconds_of(decoded["notBefore"]),
+        seconds_of(decoded["notAfter"]),
     )
+
+
+def seconds_of(text: str) -> int:
+    """Return a time as OpenSSL writes it, `Nov  8 04:26:40 2026 GMT`, in Unix seconds.
+
+    `ssl.cert_time_to_seconds` does the same in four times the time.
+    """
+    month, day, clock, year, _ = text.split()
+    hour, minute, second = map(int, clock.split(":"))
+    month_number = MONTHS.index(month) + 1
+    return calendar.timegm((int(year), month_number, int(day), hour, minute, second))
 
 
 def read_certificate(path: str, lineage: str, conf: RenewalConf | None = None) -> Certificate:

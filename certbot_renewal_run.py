@@ -1541,9 +1541,7 @@ def dry_run_report(settings: hook.Settings, run: CertbotRun) -> RunReport:
     """Return the report of a dry run: only its results."""
     points = dry_run_points(settings, [run])
     failed = sorted(
-        lineage
-        for lineage, result in run.results.items()
-        if result.result in (FAILED, UNREADABLE)
+        lineage for lineage, result in run.results.items() if result.result in (FAILED, UNREADABLE)
     )
     summary = f"dry run of {hook.counted(len(points), 'certificate')}, {len(failed)} failed"
     if failed:
@@ -1577,9 +1575,7 @@ class Reading(NamedTuple):
     known_before: dict[str, int]
 
 
-def read_host(
-    settings: hook.Settings, folder: str, log: CertbotLog, now: int
-) -> Reading:
+def read_host(settings: hook.Settings, folder: str, log: CertbotLog, now: int) -> Reading:
     """Read the lineages and certbot's log, and bring the record of this host up to date."""
     problems: list[str] = []
     record = hook.KnownFile(folder, settings.host).read(problems)
@@ -2016,9 +2012,7 @@ def command_line() -> argparse.ArgumentParser:
         help="report that certificates, or without NAME this host, no longer exist",
     )
     parser.add_argument("--host", default="", help="with --retire: on the host with this HOSTNAME")
-    parser.add_argument(
-        "--logs-dir", default="", metavar="DIR", help="the folder of certbot's log"
-    )
+    parser.add_argument("--logs-dir", default="", metavar="DIR", help="the folder of certbot's log")
     return parser
 
 
