@@ -2613,8 +2613,9 @@ def say_certificates(
         header.append("served")
     rows = []
     for certificate in certificates:
+        staging = " (staging)" if certificate.is_staging else ""
         row = [
-            certificate.lineage,
+            certificate.lineage + staging,
             str(len(certificate.names)),
             utc(certificate.not_before).removesuffix(" UTC"),
             utc(certificate.renewal_due).removesuffix(" UTC"),
