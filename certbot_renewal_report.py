@@ -2000,11 +2000,11 @@ def with_verdict(certificate: Certificate, verdict: Verdict, now: int) -> Certif
     return certificate._replace(renewal_due=due, failure=failure if due <= now else "")
 
 
-def record_lineages(record: HostRecord, lineages: Lineages, now: int) -> list[str]:
+def record_lineages(record: HostRecord, folder: str, lineages: Lineages, now: int) -> list[str]:
     """Note in the record which lineages are on this host; return those that are newly retired.
 
-    If all lineages are missing at once, none is retired: they become unreadable. A mount may be
-    missing, and then no alert would be possible any more.
+    If all lineages are missing at once, and nothing shows that certbot's folder is mounted, none is
+    retired: they become unreadable. Otherwise no alert would be possible any more.
     """
     for name in lineages.names:
         record.retired.pop(name, None)
@@ -2015,7 +2015,7 @@ def record_lineages(record: HostRecord, lineages: Lineages, now: int) -> list[st
         return []
 
     missing = sorted(set(record.verdicts) - lineages.names)
-    if missing and not lineages.names:
+    if missing and not lineages.names and not is_mounted(folder):
         for name in missing:
             lineages.unreadable[name] = all_missing_problem(missing)
         return []
@@ -2025,6 +2025,14 @@ def record_lineages(record: HostRecord, lineages: Lineages, now: int) -> list[st
     for name in lineages.names:
         record.verdicts.setdefault(name, Verdict(0))
     return missing
+
+
+def is_mounted(folder: str) -> bool:
+    """Return whether live/ is that of certbot: certbot puts a README there, and never deletes it.
+
+    Without it, live/ may be the empty folder at which a volume should be mounted.
+    """
+    return os.path.exists(os.path.join(folder, "live", "README"))
 
 
 def all_missing_problem(missing: Sequence[str]) -> str:
@@ -2192,7 +2200,7 @@ def report_of_renewal(
 
     retired: list[str] = []
     if is_complete:
-        retired = record_lineages(record, lineages, now)
+        retired = record_lineages(record, folder, lineages, now)
         record.full_report_at = now
     elif certificate.lineage.isprintable():  # a name with a line break is no lineage
         record.verdicts.setdefault(certificate.lineage, Verdict(0))

@@ -1585,7 +1585,7 @@ def read_host(settings: hook.Settings, folder: str, log: CertbotLog, now: int) -
     lineages = lineages._replace(problems=[*lineages.problems, *problems])
     apply_log(record, lineages.certificates, log.runs, issue_times(lineages))
     lineages = hook.judged(folder, lineages, record, now)
-    newly_retired = hook.record_lineages(record, lineages, now)
+    newly_retired = hook.record_lineages(record, folder, lineages, now)
     record_certificates(record, lineages)
     return Reading(lineages, record, log.runs, newly_retired, known_before)
 

@@ -296,6 +296,26 @@ def test_a_deleted_lineage_is_retired_although_its_folder_stays(host: Host) -> N
     assert host.bucket.state_of("old")["renewal_due"] == 0
 
 
+def test_the_only_lineage_of_a_host_is_retired_when_certbot_deletes_it(host: Host) -> None:
+    host.issue("only")
+    host.run_certbot()
+    assert host.certbot.run("delete", "--cert-name", "only").returncode == 0
+    run = host.run_certbot()
+    assert (run["unreadable_count"], run["failing"]) == ("0", "0")
+    assert host.bucket.state_of("only")["renewal_due"] == 0
+
+
+def test_all_lineages_are_unreadable_while_the_volumes_are_not_mounted(host: Host) -> None:
+    host.issue("a", "b")
+    host.run_certbot()
+    for name in ("live", "archive", "renewal"):
+        (host.certbot.folder / name).rename(host.certbot.folder / f"{name}.away")
+        (host.certbot.folder / name).mkdir()
+    run = host.run_certbot()
+    assert (run["unreadable"], run["failing"]) == ("a b", "1")
+    assert host.bucket.state_of("a")["renewal_due"] > 0
+
+
 def test_a_certificate_whose_configuration_has_vanished_is_unreadable_until_it_is_retired(
     host: Host,
 ) -> None:
