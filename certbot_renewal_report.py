@@ -529,7 +529,7 @@ def has_unknown_interpolation(entries: ConfEntries) -> bool:
     """Return whether a value that certbot reads has a %(key)s whose key is not set."""
     for names, value in entries.items():
         is_read = len(names) == 1 or names[0] == "renewalparams"
-        if not is_read or value is None:
+        if not is_read or value is None or "%(" not in value:
             continue
         for match in INTERPOLATION.finditer(value):
             # certbot looks in the section of the value, and then in the ones around it.
@@ -681,6 +681,9 @@ def is_staging_server(server: str) -> bool:
 
 
 # ---- Certificates ------------------------------------------------------------------------------
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
 class DecodedCertificate(NamedTuple):
     """What this project needs of an X.509 certificate; `not_before`, `not_after`: Unix seconds."""
 
@@ -736,9 +739,20 @@ def decode_certificate(path: str) -> DecodedCertificate:
             names.append(str(ipaddress.ip_address(name.strip())))
     return DecodedCertificate(
         names,
-        int(ssl.cert_time_to_seconds(decoded["notBefore"])),
-        int(ssl.cert_time_to_seconds(decoded["notAfter"])),
+        seconds_of(decoded["notBefore"]),
+        seconds_of(decoded["notAfter"]),
     )
+
+
+def seconds_of(text: str) -> int:
+    """Return a time as OpenSSL writes it, `Nov  8 04:26:40 2026 GMT`, in Unix seconds.
+
+    `ssl.cert_time_to_seconds` does the same in four times the time.
+    """
+    month, day, clock, year, _ = text.split()
+    hour, minute, second = map(int, clock.split(":"))
+    month_number = MONTHS.index(month) + 1
+    return calendar.timegm((int(year), month_number, int(day), hour, minute, second))
 
 
 def read_certificate(path: str, lineage: str, conf: RenewalConf | None = None) -> Certificate:
@@ -1986,11 +2000,11 @@ def with_verdict(certificate: Certificate, verdict: Verdict, now: int) -> Certif
     return certificate._replace(renewal_due=due, failure=failure if due <= now else "")
 
 
-def record_lineages(record: HostRecord, lineages: Lineages, now: int) -> list[str]:
+def record_lineages(record: HostRecord, folder: str, lineages: Lineages, now: int) -> list[str]:
     """Note in the record which lineages are on this host; return those that are newly retired.
 
-    If all lineages are missing at once, none is retired: they become unreadable. A mount may be
-    missing, and then no alert would be possible any more.
+    If all lineages are missing at once, and nothing shows that certbot's folder is mounted, none is
+    retired: they become unreadable. Otherwise no alert would be possible any more.
     """
     for name in lineages.names:
         record.retired.pop(name, None)
@@ -2001,7 +2015,7 @@ def record_lineages(record: HostRecord, lineages: Lineages, now: int) -> list[st
         return []
 
     missing = sorted(set(record.verdicts) - lineages.names)
-    if missing and not lineages.names:
+    if missing and not lineages.names and not is_mounted(folder):
         for name in missing:
             lineages.unreadable[name] = all_missing_problem(missing)
         return []
@@ -2011,6 +2025,14 @@ def record_lineages(record: HostRecord, lineages: Lineages, now: int) -> list[st
     for name in lineages.names:
         record.verdicts.setdefault(name, Verdict(0))
     return missing
+
+
+def is_mounted(folder: str) -> bool:
+    """Return whether live/ is that of certbot: certbot puts a README there, and never deletes it.
+
+    Without it, live/ may be the empty folder at which a volume should be mounted.
+    """
+    return os.path.exists(os.path.join(folder, "live", "README"))
 
 
 def all_missing_problem(missing: Sequence[str]) -> str:
@@ -2178,7 +2200,7 @@ def report_of_renewal(
 
     retired: list[str] = []
     if is_complete:
-        retired = record_lineages(record, lineages, now)
+        retired = record_lineages(record, folder, lineages, now)
         record.full_report_at = now
     elif certificate.lineage.isprintable():  # a name with a line break is no lineage
         record.verdicts.setdefault(certificate.lineage, Verdict(0))
@@ -2599,8 +2621,9 @@ def say_certificates(
         header.append("served")
     rows = []
     for certificate in certificates:
+        staging = " (staging)" if certificate.is_staging else ""
         row = [
-            certificate.lineage,
+            certificate.lineage + staging,
             str(len(certificate.names)),
             utc(certificate.not_before).removesuffix(" UTC"),
             utc(certificate.renewal_due).removesuffix(" UTC"),

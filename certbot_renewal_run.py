@@ -254,7 +254,8 @@ def run_point(
     texts = {
         "failed": " ".join(summary.failed),
         "unreadable": " ".join(sorted(lineages.unreadable)),
-        "renewed": names_with(RENEWED, results),
+        # Not "renewed": deliveries have an integer of this name, and a field has one type.
+        "succeeded": names_with(RENEWED, results),
         "not_due": names_with(NOT_DUE, results),
         "not_processed": names_with(NOT_PROCESSED, results),
         "failures": " | ".join(f"{name}: {why}" for name, why in sorted(summary.failures.items())),
@@ -1585,7 +1586,7 @@ def read_host(settings: hook.Settings, folder: str, log: CertbotLog, now: int) -
     lineages = lineages._replace(problems=[*lineages.problems, *problems])
     apply_log(record, lineages.certificates, log.runs, issue_times(lineages))
     lineages = hook.judged(folder, lineages, record, now)
-    newly_retired = hook.record_lineages(record, lineages, now)
+    newly_retired = hook.record_lineages(record, folder, lineages, now)
     record_certificates(record, lineages)
     return Reading(lineages, record, log.runs, newly_retired, known_before)
 

@@ -22,18 +22,26 @@ since = -60d
 
 counts_since = int(v: now()) - 30 * 86400000000000
 
-from(bucket: bucket)
-    |> range(start: since)
-    |> filter(
-        fn: (r) =>
-            r._measurement == measurement and r.domain == "all" and r.host != "" and r.lineage
-                !=
-                "",
-    )
-    |> filter(fn: (r) => r._field == "dry_run_failed" or r._field == "dry_run_error")
-    |> last()
-    |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")
-    |> group()
+last_of = (fields) =>
+    from(bucket: bucket)
+        |> range(start: since)
+        |> filter(
+            fn: (r) =>
+                r._measurement == measurement and r.domain == "all" and r.host != "" and r.lineage
+                    !=
+                    "",
+        )
+        |> filter(fn: fields)
+        |> last()
+        |> group()
+
+union(
+    tables: [
+        last_of(fields: (r) => r._field == "dry_run_failed") |> toString(),
+        last_of(fields: (r) => r._field == "dry_run_error"),
+    ],
+)
+    |> pivot(rowKey: ["_time", "host", "lineage"], columnKey: ["_field"], valueColumn: "_value")
     |> filter(fn: (r) => exists r.dry_run_failed and exists r.dry_run_error)
     |> sort(columns: ["_time"], desc: true)
     |> map(fn: (r) => ({r with certificate: r.host + "/" + r.lineage}))
@@ -46,7 +54,7 @@ from(bucket: bucket)
                 host: r.host,
                 lineage: r.lineage,
                 reported_at: int(v: r._time),
-                has_failed: r.dry_run_failed > 0 and int(v: r._time) >= counts_since,
+                has_failed: int(v: r.dry_run_failed) > 0 and int(v: r._time) >= counts_since,
                 error: r.dry_run_error,
             }),
     )

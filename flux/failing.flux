@@ -44,10 +44,19 @@ hosts =
         )
         |> last()
         |> toString()
-        |> keep(columns: ["_time", "_field", "_value", "host"])
-        |> group(columns: ["host", "_field"])
-        |> sort(columns: ["_time"])
-        |> last()
+        |> group()
+        |> sort(columns: ["_time"], desc: true)
+        |> map(
+            fn: (r) =>
+                ({
+                    host: r.host,
+                    _time: r._time,
+                    _field: r._field,
+                    _value: r._value,
+                    host_and_field: r.host + "/" + r._field,
+                }),
+        )
+        |> unique(column: "host_and_field")
         |> group(columns: ["host"])
         |> sort(columns: ["_time"], desc: true)
         |> reduce(

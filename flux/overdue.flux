@@ -37,7 +37,7 @@ second = 1000000000
 latest = 9000000000
 
 time_of = (seconds) => time(v: (if seconds < latest then seconds else latest) * second)
-certificates =
+last_of = (fields) =>
     from(bucket: bucket)
         |> range(start: since)
         |> filter(
@@ -46,15 +46,23 @@ certificates =
                     !=
                     "",
         )
-        |> filter(
-            fn: (r) =>
-                r._field == "renewal_due" or r._field == "not_after" or r._field == "run_at"
-                    or
-                    r._field == "failure",
-        )
+        |> filter(fn: fields)
         |> last()
-        |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")
         |> group()
+
+// The newest state of each certificate. Its numbers and its text become columns of one table.
+certificates =
+    union(
+        tables: [
+            last_of(
+                fields: (r) =>
+                    r._field == "renewal_due" or r._field == "not_after" or r._field == "run_at",
+            )
+                |> toString(),
+            last_of(fields: (r) => r._field == "failure"),
+        ],
+    )
+        |> pivot(rowKey: ["_time", "host", "lineage"], columnKey: ["_field"], valueColumn: "_value")
         |> filter(
             fn: (r) =>
                 exists r.renewal_due and exists r.not_after and exists r.run_at
@@ -62,7 +70,19 @@ certificates =
                     exists r.failure,
         )
         |> sort(columns: ["_time"], desc: true)
-        |> map(fn: (r) => ({r with certificate: r.host + "/" + r.lineage}))
+        |> map(
+            fn: (r) =>
+                ({
+                    certificate: r.host + "/" + r.lineage,
+                    host: r.host,
+                    lineage: r.lineage,
+                    _time: r._time,
+                    renewal_due: int(v: r.renewal_due),
+                    not_after: int(v: r.not_after),
+                    run_at: int(v: r.run_at),
+                    failure: r.failure,
+                }),
+        )
         |> unique(column: "certificate")
         |> map(
             fn: (r) =>

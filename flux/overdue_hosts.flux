@@ -32,23 +32,30 @@ since = -400d
 
 second = 1000000000
 
-from(bucket: bucket)
-    |> range(start: since)
-    |> filter(
-        fn: (r) =>
-            r._measurement == measurement and r.domain == "all" and r.host != "" and r.lineage
-                !=
-                "",
-    )
-    |> filter(
-        fn: (r) =>
-            r._field == "renewal_due" or r._field == "not_after" or r._field == "run_at" or r._field
-                ==
-                "failure",
-    )
-    |> last()
-    |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")
-    |> group()
+last_of = (fields) =>
+    from(bucket: bucket)
+        |> range(start: since)
+        |> filter(
+            fn: (r) =>
+                r._measurement == measurement and r.domain == "all" and r.host != "" and r.lineage
+                    !=
+                    "",
+        )
+        |> filter(fn: fields)
+        |> last()
+        |> group()
+
+union(
+    tables: [
+        last_of(
+            fields: (r) =>
+                r._field == "renewal_due" or r._field == "not_after" or r._field == "run_at",
+        )
+            |> toString(),
+        last_of(fields: (r) => r._field == "failure"),
+    ],
+)
+    |> pivot(rowKey: ["_time", "host", "lineage"], columnKey: ["_field"], valueColumn: "_value")
     |> filter(
         fn: (r) =>
             exists r.renewal_due and exists r.not_after and exists r.run_at and exists r.failure,
@@ -61,14 +68,14 @@ from(bucket: bucket)
             ({
                 host: r.host,
                 lineage: r.lineage,
-                due: r.renewal_due,
-                expiry: r.not_after,
+                due: int(v: r.renewal_due),
+                expiry: int(v: r.not_after),
                 failure: r.failure,
                 seconds_overdue:
-                    if r.run_at > 0 then
-                        int(v: r._time) / second - r.renewal_due
+                    if int(v: r.run_at) > 0 then
+                        int(v: r._time) / second - int(v: r.renewal_due)
                     else
-                        int(v: now()) / second - r.renewal_due,
+                        int(v: now()) / second - int(v: r.renewal_due),
             }),
     )
     |> map(

@@ -34,32 +34,55 @@ second = 1000000000
 every_column =
     csv.from(
         csv:
-            "#datatype,string,long,string,string,string,string,string,string,string,string,string,string,long,long,long
-#group,false,false,false,false,false,false,false,false,false,false,false,false,false,false,false
-#default,_result,,,,,,,,,,,,,,
-,result,table,mode,renewed,not_due,not_processed,failed,unreadable,failures,failure,certbot,hook,retired,started_at,duration
-,,0,none,none,none,none,none,none,none,none,none,none,0,0,0
+            "#datatype,string,long,string,string,string,string,string,string,string,string,string,string,string,string,string,string
+#group,false,false,false,false,false,false,false,false,false,false,false,false,false,false,false,false
+#default,_result,,,,,,,,,,,,,,,
+,result,table,mode,succeeded,not_due,not_processed,failed,unreadable,failures,failure,certbot,hook,retired,exit_status,started_at,duration
+,,0,none,none,none,none,none,none,none,none,none,none,0,0,0,0
 ",
     )
-points =
+fields_of_runs = (fields) =>
     from(bucket: bucket)
         |> range(start: since)
         |> filter(fn: (r) => r._measurement == measurement and not exists r.domain and r.host != "")
-        |> filter(fn: (r) => not exists r.target)
-        |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")
+        |> filter(fn: fields)
         |> group()
+
+// The numbers and the texts of each run become columns of one table.
+points =
+    union(
+        tables: [
+            fields_of_runs(
+                fields: (r) =>
+                    r._field == "failing" or r._field == "retired" or r._field == "certificates"
+                        or
+                        r._field == "exit_status" or r._field == "started_at" or r._field
+                        ==
+                        "duration",
+            )
+                |> toString(),
+            fields_of_runs(
+                fields: (r) =>
+                    r._field == "mode" or r._field == "succeeded" or r._field == "not_due" or r._field
+                        ==
+                        "not_processed" or r._field == "failed" or r._field == "unreadable"
+                        or
+                        r._field == "failures" or r._field == "failure" or r._field == "certbot"
+                        or
+                        r._field == "hook",
+            ),
+        ],
+    )
+        |> pivot(rowKey: ["_time", "host"], columnKey: ["_field"], valueColumn: "_value")
 
 union(tables: [points, every_column])
     |> group()
     |> filter(fn: (r) => exists r.failing and exists r.certificates)
-    |> filter(fn: (r) => not exists r.retired or r.retired == 0)
+    |> filter(fn: (r) => not exists r.retired or r.retired == "0")
     |> map(
         fn: (r) =>
-            ({r with start_known: exists r.started_at and r.started_at > 0,
-                end_known:
-                    exists r.started_at and exists r.duration and r.started_at > 0 and r.duration
-                        >=
-                        0,
+            ({r with started: if exists r.started_at then int(v: r.started_at) else -1,
+                seconds: if exists r.duration then int(v: r.duration) else -1,
             }),
     )
     |> map(
@@ -67,17 +90,17 @@ union(tables: [points, every_column])
             ({
                 time: r._time,
                 host: r.host,
-                started: if r.start_known then time(v: r.started_at * second) else r._time,
+                started: if r.started > 0 then time(v: r.started * second) else r._time,
                 ended:
-                    if r.end_known then
-                        time(v: (r.started_at + r.duration) * second)
+                    if r.started > 0 and r.seconds >= 0 then
+                        time(v: (r.started + r.seconds) * second)
                     else
                         r._time,
                 mode: if exists r.mode then r.mode else "none",
-                exit_status: if exists r.exit_status then r.exit_status else -1,
-                certificates: r.certificates,
-                failing: r.failing,
-                renewed: if exists r.renewed then r.renewed else "none",
+                exit_status: if exists r.exit_status then int(v: r.exit_status) else -1,
+                certificates: int(v: r.certificates),
+                failing: int(v: r.failing),
+                renewed: if exists r.succeeded then r.succeeded else "none",
                 not_due: if exists r.not_due then r.not_due else "none",
                 not_processed: if exists r.not_processed then r.not_processed else "none",
                 failed: if exists r.failed then r.failed else "none",

@@ -318,6 +318,21 @@ def test_the_results_are_complete_while_post_hooks_run(logs: Path) -> None:
     assert read.results["b.example.com"].result == FAILED
 
 
+def test_a_run_that_was_killed_in_a_post_hook_did_its_work(logs: Path) -> None:
+    run = RunText("2026-11-27 18:06:39").renewed("example.com").summary(renewed=["example.com"])
+    read = parsed(logs, run)
+    assert (read.is_finished, read.failure) == (True, "")
+    assert read.results["example.com"].result == RENEWED
+
+
+def test_a_lineage_without_a_word_and_without_a_success_in_the_list_is_not_renewed(
+    logs: Path,
+) -> None:
+    run = RunText("2026-11-27 18:06:39").processing("a.example.com").not_due("b.example.com")
+    read = parsed(logs, run.summary(not_due=["b.example.com"]).end())
+    assert read.results["a.example.com"].result == NOT_PROCESSED
+
+
 # ---- ARI ---------------------------------------------------------------------------------------
 def window_read(logs: Path, start: str, end: str) -> tuple[int, int] | None:
     """Return the window that is read of a run that is not due."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,12 +16,16 @@ import pytest
 import certbot_renewal_report
 from support.buckets import Bucket
 from support.hooks import next_second
-from support.points import failure_of
-from support.servers import skip_or_fail
-from tools.servers.certbot import Authority, Certbot
+from support.points import HOUR, failure_of
+from tools.servers.certbot import (
+    Authority,
+    Certbot,
+    distribution_certbot,
+    start_pebble_with_ari,
+)
 from tools.servers.influxdb import InfluxDB
 from tools.servers.lineages import DAY, install_run_report
-from tools.servers.processes import MissingServer
+from tools.servers.processes import wait_for
 
 DUE_NOW = "renew_before_expiry = 3650 days\n"  # more than the lifetime
 WEAK_KEY = "key_type = rsa\nrsa_key_size = 512"  # certbot refuses to make it
@@ -81,7 +86,7 @@ class Host(NamedTuple):
         path.write_text(json.dumps(records))
 
 
-@pytest.fixture(params=["", "/usr/bin/certbot"], ids=["newest", "distribution"])
+@pytest.fixture(params=["newest", "distribution"])
 def host(
     request: pytest.FixtureRequest,
     server: Callable[[str], InfluxDB],
@@ -89,11 +94,16 @@ def host(
     tmp_path: Path,
 ) -> Host:
     """A host with the newest certbot, and one with that of the distribution."""
-    if request.param and not Path(request.param).exists():
-        skip_or_fail(MissingServer("certbot is missing: apt-get install certbot"))
-    bucket = Bucket(server("influxd-1.12"))
-    certbot = Certbot(tmp_path / "letsencrypt", authority)
-    certbot.program = request.param or certbot.program
+    host = make_host(server("influxd-1.12"), authority, tmp_path)
+    if request.param == "distribution":
+        host.certbot.program = distribution_certbot()
+    return host
+
+
+def make_host(influxdb: InfluxDB, authority: Authority, folder: Path) -> Host:
+    """Make a host with the newest certbot, and no lineage."""
+    bucket = Bucket(influxdb)
+    certbot = Certbot(folder / "letsencrypt", authority)
     install_run_report(certbot.folder)
     certbot.settings({**bucket.settings, "HOSTNAME": "web1"})
     return Host(certbot, bucket)
@@ -106,7 +116,7 @@ def test_a_run_is_reported_with_the_result_of_each_lineage(host: Host) -> None:
     host.make_failing("failing")
     before = time.time()
     run = host.run_certbot()
-    assert (run["renewed"], run["not_due"], run["failed"]) == ("due", "fine", "failing")
+    assert (run["succeeded"], run["not_due"], run["failed"]) == ("due", "fine", "failing")
     assert run["failures"] == "failing: Unsupported RSA key length: 512"
     assert (run["exit_status"], run["failed_count"], run["failing"]) == ("1", "1", "1")
     assert run["mode"] == "renew"
@@ -130,7 +140,7 @@ def test_the_state_of_a_lineage_has_the_reason_and_is_due_since_the_first_failed
 
     host.change_conf("failing", WEAK_KEY, "key_type = ecdsa")
     run = host.run_certbot()
-    assert (run["renewed"], run["failing"]) == ("failing", "0")
+    assert (run["succeeded"], run["failing"]) == ("failing", "0")
     assert failure_of(host.bucket.points(), "failing") == "none"
 
 
@@ -286,6 +296,26 @@ def test_a_deleted_lineage_is_retired_although_its_folder_stays(host: Host) -> N
     assert host.bucket.state_of("old")["renewal_due"] == 0
 
 
+def test_the_only_lineage_of_a_host_is_retired_when_certbot_deletes_it(host: Host) -> None:
+    host.issue("only")
+    host.run_certbot()
+    assert host.certbot.run("delete", "--cert-name", "only").returncode == 0
+    run = host.run_certbot()
+    assert (run["unreadable_count"], run["failing"]) == ("0", "0")
+    assert host.bucket.state_of("only")["renewal_due"] == 0
+
+
+def test_all_lineages_are_unreadable_while_the_volumes_are_not_mounted(host: Host) -> None:
+    host.issue("a", "b")
+    host.run_certbot()
+    for name in ("live", "archive", "renewal"):
+        (host.certbot.folder / name).rename(host.certbot.folder / f"{name}.away")
+        (host.certbot.folder / name).mkdir()
+    run = host.run_certbot()
+    assert (run["unreadable"], run["failing"]) == ("a b", "1")
+    assert host.bucket.state_of("a")["renewal_due"] > 0
+
+
 def test_a_certificate_whose_configuration_has_vanished_is_unreadable_until_it_is_retired(
     host: Host,
 ) -> None:
@@ -312,3 +342,55 @@ def test_a_lineage_that_certbot_must_not_renew_is_due_late_and_the_reason_is_nam
     assert run["failing"] == "0"
     state = host.bucket.state_of("manual")
     assert abs(state["renewal_due"] - (state["not_after"] - 15 * DAY)) <= 1
+
+
+# ---- The CA's window (ARI) ---------------------------------------------------------------------
+LIFETIME = 60  # seconds: due by certbot's own rule after 30
+
+
+@pytest.fixture
+def ari_host(server: Callable[[str], InfluxDB], tmp_path: Path) -> Iterator[Callable[[int], Host]]:
+    """Gives a host whose CA says when to renew; the lifetime of certificates is in seconds."""
+    with contextlib.ExitStack() as stack:
+
+        def make(lifetime: int) -> Host:
+            authority = stack.enter_context(start_pebble_with_ari(tmp_path / "ca", lifetime))
+            return make_host(server("influxd-1.12"), authority, tmp_path)
+
+        yield make
+
+
+def set_window(host: Host, start: int, end: int) -> None:
+    """Set the CA's window for the certificate `a`, and let certbot ask for it."""
+    certificate = host.certbot.folder / "live" / "a" / "cert.pem"
+    host.certbot.authority.set_window(certificate, start, end)
+    asked_before = re.compile(r"\[acme_renewal_info\]\n.*", re.DOTALL)
+    host.conf("a").write_text(asked_before.sub("", host.conf("a").read_text()))
+
+
+def test_a_certificate_whose_window_is_late_is_not_due_before_certbot_says_so(
+    ari_host: Callable[[int], Host],
+) -> None:
+    host = ari_host(LIFETIME)
+    host.issue("a")
+    begin = host.certbot.not_before("a")
+    set_window(host, begin + 50, begin + 52)
+    wait_for(lambda: time.time() > begin + 35, "the time at which certbot alone would renew")
+    run = host.run_certbot()
+    assert (run["not_due"], run["failing"]) == ("a", "0")
+    assert host.bucket.state_of("a")["renewal_due"] == int(run["started_at"])
+
+
+def test_a_certificate_that_the_ca_wants_renewed_at_once_is_overdue_after_one_failed_run(
+    ari_host: Callable[[int], Host],
+) -> None:
+    host = ari_host(90 * DAY)
+    host.issue("a")
+    host.change_conf("a", "key_type = ecdsa", WEAK_KEY)
+    now = int(time.time())
+    set_window(host, now - HOUR, now - HOUR // 2)
+    run = host.run_certbot()
+    assert (run["failed"], run["failing"]) == ("a", "1")
+    # A day ago, or at the beginning of the certificate if that was later.
+    state = host.bucket.state_of("a")
+    assert state["renewal_due"] == max(state["not_before"], int(run["started_at"]) - DAY)

@@ -147,6 +147,7 @@ def test_an_absurd_certificate_does_not_hide_the_others(influxdb: InfluxDB) -> N
 
     assert len(rows) == 5
     assert days_in("days_overdue", rows["500 years"]) < 0
+    assert rows["500 years"]["expiry"] == "2255-03-14T16:00:00Z"  # Flux has no later time
     assert days_in("days_overdue", rows["500 years, due"]) == 5
     assert days_in("days_overdue", rows["far away"]) < 0
     assert days_in("days_overdue", rows["late"]) == 5

@@ -24,6 +24,7 @@ import certbot_renewal_report
 import certbot_renewal_run
 from support.hooks import Ran
 from support.odd_files import Kind, OddFile
+from tools.faults.disks import known_text
 from tools.servers import faulty
 from tools.servers.lineages import (
     DAY,
@@ -143,16 +144,24 @@ AN_ENV_LINE = st.builds(
 # ---- Files -------------------------------------------------------------------------------------
 PEM = make_certificate(["example.com", "192.0.2.1"], 1_780_000_000, 90 * DAY)
 
-# Parts of renewal configurations and of the known file.
+SECRET_URL = f"https://somebody:{SECRET}@example.com/?token={SECRET}"
+
+# Parts of renewal configurations, of the known file, of certbot's log and of its cli.ini.
 LIKELY_LINES = [
     b"cert = x\n",
     b"[renewalparams]\n",
     b"renew_before_expiry = 30 days\n",
     b"renew_before_expiry = 999999y 9mo\n",
     b"\t",
-    b"a 1\n",
-    b"example.com 99999999999\n",
-    b"# run report of now\n",
+    b'{"web1": {',
+    b'"verdicts": {"a": {"not_before": 99999999999999}}, "retired": {"b": -1}, ',
+    b'"incident": [1, ["a"], 2, 3], "log_position": "now"}}\n',
+    b"2026-11-27 18:06:39,159:DEBUG:certbot._internal.main:certbot version: 5.8.0\n",
+    b"2026-11-27 18:06:39,159:DEBUG:x:Notifying user: Processing /x/example.com.conf\n",
+    b"2026-11-27 18:06:40,159:ERROR:certbot._internal.renewal:Failed to renew certificate "
+    b"example.com with error: " + SECRET_URL.encode() + b"\n",
+    b"2026-11-27 18:06:40,159:ERROR:certbot._internal.log:1 renew failure(s)\n",
+    b"logs-dir = /dev\n",
 ]
 
 
@@ -198,6 +207,11 @@ PLACES = [
     "archive",
     "archive/example.com/cert1.pem",
     "archive/example.com/cert2.pem",
+    "cli.ini",
+    "logs",
+    "logs/letsencrypt.log",
+    "logs/letsencrypt.log.1",
+    "logs/letsencrypt.log.2.gz",
 ]
 AN_ODD_FILE = st.builds(OddFile, st.sampled_from(PLACES), st.sampled_from(Kind), A_CONTENT)
 
@@ -234,7 +248,8 @@ def make_folder(folder: Path, situation: Situation) -> Path:
     make_lineage(folder, "example.com", ["example.com"], begin - DAY, 90 * DAY)
     live = make_lineage(folder, "example.com", ["example.com"], begin, 90 * DAY)
     (folder / "token").write_text(SECRET)
-    (folder / certbot_renewal_report.KNOWN_FILE).write_text("example.com 1\n")
+    known_file = folder / certbot_renewal_report.KNOWN_FILE
+    known_file.write_text(known_text("web1", "example.com", 1))
 
     for odd_file in situation.odd_files:
         odd_file.put_into(folder)
@@ -369,6 +384,7 @@ def storing_server() -> Iterator[str]:
 
 
 # ---- The properties ----------------------------------------------------------------------------
+FAILED_RUN = OddFile("logs/letsencrypt.log", Kind.FILE, b"".join(LIKELY_LINES))
 LONG_SPACES = "HOSTNAME=a" + " " * 100_000 + "b"
 LONG_INTERVAL = b"renew_before_expiry = " + b"999999w " * 200_000
 
@@ -399,6 +415,10 @@ def test_the_report_hook_ends_properly_whatever_it_finds(
 @example(["--all"], Situation(odd_files=[OddFile("certbot_renewal_report.known", Kind.PIPE)]))
 @example(["--all"], Situation(odd_files=[OddFile("certbot_renewal_report.known.new", Kind.PIPE)]))
 @example(["--all"], Situation(odd_files=[OddFile("live/example.com/cert.pem", Kind.PIPE)]))
+@example(["--all"], Situation(odd_files=[OddFile("logs/letsencrypt.log", Kind.PIPE)]))
+@example(["--all"], Situation(odd_files=[OddFile("logs/letsencrypt.log", Kind.DEVICE)]))
+@example(["--all"], Situation(odd_files=[OddFile("logs", Kind.LINK_TO_ITSELF)]))
+@example(["--all"], Situation(odd_files=[FAILED_RUN]))
 @example(
     ["--all", "--patience=0.0001"],
     Situation(odd_files=[OddFile("certbot_renewal_report.turn", Kind.PIPE)]),

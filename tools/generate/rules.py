@@ -84,19 +84,19 @@ def urgent_threshold(expiry: str) -> str:
     """
 
 
-def evidence(newest: str) -> str:
+def evidence(latest_run_at: str, without_reports: str) -> str:
     """Return PromQL for the time as of which something is judged.
 
-    `newest` is the name of the last run_at of each series. With run reports it is the last one of
-    the host, else (run_at is 0) the current time. run_at itself is by the clock of the host, which
-    may be wrong.
+    With run reports it is the last one of the host, else the current time. `latest_run_at` is the
+    name of the latest run_at of each certificate or target, `without_reports` that of run_at where
+    it is 0: it is by the clock of the host, which may be wrong, and only tells which of both it is.
     """
     return f"""
         (
           (
             0
             * (
-              {newest}
+              {latest_run_at}
               > 0
             )
             + on (host) group_left ()
@@ -106,10 +106,7 @@ def evidence(newest: str) -> str:
             )
           )
           or (
-            (
-              {newest}
-              == 0
-            )
+            {without_reports}
             + time()
           )
         )
@@ -179,6 +176,23 @@ EXPRESSIONS = {
           > 0
         )
     """,
+    # RUN_AT of the one series of each certificate that was reported last.
+    "LATEST_RUN_AT": """
+        topk by (host, lineage) (
+          1,
+          RUN_AT
+        )
+    """,
+    # RUN_AT, 0, of the certificates of hosts without run reports.
+    "WITHOUT_REPORTS": """
+        (
+          RUN_AT
+          unless on (host, lineage) (
+            RUN_AT
+            > 0
+          )
+        )
+    """,
     # RUN_AT of all series of a certificate that were reported last, and of the others. A
     # certificate has several if a label was added: the old series remains, and is never written
     # again. Without run reports all were reported last, with 0.
@@ -201,7 +215,7 @@ EXPRESSIONS = {
         )
     """,
     # The time as of which a certificate is judged.
-    "EVIDENCE": evidence("NEWEST"),
+    "EVIDENCE": evidence("LATEST_RUN_AT", "WITHOUT_REPORTS"),
     # Days from the due date to the evidence, below 0 if the certificate is not yet due; by
     # certificate. Of several series the one that is due last counts.
     "DAYS_OVERDUE": """
@@ -373,8 +387,15 @@ EXPRESSIONS = {
           DELIVERY_RUN_AT
         )
     """,
+    # The same, 0, of the targets on hosts without run reports.
+    "DELIVERY_WITHOUT_REPORTS": """
+        (
+          LATEST_DELIVERY
+          == 0
+        )
+    """,
     # The time as of which a delivery is judged.
-    "DELIVERY_EVIDENCE": evidence("LATEST_DELIVERY"),
+    "DELIVERY_EVIDENCE": evidence("LATEST_DELIVERY", "DELIVERY_WITHOUT_REPORTS"),
     # The start of the certificate that the target should have; 0 if it should have none any more.
     "RENEWED": last_of_delivery("renewed"),
     # The start and the end of the certificate that the target has; 0 if it never got one.
@@ -405,13 +426,6 @@ EXPRESSIONS = {
     "SEEN_AT": last_of_certificate("seen_at"),
     # When the other certificate expires that was served then; 0 if the right one was served.
     "SERVED_EXPIRY": last_of_certificate("served_expiry"),
-    # RUN_AT of the one series of each certificate that was reported last.
-    "LATEST_RUN_AT": """
-        topk by (host, lineage) (
-          1,
-          RUN_AT
-        )
-    """,
     # When a server last answered, by the clock of the server that stores the reports: so long
     # before the last run report.
     "LAST_SEEN": """

@@ -77,7 +77,7 @@ WHOLE_RUN_FAILS = Frequency(0.1, 6 * HOUR, 5 * DAY)
 ALREADY_RUNNING = 0.002  # of the runs: another certbot is running
 # The folder of the lineages is a mount that is missing.
 UNMOUNTED = Frequency(0.06, 6 * HOUR, 10 * DAY)
-SHARED = 0.03  # of all hosts: another host has the same configuration folder
+SHARED = 0.01  # of all hosts: another host has the same configuration folder, and runs certbot, too
 BEHIND_TELEGRAF = 0.3  # of all hosts
 
 # Of each lineage.

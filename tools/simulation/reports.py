@@ -142,8 +142,18 @@ class FakeDisks:
         (host.folder / "renewal" / f"{name}.conf").touch()
 
     def remove_configuration(self, host: Host, name: str) -> None:
-        """Remove the renewal configuration of a lineage."""
-        (host.folder / "renewal" / f"{name}.conf").unlink()
+        """Remove the renewal configuration of a lineage; it may be lost already."""
+        (host.folder / "renewal" / f"{name}.conf").unlink(missing_ok=True)
+
+    def lose_or_restore_configuration(self, host: Host, lineage: Lineage) -> None:
+        """Remove the renewal configuration while it is lost, and create it again after that."""
+        name = lineage.certificate.lineage
+        exists = (host.folder / "renewal" / f"{name}.conf").exists()
+        is_lost = lineage.fault_at(self.calendar.now) is Fault.CONFIGURATION_LOST
+        if is_lost and exists:
+            self.remove_configuration(host, name)
+        elif not is_lost and not exists:
+            self.add_configuration(host, name)
 
     # ---- What the programs read ----------------------------------------------------------------
     def read_lineages(self, folder: str, certbot: str = "") -> hook.Lineages:
@@ -159,6 +169,7 @@ class FakeDisks:
             return lineages
         for name, lineage in sorted(host.lineages.items()):
             fault = lineage.fault_at(now)
+            self.lose_or_restore_configuration(host, lineage)
             lineages.names.add(name)
             if fault:
                 lineages.unreadable[name] = f"{name}: {fault.value}"
@@ -197,8 +208,6 @@ class FakeDisks:
         host = self.hosts[folder]
         lineage = host.lineages.get(name)
         if lineage is None or host.unmounted.contains(now):
-            return 0.0
-        if path.endswith(".conf") and lineage.fault_at(now) is Fault.CONFIGURATION_LOST:
             return 0.0
         return max(lineage.changed_at, lineage.fault_changed_at(now) + host.clock_error)
 
