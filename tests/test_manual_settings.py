@@ -108,7 +108,7 @@ def test_check_prints_what_the_page_shows(
         ran = report_hook("--check")
     assert (ran.status, ran.err) == (0, "")
 
-    (documented,) = [block.text for block in all_blocks(PAGE) if block.language == "text"]
+    documented, _ = [block.text for block in all_blocks(PAGE) if block.language == "text"]
     units = "/etc/systemd/system/certbot.service.d"
     printed = ran.out.replace(str(drop_in), f"{units}/{drop_in.name}")
     assert_output(documented, printed.replace(str(certbot_folder), "/etc/letsencrypt"))
