@@ -63,13 +63,13 @@ points =
                 |> toString(),
             fields_of_runs(
                 fields: (r) =>
-                    r._field == "mode" or r._field == "succeeded" or r._field == "not_due" or r._field
+                    r._field == "mode" or r._field == "succeeded" or r._field == "not_due"
+                        or
+                        r._field == "not_processed" or r._field == "failed" or r._field
                         ==
-                        "not_processed" or r._field == "failed" or r._field == "unreadable"
-                        or
-                        r._field == "failures" or r._field == "failure" or r._field == "certbot"
-                        or
-                        r._field == "hook",
+                        "unreadable" or r._field == "failures" or r._field == "failure" or r._field
+                        ==
+                        "certbot" or r._field == "hook",
             ),
         ],
     )

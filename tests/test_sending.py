@@ -21,7 +21,7 @@ from tools.servers.lineages import DAY
 Hook = Callable[..., Ran]
 
 TAGS_OF_CERTIFICATE = ("domain=all", "host=web1", "lineage=example.com")
-STATE_FIELDS = {"not_before", "renewal_due", "not_after", "run_at"}
+STATE_FIELDS = {"not_before", "renewal_due", "not_after", "run_at", "failure", "staging"}
 
 
 def write(influxdb: InfluxDB, bucket: str, line: str) -> None:
