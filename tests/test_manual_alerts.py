@@ -96,7 +96,7 @@ def test_kapacitor_s_mail_about_most_hosts_has_its_instructions() -> None:
 
 
 # ---- Samples -----------------------------------------------------------------------------------
-# What differs between notifications: level, names, times, numbers, endings of a word, and the reason.
+# What differs between notifications: level, names, times, numbers, endings of a word, the reason.
 VALUES = re.compile(
     r"""
     ^ (?: CRITICAL | WARNING | OK ) : [ ]
