@@ -299,7 +299,8 @@ def state_of(points: Points, lineage: str) -> dict[str, int]:
     """Return the numbers in the newest state of a lineage, by name."""
     tags = {"domain=all", f"lineage={lineage}"}
     of_lineage = [field for field in stored_fields(points) if tags <= field.tags]
-    of_states = [field for field in of_lineage if field.name not in ("renewed_count", "not_served")]
+    others = ("renewed_count", "not_served", "dry_run_failed", "dry_run_error")
+    of_states = [field for field in of_lineage if field.name not in others]
     newest = fields_by_time(of_states)[-1]
     return {name: int(value) for name, value in newest.items() if name != "failure"}
 
