@@ -177,7 +177,12 @@ class AlertPack(QueryModel):
             for step in range(1, MOST_STEPS + 1):
                 self.note_change(AlertId(FAILING, Subject(point.host, step=step)))
         if point.reported_at is not None:
-            self.take_report(point.host, LastReport(point.time, point.reported_at == 0))
+            report = LastReport(self.report_time(point), point.reported_at == 0)
+            self.take_report(point.host, report)
+
+    def report_time(self, point: RunPoint) -> int:
+        """Return the time of a run report: that of its point."""
+        return point.time
 
     def take_report(self, host: str, report: LastReport) -> None:
         """Take a run report."""
@@ -349,6 +354,10 @@ class PrometheusRules(AlertPack):
         for step in range(1, MOST_STEPS + 1):
             alert_id = AlertId(FAILING, Subject(point.host, step=step))
             self.note_change(alert_id, point.time + FAILING_LOOKBACK)
+
+    def report_time(self, point: RunPoint) -> int:
+        """Return the time of a run report: its value, also if the request was repeated later."""
+        return point.reported_at or point.time
 
     def take_report(self, host: str, report: LastReport) -> None:
         """Take a run report: at its time, all certificates of the host are judged."""
