@@ -1976,7 +1976,8 @@ def is_newer_than_files(verdict: Verdict, folder: str, name: str) -> bool:
     if not verdict.read_at or not os.path.exists(paths[0]):
         return False
     paths += [os.path.join(folder, place, name) for place in ("live", "archive")]
-    return verdict.read_at >= max(map(changed_at, paths))
+    # read_at is in whole seconds, rounded down.
+    return verdict.read_at >= int(max(map(changed_at, paths)))
 
 
 def changed_at(path: str) -> float:
@@ -2022,6 +2023,8 @@ def record_lineages(record: HostRecord, folder: str, lineages: Lineages, now: in
     for name in missing:
         del record.verdicts[name]
         record.retired[name] = now
+    for certificate in lineages.certificates:
+        record.verdicts.setdefault(certificate.lineage, Verdict(certificate.not_before))
     for name in lineages.names:
         record.verdicts.setdefault(name, Verdict(0))
     return missing
@@ -2203,7 +2206,7 @@ def report_of_renewal(
         retired = record_lineages(record, folder, lineages, now)
         record.full_report_at = now
     elif certificate.lineage.isprintable():  # a name with a line break is no lineage
-        record.verdicts.setdefault(certificate.lineage, Verdict(0))
+        record.verdicts.setdefault(certificate.lineage, Verdict(certificate.not_before))
     # The faults of other lineages are the subject of run reports, not of this renewal.
     lineages.unreadable.clear()
     report = certificates_report(settings, folder, lineages, now, record.has_run_reports)

@@ -236,7 +236,10 @@ def test_the_mail_is_as_the_manual_shows_it(alerting: Alerting) -> None:
     watched = WatchedBucket(alerting)
     due = int(time.time()) - 15 * DAY
     reported_at = due + 12 * DAY
-    reason = "DNS problem: NXDOMAIN looking up A for example.com"
+    reason = (
+        "Some challenges have failed. "
+        "(example.com: unauthorized: No TXT records found for DNS challenge)"
+    )
     watched.write(
         certificate_state("example.com", due, run_at=reported_at, failure=reason, at=reported_at)
     )

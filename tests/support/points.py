@@ -5,6 +5,7 @@ Every time is in Unix seconds. `at` is the time of a point; None stands for now.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from tools.servers.lineages import DAY
 
 MEASUREMENT = "certbot_renewal"
 HOUR = 3600
+WHOLE_NUMBER = re.compile(r"-?\d+")
 
 # The lifetimes of certificates that CAs issue, or will issue: names to seconds.
 LIFETIMES = {"90d": 90 * DAY, "64d": 64 * DAY, "45d": 45 * DAY, "160h": 160 * HOUR}
@@ -302,7 +304,7 @@ def state_of(points: Points, lineage: str) -> dict[str, int]:
     others = ("renewed_count", "not_served", "dry_run_failed", "dry_run_error")
     of_states = [field for field in of_lineage if field.name not in others]
     newest = fields_by_time(of_states)[-1]
-    return {name: int(value) for name, value in newest.items() if name != "failure"}
+    return {name: int(value) for name, value in newest.items() if WHOLE_NUMBER.fullmatch(value)}
 
 
 def failure_of(points: Points, lineage: str) -> str:
