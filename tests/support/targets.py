@@ -55,7 +55,8 @@ def renew(
 
 def first_certificate(path: Path) -> bytes:
     """Return the first certificate (DER) in a PEM file, which may also hold a key."""
-    return ssl.PEM_cert_to_DER_cert(path.read_text().partition("-----BEGIN PRIVATE")[0])
+    begin, end, _ = path.read_text().partition("-----END CERTIFICATE-----\n")
+    return ssl.PEM_cert_to_DER_cert(begin + end)
 
 
 def renewed_certificate(
