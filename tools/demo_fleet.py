@@ -22,7 +22,8 @@ from tools.servers.lineages import DAY, install_run_report, make_lineage
 from tools.servers.prometheus import VictoriaMetrics
 
 HOUR = 3600
-CERTBOT = (5, 8)  # the version in the renewal configurations
+CERTBOT = "5.8.0"
+CERTBOT_RELEASE = (5, 8)
 RUN_SECONDS = 12  # how long a run of certbot takes
 PRODUCTION_CA = "https://acme-v02.api.letsencrypt.org/directory"
 STAGING_CA = "https://acme-staging-v02.api.letsencrypt.org/directory"
@@ -146,7 +147,7 @@ FLEET = (
 
 def days_until_due(lifetime: float) -> float:
     """Return after how many days certbot renews a certificate that lives for so many days."""
-    return hook.due_by_rule(0, round(lifetime * DAY), CERTBOT, "") / DAY
+    return hook.due_by_rule(0, round(lifetime * DAY), CERTBOT_RELEASE, "") / DAY
 
 
 def write_lineage(folder: Path, lineage: Lineage, now: int) -> None:
@@ -157,9 +158,11 @@ def write_lineage(folder: Path, lineage: Lineage, now: int) -> None:
 
     names = [lineage.name, *lineage.more_names]
     lifetime = round(lineage.lifetime * DAY)
+    conf = f"version = {CERTBOT}\n"
     params = {"server": STAGING_CA if lineage.is_staging else PRODUCTION_CA}
     for age in reversed(ages):
-        make_lineage(folder, lineage.name, names, now - round(age * DAY), lifetime, params=params)
+        not_before = now - round(age * DAY)
+        make_lineage(folder, lineage.name, names, not_before, lifetime, conf, params=params)
     # The run report compares when a certificate was written with certbot's log.
     issued_at = now - round(lineage.age * DAY)
     for path in (folder / "archive" / lineage.name).iterdir():
@@ -210,7 +213,7 @@ def certbot_log(started_at: int, results: dict[str, LineageResult], is_dry_run: 
         position=str(started_at),
         started_at=started_at,
         ended_at=started_at + RUN_SECONDS,
-        version="5.8.0",
+        version=CERTBOT,
         mode="renew",
         is_dry_run=is_dry_run,
         is_finished=True,
