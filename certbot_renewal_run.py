@@ -254,7 +254,8 @@ def run_point(
     texts = {
         "failed": " ".join(summary.failed),
         "unreadable": " ".join(sorted(lineages.unreadable)),
-        "renewed": names_with(RENEWED, results),
+        # Not "renewed": deliveries have an integer of this name, and a field has one type.
+        "succeeded": names_with(RENEWED, results),
         "not_due": names_with(NOT_DUE, results),
         "not_processed": names_with(NOT_PROCESSED, results),
         "failures": " | ".join(f"{name}: {why}" for name, why in sorted(summary.failures.items())),

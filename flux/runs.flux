@@ -37,7 +37,7 @@ every_column =
             "#datatype,string,long,string,string,string,string,string,string,string,string,string,string,string,string,string,string
 #group,false,false,false,false,false,false,false,false,false,false,false,false,false,false,false,false
 #default,_result,,,,,,,,,,,,,,,
-,result,table,mode,renewed,not_due,not_processed,failed,unreadable,failures,failure,certbot,hook,retired,exit_status,started_at,duration
+,result,table,mode,succeeded,not_due,not_processed,failed,unreadable,failures,failure,certbot,hook,retired,exit_status,started_at,duration
 ,,0,none,none,none,none,none,none,none,none,none,none,0,0,0,0
 ",
     )
@@ -63,13 +63,13 @@ points =
                 |> toString(),
             fields_of_runs(
                 fields: (r) =>
-                    r._field == "mode" or r._field == "renewed" or r._field == "not_due" or r._field
+                    r._field == "mode" or r._field == "succeeded" or r._field == "not_due"
+                        or
+                        r._field == "not_processed" or r._field == "failed" or r._field
                         ==
-                        "not_processed" or r._field == "failed" or r._field == "unreadable"
-                        or
-                        r._field == "failures" or r._field == "failure" or r._field == "certbot"
-                        or
-                        r._field == "hook",
+                        "unreadable" or r._field == "failures" or r._field == "failure" or r._field
+                        ==
+                        "certbot" or r._field == "hook",
             ),
         ],
     )
@@ -100,7 +100,7 @@ union(tables: [points, every_column])
                 exit_status: if exists r.exit_status then int(v: r.exit_status) else -1,
                 certificates: int(v: r.certificates),
                 failing: int(v: r.failing),
-                renewed: if exists r.renewed then r.renewed else "none",
+                renewed: if exists r.succeeded then r.succeeded else "none",
                 not_due: if exists r.not_due then r.not_due else "none",
                 not_processed: if exists r.not_processed then r.not_processed else "none",
                 failed: if exists r.failed then r.failed else "none",

@@ -96,7 +96,7 @@ def test_a_card_shows_its_life_and_its_renewals(open_page: PageOpener) -> None:
     assert re.search(r"Began .*, due .*, expires .*, 71 percent of the lifetime", life)
     assert re.search(r"Renewed 4 times since", aria_label(card.locator(".dots")))
     old_dots = card_of(page, "old.example.net").locator(".dots")
-    assert "9.1 days late" in aria_label(old_dots)
+    assert "10.0 days late" in aria_label(old_dots)
 
 
 def test_a_card_unfolds_to_its_names_and_to_the_commands_to_try(open_page: PageOpener) -> None:

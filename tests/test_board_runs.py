@@ -22,7 +22,7 @@ def test_the_runs_have_a_row_for_each_certificate_with_its_result(one_bucket: Bu
     run = certbot_run(
         "web1", now, failed="a", unreadable="b", failures="a: refused, again | b: no private key"
     )
-    texts = {"renewed": "c", "not_due": "d e", "not_processed": "f"}
+    texts = {"succeeded": "c", "not_due": "d e", "not_processed": "f"}
     store(
         one_bucket,
         certificate_state("a", now + DAY, run_at=now),

@@ -116,7 +116,7 @@ def test_a_run_is_reported_with_the_result_of_each_lineage(host: Host) -> None:
     host.make_failing("failing")
     before = time.time()
     run = host.run_certbot()
-    assert (run["renewed"], run["not_due"], run["failed"]) == ("due", "fine", "failing")
+    assert (run["succeeded"], run["not_due"], run["failed"]) == ("due", "fine", "failing")
     assert run["failures"] == "failing: Unsupported RSA key length: 512"
     assert (run["exit_status"], run["failed_count"], run["failing"]) == ("1", "1", "1")
     assert run["mode"] == "renew"
@@ -140,7 +140,7 @@ def test_the_state_of_a_lineage_has_the_reason_and_is_due_since_the_first_failed
 
     host.change_conf("failing", WEAK_KEY, "key_type = ecdsa")
     run = host.run_certbot()
-    assert (run["renewed"], run["failing"]) == ("failing", "0")
+    assert (run["succeeded"], run["failing"]) == ("failing", "0")
     assert failure_of(host.bucket.points(), "failing") == "none"
 
 

@@ -186,7 +186,7 @@ def test_grafana_can_read_the_queries_of_its_dashboard_for_prometheus() -> None:
     for panel in PROMETHEUS_PANELS:
         assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
         letters = [target["refId"] for target in panel["targets"]]
-        assert letters == list("ABCDE")[: len(letters)]
+        assert letters == list("ABCDEFGH")[: len(letters)]
         for target in panel["targets"]:
             assert target["datasource"] == panel["datasource"]
             assert used_variables(target["expr"]) == {"measurement"}

@@ -195,7 +195,7 @@ def test_a_verdict_about_another_certificate_counts_for_nothing(rule: float) -> 
         ("renew_before_expiry = 720 hours  # as before\n", 720 * HOUR),
         ('renew_before_expiry = "25 days"\n', 25 * DAY),
         # Old versions of certbot wrote the setting as a comment.
-        ("# renew_before_expiry = 20 days\n", LEFT_BY_DEFAULT),
+        ("# renew_before_expiry = 20 days\n", 30 * DAY),
         # certbot does not read it below a section.
         ("[renewalparams]\nrenew_before_expiry = 20 days\n", LEFT_BY_DEFAULT),
         # Longer than the lifetime: due from the beginning.

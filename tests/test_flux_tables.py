@@ -151,7 +151,7 @@ def test_runs_lists_every_run_with_the_result_of_each_certificate(influxdb: Infl
     bucket = influxdb.new_bucket()
     now = int(time.time())
     successful = certbot_run("web1", now - DAY)
-    results: dict[str, FieldValue] = {"renewed": "a b", "not_due": "c d", "not_processed": "e"}
+    results: dict[str, FieldValue] = {"succeeded": "a b", "not_due": "c d", "not_processed": "e"}
     write(
         influxdb,
         bucket,

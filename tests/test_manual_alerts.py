@@ -29,13 +29,11 @@ EXAMPLES = {
     "HOST": "web1",
     "LINEAGE": "example.com",
     "TARGET": "haproxy",
-    "NAMES": "example.com example.net",
 }
 KAPACITOR_LABELS = {
     "HOST": '{{ index .Tags "host" }}',
     "LINEAGE": '{{ index .Tags "lineage" }}',
     "TARGET": '{{ index .Tags "target" }}',
-    "NAMES": '{{ index .Fields "lineages" }}',
 }
 
 
@@ -52,7 +50,7 @@ def test_each_alert_has_a_section() -> None:
 
 def test_each_alert_of_the_rules_is_on_the_page() -> None:
     names = set(re.findall(r"^      - alert: (\w+)$", RULES.read_text(), re.MULTILINE))
-    assert len(names) == 7
+    assert len(names) == 8
     for name in names:
         assert f"## {name}\n" in PAGE or f"`{name}`" in PAGE
 
@@ -98,10 +96,11 @@ def test_kapacitor_s_mail_about_most_hosts_has_its_instructions() -> None:
 
 
 # ---- Samples -----------------------------------------------------------------------------------
-# What differs between notifications: level, names, times, numbers, and endings of a word.
+# What differs between notifications: level, names, times, numbers, endings of a word, the reason.
 VALUES = re.compile(
     r"""
     ^ (?: CRITICAL | WARNING | OK ) : [ ]
+    | (?<= ;[ ]reason:[ ] ) .*
     | \( most[ ]hosts \)
     | (?: [\w.]+ @ )? (?: \w+\. )? example \. (?: com | net ) (?: : \d+ )?
     | \b web\d | \b haproxy
@@ -248,7 +247,9 @@ def test_the_commands_of_the_instructions_work_on_a_host(machine: Machine) -> No
         f"INFLUXDB_BUCKET={bucket}\n",
     )
 
-    follow(machine, commands_of("renewal_overdue", "renewal_failing", "Most hosts are silent"))
+    *overdue, retire_certificate = commands_of("renewal_overdue")
+    others = commands_of("renewal_failing", "dry_run_failed", "Most hosts are silent")
+    follow(machine, [*overdue, *others])
     machine.run(f"cp -r deliver/* {hooks}/deploy/")
     machine.write(
         "/etc/letsencrypt/certbot_renewal_deliver.toml", '[[command]]\ncommand = ["true"]\n'
@@ -256,7 +257,8 @@ def test_the_commands_of_the_instructions_work_on_a_host(machine: Machine) -> No
     machine.run(f"{hooks}/deploy/certbot_renewal_deliver.py --all")
     follow(machine, commands_of("certificate_not_delivered", "certificate_not_served"))
 
-    *on_the_host, retire = commands_of("host_silent")
+    *on_the_host, retire_host = commands_of("host_silent")
     follow(machine, on_the_host)
-    # On another host, since these certificates are on this one.
-    machine.run(retire.text.replace("--host web1", "--host old-web"))
+    # Of another host, since this one and its certificates exist.
+    for retire in (retire_certificate, retire_host):
+        machine.run(retire.text.replace("--host web1", "--host old-web"))

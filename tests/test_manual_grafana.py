@@ -49,7 +49,7 @@ def test_the_commands_install_the_rules_and_prove_one_of_them(machine: Machine) 
     changed = machine.read(RULES)
     assert yaml.safe_load(changed)["groups"][0]["interval"] == "10s"
     rules = rules_of(changed)
-    assert condition_of(rules["renewal_overdue"]) == "$A >= -1000"
+    assert condition_of(rules["renewal_overdue"]) == "$A >= -1000 || $A >= $D"
     del rules["renewal_overdue"]
     assert rules == {
         name: rule for name, rule in rules_of(installed).items() if name != "renewal_overdue"

@@ -91,7 +91,7 @@ def test_a_reader_gets_a_notification_and_its_recovery(
     assert machine.run(errors.text) == ""
 
     tasks = machine.run("influx task list --org example-org --hide-headers")
-    assert tasks.count("15m0s") == 5
+    assert tasks.count("15m0s") == 6
     follow(machine, blocks(webhook, "How it notifies"))
     buckets = machine.run("influx bucket list --org example-org --name _monitoring --hide-headers")
     assert "infinite" in buckets
@@ -111,4 +111,4 @@ def test_a_reader_applies_the_template_without_the_command(
     answer = machine.run(commands.replace("fake-token", influxdb.token))
     assert '"stackID"' in answer
     tasks = machine.run("influx task list --org example-org --hide-headers")
-    assert tasks.count("15m0s") == 5
+    assert tasks.count("15m0s") == 6

@@ -92,7 +92,7 @@ def test_a_reader_gets_a_mail_for_each_certificate_and_its_recovery(
     assert task == original.replace("telegraf}", "certbot}").replace('""', "example-org")
 
 
-def test_a_reader_finds_a_wrong_organization_in_all_five_tasks(machine: Machine) -> None:
+def test_a_reader_finds_a_wrong_organization_in_all_six_tasks(machine: Machine) -> None:
     influxdb = machine.add_influxdb("influxd-2")
     report(machine, influxdb)
     sections = ["Configure Kapacitor", "Install the alerts"]
@@ -101,8 +101,8 @@ def test_a_reader_finds_a_wrong_organization_in_all_five_tasks(machine: Machine)
 
     section = blocks_of(read_page(PAGE), ["Check the queries"])
     printed = [machine.run(block.text) for block in section if block.is_command]
-    assert len(re.findall(r'errors="[1-9]', printed[1])) == 5
-    assert printed[2].count('organization name \\"nobody\\" not found') == 5
+    assert len(re.findall(r'errors="[1-9]', printed[1])) == 6
+    assert printed[2].count('organization name \\"nobody\\" not found') == 6
 
 
 def test_a_reader_updates_the_scripts(machine: Machine) -> None:
@@ -115,7 +115,7 @@ def test_a_reader_updates_the_scripts(machine: Machine) -> None:
     follow_page(machine, PAGE, "Update and remove")
     machine.run("sleep 2")
     assert machine.run("cat /etc/kapacitor/load/tasks/*.yaml") == before
-    assert machine.run("kapacitor list tasks | grep -c true") == "5\n"
+    assert machine.run("kapacitor list tasks | grep -c true") == "6\n"
 
 
 # ---- Tables ------------------------------------------------------------------------------------

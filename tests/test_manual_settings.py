@@ -11,6 +11,7 @@ import pytest
 import responses
 
 import certbot_renewal_report as hook
+from support.certbot_logs import quiet_run, write_log
 from support.documents import options_of_help, rows_of
 from support.hooks import Ran
 from support.manual import all_blocks, assert_output, read_page
@@ -84,6 +85,11 @@ def test_the_options_of_the_run_report_are_those_of_its_help(
 
 
 # ---- --check -----------------------------------------------------------------------------------
+def texts_of_page() -> list[str]:
+    """Return the outputs on the page: of the report hook, and lines of the run report."""
+    return [block.text for block in all_blocks(PAGE) if block.language == "text"]
+
+
 def test_check_prints_what_the_page_shows(
     report_hook: Callable[..., Ran],
     certbot_folder: Path,
@@ -108,10 +114,34 @@ def test_check_prints_what_the_page_shows(
         ran = report_hook("--check")
     assert (ran.status, ran.err) == (0, "")
 
-    (documented,) = [block.text for block in all_blocks(PAGE) if block.language == "text"]
+    documented, _of_run_report = texts_of_page()
     units = "/etc/systemd/system/certbot.service.d"
     printed = ran.out.replace(str(drop_in), f"{units}/{drop_in.name}")
     assert_output(documented, printed.replace(str(certbot_folder), "/etc/letsencrypt"))
+
+
+def test_check_of_the_run_report_prints_the_lines_of_the_page(
+    run_report: Callable[..., Ran], certbot_folder: Path, env_file: Path, tmp_path: Path
+) -> None:
+    renew(certbot_folder, "example.com", age=DAY)
+    url = "https://influx.example.com:8086"
+    env_file.write_text(f"INFLUXDB_URL={url}\n")
+    report_hook = certbot_folder / "renewal-hooks" / "deploy" / "certbot_renewal_report.py"
+    write_log(
+        tmp_path / "logs" / "letsencrypt.log", quiet_run("2026-11-28 03:17:00", "example.com")
+    )
+
+    with responses.RequestsMock() as mock:
+        mock.add(responses.GET, f"{url}/ping", headers={"X-Influxdb-Version": "v2.9.1"})
+        mock.add(responses.POST, f"{url}/api/v2/write", status=204)
+        ran = run_report("--check", f"--logs-dir={tmp_path / 'logs'}")
+    assert (ran.status, ran.err) == (0, "")
+
+    _of_report_hook, documented = texts_of_page()
+    printed = ran.out.replace(hook.__file__, str(report_hook))
+    lines = printed.replace(str(certbot_folder), "/etc/letsencrypt").splitlines()
+    first = lines.index(next(line for line in lines if line.startswith("Run report program")))
+    assert_output(documented, "\n".join(lines[first : first + 3]))
 
 
 def test_the_statuses_of_the_page_are_those_that_check_prints() -> None:

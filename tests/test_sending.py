@@ -21,7 +21,7 @@ from tools.servers.lineages import DAY
 Hook = Callable[..., Ran]
 
 TAGS_OF_CERTIFICATE = ("domain=all", "host=web1", "lineage=example.com")
-STATE_FIELDS = {"not_before", "renewal_due", "not_after", "run_at"}
+STATE_FIELDS = {"not_before", "renewal_due", "not_after", "run_at", "failure", "staging"}
 
 
 def write(influxdb: InfluxDB, bucket: str, line: str) -> None:
@@ -66,6 +66,8 @@ def test_the_state_of_a_certificate_arrives_at_the_time_of_the_report(
         ("renewal_due", str(renewal.not_before + 60 * DAY), *TAGS_OF_CERTIFICATE),
         ("not_after", str(renewal.not_before + 90 * DAY), *TAGS_OF_CERTIFICATE),
         ("run_at", "0", *TAGS_OF_CERTIFICATE),
+        ("failure", "none", *TAGS_OF_CERTIFICATE),
+        ("staging", "0", *TAGS_OF_CERTIFICATE),
     }
     assert all(before <= int(point[0]) <= time.time() for point in state)
 

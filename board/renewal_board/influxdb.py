@@ -47,6 +47,11 @@ REMEDIES = (
         r"schema collision|type conflict|unsupported|cannot|type error|invalid",
         "{bucket} contains other data: correct INFLUXDB_BUCKET or MEASUREMENT",
     ),
+    hook.Remedy(
+        r"internal error",
+        "if {bucket} contains other data, correct INFLUXDB_BUCKET or MEASUREMENT; "
+        "otherwise check the server's log",
+    ),
     hook.Remedy(r"", "check the server's log"),
 )
 
