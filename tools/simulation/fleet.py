@@ -349,7 +349,8 @@ class Fleet:
         ca_is_up = not self.ca_down.contains(now)
         if lineage.fault_at(now):
             return logs.result_of(run_program.UNREADABLE, logs.PARSE_FAILED)
-        window = certbot.window_of(lineage, host.version) if ca_is_up else None
+        asks_ca = ca_is_up and lineage.autorenew
+        window = certbot.window_of(lineage, host.version) if asks_ca else None
         clock = now + host.clock_error
         if not certbot.would_renew(lineage, host.version, clock, ca_is_up):
             return logs.result_of(run_program.NOT_DUE, window=window)
@@ -391,12 +392,12 @@ class Fleet:
         host.failing.discard("")
         if run.failure and not is_briefly_locked:
             host.failing.add("")
-        lost = set()
+        # The programs see faults of files themselves, also after a run that looked at nothing.
+        faulty = set()
         for name, lineage in host.lineages.items():
-            is_lost = lineage.fault_at(now) is Fault.CONFIGURATION_LOST
-            if is_lost or host.unmounted.contains(now):
-                lost.add(name)
-        self.truth.run_ends(host.tag, host.failing | lost, now)
+            if lineage.fault_at(now) or host.unmounted.contains(now):
+                faulty.add(name)
+        self.truth.run_ends(host.tag, host.failing | faulty, now)
 
     def send_hooks_reports(
         self, host: Host, results: Mapping[str, run_program.LineageResult]
