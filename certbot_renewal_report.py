@@ -2024,10 +2024,20 @@ def record_lineages(record: HostRecord, folder: str, lineages: Lineages, now: in
         del record.verdicts[name]
         record.retired[name] = now
     for certificate in lineages.certificates:
-        record.verdicts.setdefault(certificate.lineage, Verdict(certificate.not_before))
-    for name in lineages.names:
+        record_new_lineage(record, certificate)
+    for name in lineages.unreadable:
         record.verdicts.setdefault(name, Verdict(0))
     return missing
+
+
+def record_new_lineage(record: HostRecord, certificate: Certificate) -> None:
+    """Note a lineage that was not reported before.
+
+    On a host with run reports, the next one also reports the predecessors of the certificate, which
+    were missed. Otherwise the reports start with the present certificate.
+    """
+    known_begin = 0 if record.has_run_reports else certificate.not_before
+    record.verdicts.setdefault(certificate.lineage, Verdict(known_begin))
 
 
 def is_mounted(folder: str) -> bool:
@@ -2206,7 +2216,7 @@ def report_of_renewal(
         retired = record_lineages(record, folder, lineages, now)
         record.full_report_at = now
     elif certificate.lineage.isprintable():  # a name with a line break is no lineage
-        record.verdicts.setdefault(certificate.lineage, Verdict(certificate.not_before))
+        record_new_lineage(record, certificate)
     # The faults of other lineages are the subject of run reports, not of this renewal.
     lineages.unreadable.clear()
     report = certificates_report(settings, folder, lineages, now, record.has_run_reports)

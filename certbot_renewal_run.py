@@ -1566,21 +1566,24 @@ class RunReport(NamedTuple):
 class Reading(NamedTuple):
     """What a report is made of: the lineages, the record of this host, and certbot's runs.
 
-    `known_before` has, by lineage, notBefore of the certificate that was reported last.
+    `known_before` has, by lineage, notBefore of the certificate that was reported last. It is None
+    before the first report of the host.
     """
 
     lineages: hook.Lineages
     record: hook.HostRecord
     runs: list[CertbotRun]
     newly_retired: list[str]
-    known_before: dict[str, int]
+    known_before: dict[str, int] | None
 
 
 def read_host(settings: hook.Settings, folder: str, log: CertbotLog, now: int) -> Reading:
     """Read the lineages and certbot's log, and bring the record of this host up to date."""
     problems: list[str] = []
     record = hook.KnownFile(folder, settings.host).read(problems)
-    known_before = {name: verdict.not_before for name, verdict in record.verdicts.items()}
+    known_before = None
+    if record.full_report_at or record.has_run_reports:
+        known_before = {name: verdict.not_before for name, verdict in record.verdicts.items()}
     version = next((run.version for run in reversed(log.runs) if run.version), record.certbot)
     lineages = hook.read_lineages(folder, version)
     lineages = lineages._replace(problems=[*lineages.problems, *problems])
@@ -1636,7 +1639,9 @@ def run_report(
 
     if history:  # as if no renewal had ever been reported
         report = with_missed_renewals(settings, report, folder, reading.lineages, {})
-    elif reading.known_before:  # the first report starts with the certificates that there are
+    elif (
+        reading.known_before is not None
+    ):  # the first report starts with the certificates that there are
         report = with_missed_renewals(
             settings, report, folder, reading.lineages, reading.known_before
         )
@@ -1663,7 +1668,7 @@ def post_hook_report(
     has_run_reports = record.has_run_reports
     report = hook.certificates_report(settings, folder, reading.lineages, now, has_run_reports)
     report = with_run(settings, report, reading, environ, now)
-    if reading.known_before:
+    if reading.known_before is not None:
         report = with_missed_renewals(
             settings, report, folder, reading.lineages, reading.known_before
         )
