@@ -1120,7 +1120,7 @@ def due_with_verdict(by_rule: int, not_before: int, not_after: int, verdict: Ver
 
     due = verdict.failed_since or max(by_rule, verdict.not_due_at)
     due = min(due, max(by_rule, latest_due(not_before, not_after)))
-    if verdict.due_at_once:
+    if 0 < verdict.due_at_once < by_rule:  # later, the CA's window may have ended as usual
         # The run has already failed to renew: a day earlier, so that the alert fires at that run.
         due = min(due, verdict.due_at_once - DAY)
     return max(due, not_before)
