@@ -331,10 +331,6 @@ LOG_RECORD = re.compile(
     re.VERBOSE | re.ASCII,
 )
 
-# Matches: Processing /etc/letsencrypt/renewal/example.com.conf
-# certbot begins a new line before a long path.
-PROCESSING = re.compile(r"Processing\s+(?P<path>\S.*\.conf)\s*", re.DOTALL)
-
 # Matches: certbot version: 5.8.0
 CERTBOT_VERSION = re.compile(r"certbot version: (?P<version>\d[\w.+-]{0,30})", re.ASCII)
 
