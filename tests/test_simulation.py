@@ -178,7 +178,7 @@ def test_kapacitor_sends_the_mails_that_the_model_expects(
     tasks = tuple(ALERT_NAMES.values())
     load = make_load_folder(tmp_path, influxdb, bucket, often=tasks)
     kapacitor = alerting.start_kapacitor(load)
-    chance = random.Random(1)
+    chance = random.Random(134)
     expected = Modelled()
     for step in range(8):
         now = int(time.time())
