@@ -133,6 +133,8 @@ def add_haproxy(machine: Machine) -> None:
     bind_line = example("haproxy", "bind")
     edited = HAPROXY_CFG.format(global_line=global_line, bind_line=bind_line)
     machine.write("/etc/haproxy/haproxy.cfg", edited)
+    unit = f"[Service]\nExecStart={command}\nX-Listens=443\nX-Creates=/run/haproxy/admin.sock\n"
+    machine.add_unit("haproxy.service", unit)  # the page now creates this socket
 
 
 def test_a_reader_delivers_to_haproxy(machine: Machine) -> None:
