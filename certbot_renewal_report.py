@@ -1955,14 +1955,32 @@ def judged(folder: str, lineages: Lineages, record: HostRecord, now: int) -> Lin
     readable = {certificate.lineage for certificate in certificates}
     unreadable = {}
     for name in sorted(names):
-        own_problem = lineages.unreadable.get(name, "")
+        problem = lineages.unreadable.get(name, "")
         verdict = record.verdicts.get(name, Verdict(0))
-        problem = own_problem
         if is_newer_than_files(verdict, folder, name) and (verdict.unreadable or name in readable):
             problem = verdict.unreadable
         if problem:
             unreadable[name] = problem
     return lineages._replace(names=names, certificates=certificates, unreadable=unreadable)
+
+
+class KnownHost(NamedTuple):
+    """The lineages of this host as certbot's log judges them, and the record of this host.
+
+    `problems` concern the known file.
+    """
+
+    record: HostRecord
+    lineages: Lineages
+    problems: list[str]
+
+
+def read_known_host(settings: Settings, folder: str, now: int) -> KnownHost:
+    """Read the record and the lineages of this host, for --check and --dry-run."""
+    problems: list[str] = []
+    record = KnownFile(folder, settings.host).read(problems)
+    lineages = judged(folder, read_lineages(folder, record.certbot), record, now)
+    return KnownHost(record, lineages, problems)
 
 
 def is_retired_by_hand(folder: str, name: str, record: HostRecord) -> bool:
@@ -2275,19 +2293,25 @@ def read_renewed_certificate(live_folder: str) -> Certificate:
 
 def report_of_folder(settings: Settings, folder: str, now: int) -> Report:
     """Return a report of all certificates of this host, for --check and --dry-run."""
-    problems: list[str] = []
-    record = KnownFile(folder, settings.host).read(problems)
-    lineages = judged(folder, read_lineages(folder, record.certbot), record, now)
-    report = report_of_lineages(settings, folder, lineages, record, now)
-    return report._replace(problems=[*report.problems, *problems])
+    known = read_known_host(settings, folder, now)
+    report = report_of_known_host(settings, folder, known, now)
+    return report._replace(problems=[*report.problems, *known.problems])
 
 
-def report_of_lineages(
-    settings: Settings, folder: str, lineages: Lineages, record: HostRecord, now: int
+def report_of_known_host(
+    settings: Settings,
+    folder: str,
+    known: KnownHost,
+    now: int,
+    served: Mapping[str, Served] | None = None,
 ) -> Report:
-    """Return a report of all certificates of this host, for --check and --dry-run."""
-    report = certificates_report(settings, folder, lineages, now, record.has_run_reports)
-    report.problems.extend(no_certificate_problems(folder, lineages))
+    """Return a report of all certificates of this host, for --check and --dry-run.
+
+    `served` has what is served of a lineage; it may lack any.
+    """
+    has_run_reports = known.record.has_run_reports
+    report = certificates_report(settings, folder, known.lineages, now, has_run_reports, served)
+    report.problems.extend(no_certificate_problems(folder, known.lineages))
     return report
 
 
@@ -2731,19 +2755,18 @@ def check_sending(settings: Settings, checked: Checked, folder: str) -> list[str
 
 def check(settings: Settings, folder: str, script: str, now: int) -> list[str]:
     """Prove the installation with a real write; print the findings, return the problems."""
-    problems: list[str] = []
-    record = KnownFile(folder, settings.host).read(problems)
-    lineages = judged(folder, read_lineages(folder, record.certbot), record, now)
-    report = report_of_lineages(settings, folder, lineages, record, now)
+    known = read_known_host(settings, folder, now)
+    report = report_of_known_host(settings, folder, known, now)
+    certificates = known.lineages.certificates
     load_requests()  # before anything is printed: nothing works without it
-    problems += deploy_hook_problems(script, folder)
+    problems = [*known.problems, *deploy_hook_problems(script, folder)]
     say_settings(settings, folder, script)
     say_program("Report hook", script, __version__)
 
-    checked = Checked(lineages.certificates, report, now)
+    checked = Checked(certificates, report, now)
     problems += check_sending(settings, checked, folder)
     if not problems:
-        say(ready_verdict(settings, lineages.certificates, now))
+        say(ready_verdict(settings, certificates, now))
     return problems
 
 

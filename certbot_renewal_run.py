@@ -67,219 +67,6 @@ if getattr(hook, "__version__", "") != __version__:
 TURN_FILE = "certbot_renewal_report.turn"
 
 
-# ---- certbot's run -----------------------------------------------------------------------------
-def exit_status_of(environ: Mapping[str, str], problems: list[str]) -> int | None:
-    """Return certbot's exit status, from EXIT_STATUS; None if it is not known.
-
-    systemd sets it for ExecStopPost: a number, or after a signal its name, here 128 and more.
-    """
-    text = environ.get("EXIT_STATUS", "").strip()
-    statuses = {str(number): number for number in range(256)}
-    for signal_ in signal.Signals:
-        statuses[signal_.name[len("SIG") :]] = 128 + signal_
-    if text and text not in statuses:
-        problems.append(
-            "EXIT_STATUS is not valid: it must be certbot's exit status, a number "
-            f"or the name of a signal (ignored: {text})"
-        )
-    return statuses.get(text)
-
-
-def failed_without_log(
-    certificates: Sequence[hook.Certificate],
-    environ: Mapping[str, str],
-    exit_status: int | None,
-    now: int,
-) -> list[str]:
-    """Return the lineages that are due and were not renewed, on a host without certbot's log.
-
-    After a failed run these are all due lineages. For a post hook, certbot gives the names of the
-    failed certificates in FAILED_DOMAINS, also after a forced renewal. These are not due.
-    """
-    failed_names = set(environ.get("FAILED_DOMAINS", "").split())
-    failed = []
-    for certificate in certificates:
-        is_due = certificate.renewal_due <= now
-        has_failed = bool(exit_status) or not failed_names.isdisjoint(certificate.names)
-        if is_due and has_failed:
-            failed.append(certificate.lineage)
-    return failed
-
-
-LOCK_PATIENCE = hook.DAY  # for so long, another running certbot is no failure
-
-
-def apply_log(
-    record: hook.HostRecord,
-    certificates: Sequence[hook.Certificate],
-    runs: Sequence[CertbotRun],
-    issued_at: Mapping[str, float],
-) -> None:
-    """Note in the record what certbot's log says of each lineage, and of the runs as a whole.
-
-    `runs` are those since the last report, the oldest first. `issued_at` says by lineage when the
-    present certificate was written to the disk: what a run said before is about its predecessor.
-    """
-    not_before = {certificate.lineage: certificate.not_before for certificate in certificates}
-    for run in runs:
-        if run.is_dry_run:
-            continue
-        record.certbot = run.version or record.certbot
-        record.run_failure = run.failure
-        if not run.is_locked:
-            record.locked_since = 0
-        elif not record.locked_since:
-            record.locked_since = run.started_at
-        for lineage, result in run.results.items():
-            if result.result != RENEWED and run.started_at < issued_at.get(lineage, 0):
-                continue
-            verdict = record.verdicts.get(lineage, hook.Verdict(0))
-            if lineage in not_before and verdict.not_before != not_before[lineage]:
-                verdict = hook.Verdict(not_before[lineage])
-            record.verdicts[lineage] = verdict_after(verdict, result, run.started_at)
-
-
-def verdict_after(verdict: hook.Verdict, result: LineageResult, started_at: int) -> hook.Verdict:
-    """Return the verdict about a lineage after a run of certbot that began at `started_at`."""
-    if result.result == NOT_PROCESSED:
-        return verdict
-    if result.result == UNREADABLE:
-        return verdict._replace(unreadable=result.reason, read_at=started_at)
-    if result.result == RENEWED:
-        return hook.Verdict(verdict.not_before, read_at=started_at)
-
-    verdict = verdict._replace(unreadable="", read_at=started_at)
-    is_window_past = result.window is not None and result.window[1] <= started_at
-    due_at_once = verdict.due_at_once or started_at if is_window_past else 0
-    if result.result == NOT_DUE:
-        return verdict._replace(
-            not_due_at=started_at, failed_since=0, failure="", due_at_once=due_at_once
-        )
-    return verdict._replace(
-        failed_since=verdict.failed_since or started_at,
-        failure=result.reason,
-        due_at_once=due_at_once,
-    )
-
-
-class RunSummary(NamedTuple):
-    """What a report says about certbot's runs since the last report.
-
-    `failed` are the lineages whose last attempt failed. `failures` has, by lineage, why it failed
-    or cannot be read. `failure` says why the last run failed as a whole, "" if it did not.
-    `counts_as_failed`: the failure of the whole run is no other certbot that has just started.
-    """
-
-    runs: Sequence[CertbotRun]
-    failed: Sequence[str]
-    failures: Mapping[str, str]
-    failure: str
-    counts_as_failed: bool
-
-
-def summary_of_runs(
-    record: hook.HostRecord,
-    lineages: hook.Lineages,
-    runs: Sequence[CertbotRun],
-    failed_without_reason: Sequence[str],
-    now: int,
-) -> RunSummary:
-    """Return what a report says about certbot's runs.
-
-    `failed_without_reason` are the lineages that failed on a host without certbot's log.
-    """
-    failures = {}
-    failed = set(failed_without_reason)
-    for certificate in lineages.certificates:
-        verdict = record.verdicts.get(certificate.lineage, hook.Verdict(0))
-        if verdict.failed_since and verdict.not_before == certificate.not_before:
-            failed.add(certificate.lineage)
-            failures[certificate.lineage] = verdict.failure
-    for lineage, problem in lineages.unreadable.items():
-        failures[lineage] = hook.shortened(problem).replace("|", "/")
-
-    failure = record.run_failure
-    if not failure and record.exit_status > 0 and not failed and not lineages.unreadable:
-        failure = f"certbot exited with status {record.exit_status}"
-    is_briefly_locked = record.locked_since > 0 and now - record.locked_since < LOCK_PATIENCE
-    real_runs = [run for run in runs if not run.is_dry_run]
-    return RunSummary(real_runs, sorted(failed), failures, failure, not is_briefly_locked)
-
-
-def next_incident(
-    incident: hook.Incident, summary: RunSummary, lineages: hook.Lineages, now: int
-) -> hook.Incident:
-    """Return the incident after a report: its step is higher if a further lineage fails."""
-    failing = {*summary.failed, *lineages.unreadable}
-    if summary.failure and summary.counts_as_failed:
-        failing.add("")
-    step = 0
-    seen: set[str] = set()
-    if failing:
-        seen = failing.union(incident.lineages)
-        step = incident.step if failing <= set(incident.lineages) else incident.step + 1
-
-    highest_step, highest_at = incident.highest_step, incident.highest_at
-    if step >= highest_step or highest_at < now - LONGEST_INCIDENT_VIEW:
-        highest_step, highest_at = step, now
-    return hook.Incident(step, sorted(seen), highest_step, highest_at)
-
-
-LONGEST_INCIDENT_VIEW = 30 * hook.DAY  # flux/failing.flux looks back for so long
-
-
-def run_point(
-    settings: hook.Settings,
-    lineages: hook.Lineages,
-    record: hook.HostRecord,
-    summary: RunSummary,
-) -> hook.Point:
-    """Return the point about certbot's runs since the last report."""
-    fields: dict[str, hook.FieldValue] = {
-        "certificates": len(lineages.certificates),
-        "unreadable_count": len(lineages.unreadable),
-        "failed_count": len(summary.failed),
-        "exit_status": record.exit_status,
-        "failing": record.incident.step,
-        "steps": record.incident.highest_step,
-    }
-    if summary.runs:
-        started_at = summary.runs[0].started_at
-        fields["started_at"] = started_at
-        fields["duration"] = max(0, summary.runs[-1].ended_at - started_at)
-
-    results: dict[str, LineageResult] = {}
-    for run in summary.runs:
-        results.update(run.results)
-    texts = {
-        "failed": " ".join(summary.failed),
-        "unreadable": " ".join(sorted(lineages.unreadable)),
-        # Not "renewed": deliveries have an integer of this name, and a field has one type.
-        "succeeded": names_with(RENEWED, results),
-        "not_due": names_with(NOT_DUE, results),
-        "not_processed": names_with(NOT_PROCESSED, results),
-        "failures": " | ".join(f"{name}: {why}" for name, why in sorted(summary.failures.items())),
-        "failure": hook.shortened(summary.failure),
-        "mode": ", ".join(dict.fromkeys(run.mode for run in summary.runs)),
-        "certbot": record.certbot,
-        "hook": __version__,
-    }
-    for name, text in texts.items():
-        if text:  # Flux 0.196 (InfluxDB 1.12) mixes up rows that have empty strings
-            fields[name] = hook.joined_names(text.split(" "))
-    return hook.make_point(settings, fields)
-
-
-def as_run_report(point: hook.Point, now: int) -> hook.Point:
-    """Return the run point of a run report: it says that the host is alive."""
-    return point._replace(fields={**point.fields, "retired": 0, "reported_at": now})
-
-
-def names_with(wanted: str, results: Mapping[str, LineageResult]) -> str:
-    """Return the lineages with a result, separated by spaces."""
-    return " ".join(sorted(name for name, result in results.items() if result.result == wanted))
-
-
 # ---- certbot's log -----------------------------------------------------------------------------
 # certbot tells no hook what was due, what failed and why, but it writes all of it into its log.
 # The program trusts the log, and the cli.ini that names its folder: both belong to root.
@@ -1154,6 +941,221 @@ def is_in_host_name(match: re.Match[str]) -> bool:
     return bool(re.fullmatch(r"[a-z0-9]\.", before) or re.fullmatch(r"\.[a-z]", behind))
 
 
+# ---- certbot's run -----------------------------------------------------------------------------
+LOCK_PATIENCE = hook.DAY  # for so long, another running certbot is no failure
+LONGEST_INCIDENT_VIEW = 30 * hook.DAY  # flux/failing.flux looks back for so long
+
+
+def exit_status_of(environ: Mapping[str, str], problems: list[str]) -> int | None:
+    """Return certbot's exit status, from EXIT_STATUS; None if it is not known.
+
+    systemd sets it for ExecStopPost: a number, or after a signal its name, here 128 and more.
+    """
+    text = environ.get("EXIT_STATUS", "").strip()
+    statuses = {str(number): number for number in range(256)}
+    for signal_ in signal.Signals:
+        statuses[signal_.name[len("SIG") :]] = 128 + signal_
+    if text and text not in statuses:
+        problems.append(
+            "EXIT_STATUS is not valid: it must be certbot's exit status, a number "
+            f"or the name of a signal (ignored: {text})"
+        )
+    return statuses.get(text)
+
+
+def failed_without_log(
+    certificates: Sequence[hook.Certificate],
+    environ: Mapping[str, str],
+    exit_status: int | None,
+    now: int,
+) -> list[str]:
+    """Return the lineages that are due and were not renewed, on a host without certbot's log.
+
+    After a failed run these are all due lineages. For a post hook, certbot gives the names of the
+    failed certificates in FAILED_DOMAINS, also after a forced renewal. These are not due.
+    """
+    failed_names = set(environ.get("FAILED_DOMAINS", "").split())
+    failed = []
+    for certificate in certificates:
+        is_due = certificate.renewal_due <= now
+        has_failed = bool(exit_status) or not failed_names.isdisjoint(certificate.names)
+        if is_due and has_failed:
+            failed.append(certificate.lineage)
+    return failed
+
+
+def apply_log(
+    record: hook.HostRecord,
+    certificates: Sequence[hook.Certificate],
+    runs: Sequence[CertbotRun],
+    issued_at: Mapping[str, float],
+) -> None:
+    """Note in the record what certbot's log says of each lineage, and of the runs as a whole.
+
+    `runs` are those since the last report, the oldest first. `issued_at` says by lineage when the
+    present certificate was written to the disk: what a run said before is about its predecessor.
+    """
+    not_before = {certificate.lineage: certificate.not_before for certificate in certificates}
+    for run in runs:
+        if run.is_dry_run:
+            continue
+        record.certbot = run.version or record.certbot
+        record.run_failure = run.failure
+        if not run.is_locked:
+            record.locked_since = 0
+        elif not record.locked_since:
+            record.locked_since = run.started_at
+        for lineage, result in run.results.items():
+            if result.result != RENEWED and run.started_at < issued_at.get(lineage, 0):
+                continue
+            verdict = record.verdicts.get(lineage, hook.Verdict(0))
+            if lineage in not_before and verdict.not_before != not_before[lineage]:
+                verdict = hook.Verdict(not_before[lineage])
+            record.verdicts[lineage] = verdict_after(verdict, result, run.started_at)
+
+
+def verdict_after(verdict: hook.Verdict, result: LineageResult, started_at: int) -> hook.Verdict:
+    """Return the verdict about a lineage after a run of certbot that began at `started_at`."""
+    if result.result == NOT_PROCESSED:
+        return verdict
+    if result.result == UNREADABLE:
+        return verdict._replace(unreadable=result.reason, read_at=started_at)
+    if result.result == RENEWED:
+        return hook.Verdict(verdict.not_before, read_at=started_at)
+
+    verdict = verdict._replace(unreadable="", read_at=started_at)
+    is_window_past = result.window is not None and result.window[1] <= started_at
+    due_at_once = 0
+    if is_window_past:
+        due_at_once = verdict.due_at_once or started_at
+    if result.result == NOT_DUE:
+        return verdict._replace(
+            not_due_at=started_at, failed_since=0, failure="", due_at_once=due_at_once
+        )
+    return verdict._replace(
+        failed_since=verdict.failed_since or started_at,
+        failure=result.reason,
+        due_at_once=due_at_once,
+    )
+
+
+class RunSummary(NamedTuple):
+    """What a report says about certbot's runs since the last report.
+
+    `failed` are the lineages whose last attempt failed. `failures` has, by lineage, why it failed
+    or cannot be read. `failure` says why the last run failed as a whole, "" if it did not.
+    `counts_as_failed`: the failure of the whole run is no other certbot that has just started.
+    """
+
+    runs: Sequence[CertbotRun]
+    failed: Sequence[str]
+    failures: Mapping[str, str]
+    failure: str
+    counts_as_failed: bool
+
+
+def summary_of_runs(
+    record: hook.HostRecord,
+    lineages: hook.Lineages,
+    runs: Sequence[CertbotRun],
+    failed_without_reason: Sequence[str],
+    now: int,
+) -> RunSummary:
+    """Return what a report says about certbot's runs.
+
+    `failed_without_reason` are the lineages that failed on a host without certbot's log.
+    """
+    failures = {}
+    failed = set(failed_without_reason)
+    for certificate in lineages.certificates:
+        verdict = record.verdicts.get(certificate.lineage, hook.Verdict(0))
+        if verdict.failed_since and verdict.not_before == certificate.not_before:
+            failed.add(certificate.lineage)
+            failures[certificate.lineage] = verdict.failure
+    for lineage, problem in lineages.unreadable.items():
+        failures[lineage] = hook.shortened(problem).replace("|", "/")
+
+    failure = record.run_failure
+    if not failure and record.exit_status > 0 and not failed and not lineages.unreadable:
+        failure = f"certbot exited with status {record.exit_status}"
+    is_briefly_locked = record.locked_since > 0 and now - record.locked_since < LOCK_PATIENCE
+    real_runs = [run for run in runs if not run.is_dry_run]
+    return RunSummary(real_runs, sorted(failed), failures, failure, not is_briefly_locked)
+
+
+def next_incident(
+    incident: hook.Incident, summary: RunSummary, lineages: hook.Lineages, now: int
+) -> hook.Incident:
+    """Return the incident after a report: its step is higher if a further lineage fails."""
+    failing = {*summary.failed, *lineages.unreadable}
+    if summary.failure and summary.counts_as_failed:
+        failing.add("")
+    step = 0
+    seen: set[str] = set()
+    if failing:
+        seen = failing.union(incident.lineages)
+        step = incident.step
+        if len(seen) > len(incident.lineages):
+            step += 1
+
+    highest_step, highest_at = incident.highest_step, incident.highest_at
+    if step >= highest_step or highest_at < now - LONGEST_INCIDENT_VIEW:
+        highest_step, highest_at = step, now
+    return hook.Incident(step, sorted(seen), highest_step, highest_at)
+
+
+def run_point(
+    settings: hook.Settings,
+    lineages: hook.Lineages,
+    record: hook.HostRecord,
+    summary: RunSummary,
+) -> hook.Point:
+    """Return the point about certbot's runs since the last report."""
+    fields: dict[str, hook.FieldValue] = {
+        "certificates": len(lineages.certificates),
+        "unreadable_count": len(lineages.unreadable),
+        "failed_count": len(summary.failed),
+        "exit_status": record.exit_status,
+        "failing": record.incident.step,
+        "steps": record.incident.highest_step,
+    }
+    if summary.runs:
+        started_at = summary.runs[0].started_at
+        fields["started_at"] = started_at
+        fields["duration"] = max(0, summary.runs[-1].ended_at - started_at)
+
+    results: dict[str, LineageResult] = {}
+    for run in summary.runs:
+        results.update(run.results)
+    texts = {
+        "failed": " ".join(summary.failed),
+        "unreadable": " ".join(sorted(lineages.unreadable)),
+        # Not "renewed": deliveries have an integer of this name, and a field has one type.
+        "succeeded": names_with(RENEWED, results),
+        "not_due": names_with(NOT_DUE, results),
+        "not_processed": names_with(NOT_PROCESSED, results),
+        "failures": " | ".join(f"{name}: {why}" for name, why in sorted(summary.failures.items())),
+        "failure": hook.shortened(summary.failure),
+        "mode": ", ".join(dict.fromkeys(run.mode for run in summary.runs)),
+        "certbot": record.certbot,
+        "hook": __version__,
+    }
+    for name, text in texts.items():
+        if text:  # Flux 0.196 (InfluxDB 1.12) mixes up rows that have empty strings
+            fields[name] = hook.joined_names([text])  # cut to what a field can hold
+    return hook.make_point(settings, fields)
+
+
+def as_run_report(point: hook.Point, now: int) -> hook.Point:
+    """Return the run point of a run report: it says that the host is alive."""
+    return point._replace(fields={**point.fields, "retired": 0, "reported_at": now})
+
+
+def names_with(wanted: str, results: Mapping[str, LineageResult]) -> str:
+    """Return the lineages with a result, separated by spaces."""
+    return " ".join(sorted(name for name, result in results.items() if result.result == wanted))
+
+
 # ---- Older certificates ------------------------------------------------------------------------
 # Matches: /etc/letsencrypt/archive/example.com/cert7.pem
 ARCHIVED = re.compile(r"(?P<before>.*cert)(?P<number>\d{1,4})(?P<after>\.pem)")
@@ -1500,7 +1502,7 @@ def host_retirement_report(
         retired=[f"host {settings.host} retired"],
         last=hook.make_point(settings, fields),
     )
-    return RunReport(report, removes_record=True)
+    return RunReport(report, removes_record=not record.is_damaged)
 
 
 def still_present_problem(lineages: Sequence[str]) -> str:
@@ -1525,10 +1527,13 @@ def dry_run_points(settings: hook.Settings, runs: Sequence[CertbotRun]) -> list[
     for lineage, result in results.items():
         if result.result in (NOT_DUE, NOT_PROCESSED):
             continue
-        has_failed = result.result != RENEWED
+        has_failed = result.result in (FAILED, UNREADABLE)
+        error = "none"
+        if has_failed:
+            error = result.reason or "no reason in the log"
         fields: dict[str, hook.FieldValue] = {
             "dry_run_failed": int(has_failed),
-            "dry_run_error": (result.reason or "no reason in the log") if has_failed else "none",
+            "dry_run_error": error,
         }
         points.append(hook.make_point(settings, fields, domain="all", lineage=lineage))
     return points
@@ -1559,6 +1564,17 @@ class RunReport(NamedTuple):
     removes_record: bool = False
 
 
+class Sources(NamedTuple):
+    """What a report is made of beside certbot's folder: the record of this host, certbot's log.
+
+    `problems` concern the known file, which has the record.
+    """
+
+    record: hook.HostRecord
+    log: CertbotLog
+    problems: list[str]
+
+
 class Reading(NamedTuple):
     """What a report is made of: the lineages, the record of this host, and certbot's runs.
 
@@ -1573,10 +1589,9 @@ class Reading(NamedTuple):
     known_before: dict[str, int] | None
 
 
-def read_host(settings: hook.Settings, folder: str, log: CertbotLog, now: int) -> Reading:
-    """Read the lineages and certbot's log, and bring the record of this host up to date."""
-    problems: list[str] = []
-    record = hook.KnownFile(folder, settings.host).read(problems)
+def read_host(folder: str, sources: Sources, now: int) -> Reading:
+    """Read the lineages, and bring the record of this host up to date."""
+    record, log, problems = sources
     known_before = None
     if record.full_report_at or record.has_run_reports:
         known_before = {name: verdict.not_before for name, verdict in record.verdicts.items()}
@@ -1609,7 +1624,7 @@ def run_report(
     settings: hook.Settings,
     environ: Mapping[str, str],
     folder: str,
-    log: CertbotLog,
+    sources: Sources,
     now: int,
     history: bool = False,
 ) -> RunReport:
@@ -1617,7 +1632,7 @@ def run_report(
 
     With `history`, it has the renewals of all older certificates that are still in archive/.
     """
-    reading = read_host(settings, folder, log, now)
+    reading = read_host(folder, sources, now)
     served_problems: list[str] = []
     served = served_certificates(settings, folder, reading.lineages, served_problems, now)
     record = reading.record
@@ -1633,19 +1648,14 @@ def run_report(
     if report.last is not None:
         report = report._replace(last=as_run_report(report.last, now))
 
-    if history:  # as if no renewal had ever been reported
-        report = with_missed_renewals(settings, report, folder, reading.lineages, {})
-    elif (
-        reading.known_before is not None
-    ):  # the first report starts with the certificates that there are
-        report = with_missed_renewals(
-            settings, report, folder, reading.lineages, reading.known_before
-        )
+    # With the history, it is as if no renewal had ever been reported.
+    known_before = {} if history else reading.known_before
+    report = with_missed_renewals(settings, report, folder, reading.lineages, known_before)
     return RunReport(report, record)
 
 
 def post_hook_report(
-    settings: hook.Settings, environ: Mapping[str, str], folder: str, log: CertbotLog, now: int
+    settings: hook.Settings, environ: Mapping[str, str], folder: str, sources: Sources, now: int
 ) -> RunReport:
     """Return the report of certbot's post hook: every certificate, and the failed renewals.
 
@@ -1654,20 +1664,17 @@ def post_hook_report(
     certificates are served, because servers restart after the hooks. After a dry run, it reports
     only the results of the dry run.
     """
-    current_run = log.current_run
+    current_run = sources.log.current_run
     if current_run is not None and current_run.is_dry_run:
         return dry_run_report(settings, current_run)
 
-    reading = read_host(settings, folder, log, now)
+    reading = read_host(folder, sources, now)
     record = reading.record
     record.full_report_at = now
     has_run_reports = record.has_run_reports
     report = hook.certificates_report(settings, folder, reading.lineages, now, has_run_reports)
     report = with_run(settings, report, reading, environ, now)
-    if reading.known_before is not None:
-        report = with_missed_renewals(
-            settings, report, folder, reading.lineages, reading.known_before
-        )
+    report = with_missed_renewals(settings, report, folder, reading.lineages, reading.known_before)
     return RunReport(report, record)
 
 
@@ -1711,12 +1718,15 @@ def with_missed_renewals(
     report: hook.Report,
     folder: str,
     lineages: hook.Lineages,
-    known: Mapping[str, int],
+    known: Mapping[str, int] | None,
 ) -> hook.Report:
     """Add the renewals since the known certificates to a report, before all others.
 
-    `known` has notBefore of the certificate that was reported last, by lineage.
+    `known` has notBefore of the certificate that was reported last, by lineage. None adds nothing:
+    the first report of a host starts with the present certificates.
     """
+    if known is None:
+        return report
     renewals = []
     for older in renewals_since(folder, lineages.certificates, known, report.problems):
         renewals += hook.renewal_points(settings, older)
@@ -1870,14 +1880,15 @@ class RunReporter:
         options = self.options
         if options.retire is not None:
             return retirement_report(settings, self.folder, options.retire, options.host, now)
-        log = self.read_log(settings, now)
+        problems: list[str] = []
+        record = hook.KnownFile(self.folder, settings.host).read(problems)
+        sources = Sources(record, self.read_log(record, now), problems)
         if options.all:
-            return run_report(settings, self.environ, self.folder, log, now, options.history)
-        return post_hook_report(settings, self.environ, self.folder, log, now)
+            return run_report(settings, self.environ, self.folder, sources, now, options.history)
+        return post_hook_report(settings, self.environ, self.folder, sources, now)
 
-    def read_log(self, settings: hook.Settings, now: int) -> CertbotLog:
+    def read_log(self, record: hook.HostRecord, now: int) -> CertbotLog:
         """Return the certbot runs since the last run report; warn if the log cannot be read."""
-        record = hook.KnownFile(self.folder, settings.host).read([])
         path = logs_folder(self.options.logs_dir, self.folder, self.environ)
         log = read_certbot_log(path, record.log_position, now)
         if log.problem and not self.options.check:
@@ -1886,7 +1897,9 @@ class RunReporter:
 
     def check(self, settings: hook.Settings, now: int) -> list[str]:
         """Prove that run reports arrive; print the findings, return the problems."""
-        return check(settings, self.folder, self.script, self.read_log(settings, now), now)
+        known = hook.read_known_host(settings, self.folder, now)
+        log = self.read_log(known.record, now)
+        return check(settings, self.folder, self.script, known, log, now)
 
     def send_or_print(
         self, settings: hook.Settings, run: RunReport, is_first: bool, now: int
@@ -1914,20 +1927,21 @@ class RunReporter:
 
 
 def check(
-    settings: hook.Settings, folder: str, script: str, log: CertbotLog, now: int
+    settings: hook.Settings,
+    folder: str,
+    script: str,
+    known: hook.KnownHost,
+    log: CertbotLog,
+    now: int,
 ) -> list[str]:
     """Prove that run reports arrive, with a real write; print the findings, return the problems.
 
     It reports the certificates and which of them are served, but no run of certbot.
     """
-    problems = hook.wrong_folder_problems(script, "post", NAME)
-    record = hook.KnownFile(folder, settings.host).read(problems)
-    lineages = hook.judged(folder, hook.read_lineages(folder, record.certbot), record, now)
-    served = served_certificates(settings, folder, lineages, problems, now)
-    report = hook.certificates_report(
-        settings, folder, lineages, now, record.has_run_reports, served
-    )
-    report.problems.extend(hook.no_certificate_problems(folder, lineages))
+    problems = [*hook.wrong_folder_problems(script, "post", NAME), *known.problems]
+    certificates = known.lineages.certificates
+    served = served_certificates(settings, folder, known.lineages, problems, now)
+    report = hook.report_of_known_host(settings, folder, known, now, served)
     if os.path.basename(os.path.dirname(script)) == "post":
         problems += hook.not_executable_problems(script)
         problems += report_hook_problems(folder)
@@ -1937,12 +1951,12 @@ def check(
     hook.say_program("Report hook", hook.__file__, hook.__version__)
     say_log(log)
     endpoints = served if settings.verify else None
-    checked = hook.Checked(lineages.certificates, report, now, endpoints)
+    checked = hook.Checked(certificates, report, now, endpoints)
     problems += hook.check_sending(settings, checked, folder)
     if log.problem:
         problems.append(log.problem)
     if not problems:
-        hook.say(hook.ready_verdict(settings, lineages.certificates, now, endpoints))
+        hook.say(hook.ready_verdict(settings, certificates, now, endpoints))
     return problems
 
 

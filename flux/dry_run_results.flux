@@ -1,5 +1,5 @@
-// Shows the last dry run of every certificate for which a dry run was reported. Alerts ignore dry
-// runs: a dry run renews nothing, and does not show that certbot is started regularly.
+// Shows the last dry run of every certificate for which a dry run was reported. dry_runs.flux, which
+// the alert dry_run_failed runs, shows the hosts.
 //
 // time:          when the dry run was reported.
 // failed:        1 if certbot could not renew the certificate, else 0.

@@ -1,8 +1,8 @@
 // Shows every host that reports runs of certbot, and how the last run went: a row for each step of
 // the incident, at the time of the query. The alert renewal_failing runs this query.
 //
-// step: an incident begins with step 1. Each report in which more certificates fail than in any
-//     report of the incident before is a further step. A host has a row for every step that it
+// step: an incident begins with step 1. Each report in which a further certificate fails, one that
+//     did not fail in the incident before, is a further step. A host has a row for every step that it
 //     reached in the last 30 days, at most 5, and always for step 1. So the alert fires again when
 //     more certificates fail, and not when fewer do. A higher step counts as 5.
 // last_report: when the host last reported, about a certbot run or not.

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import shutil
 import time
-import types
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-import certbot_renewal_report
 from support.buckets import Bucket
-from support.hooks import Ran, next_second
+from support.hooks import Ran, next_second, set_clock
 from support.lineages import UNREACHABLE, make_aged_lineage, remove_lineage
 from tools.servers.influxdb import InfluxDB
 from tools.servers.lineages import DAY, make_lineage
@@ -38,13 +36,6 @@ def reported_lineages(bucket: Bucket) -> set[str]:
     return {point[-1] for point in bucket.points() if point[1] == "renewal_due"}
 
 
-def set_clock(monkeypatch: pytest.MonkeyPatch, seconds_ahead: float) -> None:
-    """Let the report hook believe that it is later."""
-    clock = types.SimpleNamespace(**vars(time))
-    clock.time = lambda: time.time() + seconds_ahead
-    monkeypatch.setattr(certbot_renewal_report, "time", clock)
-
-
 def test_a_lost_report_is_repaired_by_the_next_renewal_of_another_certificate(
     report_hook: Program, certbot_folder: Path, bucket: Bucket
 ) -> None:
@@ -68,7 +59,7 @@ def test_a_deleted_certificate_is_retired_by_the_next_renewal_of_another_one(
     report_hook(**renew(certbot_folder, "a"), **bucket.settings)
     remove_lineage(certbot_folder, "old")
     next_second()
-    set_clock(monkeypatch, TEN_MINUTES)
+    set_clock(monkeypatch, time.time() + TEN_MINUTES)
     ran = report_hook(**renew(certbot_folder, "a"), **bucket.settings)
     assert "; old retired: reported to" in ran.out
     assert bucket.state_of("old")["renewal_due"] == 0
@@ -86,7 +77,7 @@ def test_the_other_certificates_are_reported_once_in_ten_minutes(
     for lineage in ("a", "b", "c"):
         make_aged_lineage(certbot_folder, lineage, 1)
     report_hook(**renew(certbot_folder, "a"), **bucket.settings)
-    set_clock(monkeypatch, seconds)
+    set_clock(monkeypatch, time.time() + seconds)
     ran = report_hook("--dry-run", **renew(certbot_folder, "b"), **bucket.settings)
     assert ("lineage=c" in ran.out) == is_complete
     assert "lineage=b" in ran.out

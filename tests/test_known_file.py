@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 import time
-import types
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import certbot_renewal_report
-import certbot_renewal_run
 from support.buckets import Bucket
-from support.hooks import Ran, known, next_second
+from support.hooks import Ran, known, next_second, set_clock
 from support.lineages import (
     UNREACHABLE,
     make_aged_lineage,
@@ -83,13 +81,6 @@ def test_each_report_of_thirty_days_repeats_that_a_lineage_is_retired(
         run_report("--all", **bucket.settings)
         next_second()
         assert (bucket.state_of("old")["run_at"] == now) == is_repeated
-
-
-def set_clock(monkeypatch: pytest.MonkeyPatch, now: float) -> None:
-    """Let both programs believe that it is a certain time, in Unix seconds."""
-    clock = types.SimpleNamespace(**{**vars(time), "time": lambda: now})
-    monkeypatch.setattr(certbot_renewal_report, "time", clock)
-    monkeypatch.setattr(certbot_renewal_run, "time", clock)
 
 
 @pytest.mark.usefixtures("two_reported")

@@ -31,6 +31,20 @@ FIELD_ROW = re.compile(r"^\| `(?P<field>\w+)` \| (?P<type>\w+) \|", re.MULTILINE
 TYPES = {"time": int, "integer": int, "float": float, "text": str}
 
 
+CERTBOT_RUN = run.CertbotRun(
+    position="2026-09-21 14:13:20,000",
+    started_at=BEGIN,
+    ended_at=BEGIN + 5,
+    version="5.8.0",
+    mode="renew",
+    is_dry_run=False,
+    is_finished=True,
+    results={},
+    failure="",
+    is_locked=False,
+)
+
+
 def example_certificate() -> hook.Certificate:
     """Return a certificate of 90 days for one name."""
     end = BEGIN + 90 * DAY
@@ -75,41 +89,20 @@ def run_of_certbot() -> Point:
         "d": run.LineageResult(run.NOT_DUE, "", None),
         "e": run.LineageResult(run.NOT_PROCESSED, "", None),
     }
-    certbot_run = run.CertbotRun(
-        position="2026-09-21 14:13:20,000",
-        started_at=BEGIN,
-        ended_at=BEGIN + 5,
-        version="5.8.0",
-        mode="renew",
-        is_dry_run=False,
-        is_finished=True,
-        results=results,
-        failure="",
-        is_locked=False,
-    )
     lineages = hook.Lineages({"a", "b"}, [example_certificate()], {"b": "missing"}, [])
     record = hook.HostRecord({"certbot": "5.8.0"})
     failures = {"a": "Some challenges have failed.", "b": "missing"}
-    summary = run.RunSummary([certbot_run], ["a"], failures, "interrupted", True)
+    runs = [CERTBOT_RUN._replace(results=results)]
+    summary = run.RunSummary(runs, ["a"], failures, "interrupted", True)
     point = run.run_point(SETTINGS, lineages, record, summary)
     return run.as_run_report(point, BEGIN)
 
 
 def dry_run() -> list[Point]:
     """Return the points of a dry run."""
-    certbot_run = run.CertbotRun(
-        position="2026-09-21 14:13:20,000",
-        started_at=BEGIN,
-        ended_at=BEGIN + 5,
-        version="5.8.0",
-        mode="renew",
-        is_dry_run=True,
-        is_finished=True,
-        results={"a": run.LineageResult(run.RENEWED, "", None)},
-        failure="",
-        is_locked=False,
-    )
-    return run.dry_run_points(SETTINGS, [certbot_run])
+    results = {"a": run.LineageResult(run.RENEWED, "", None)}
+    dry = CERTBOT_RUN._replace(is_dry_run=True, results=results)
+    return run.dry_run_points(SETTINGS, [dry])
 
 
 def deliveries() -> list[Point]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import certbot_renewal_report
 from support.buckets import Bucket
 from support.hooks import Ran, next_second
 from support.lineages import make_aged_lineage
@@ -82,3 +83,14 @@ def test_a_retired_host_that_reports_again_is_no_longer_retired(
     assert run_report("--all", **bucket.settings).status == 0
     assert bucket.runs()[-1]["retired"] == "0"
     assert bucket.state_of("a.example.com")["renewal_due"] > 0
+
+
+def test_retiring_a_host_does_not_replace_a_damaged_known_file(
+    run_report: Program, certbot_folder: Path, bucket: Bucket
+) -> None:
+    known_file = certbot_folder / certbot_renewal_report.KNOWN_FILE
+    known_file.write_text("damaged")
+    ran = run_report("--retire", **bucket.settings)
+    assert (ran.status, bucket.runs()[-1]["retired"]) == (1, "1")
+    assert "is damaged: remove it" in ran.err
+    assert known_file.read_text() == "damaged"

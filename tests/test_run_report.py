@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import time
-import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 import certbot_renewal_report
 import certbot_renewal_run
 from support.buckets import Bucket
-from support.hooks import Ran, known, next_second
+from support.hooks import Ran, known, next_second, set_clock
 from support.lineages import make_aged_lineage, make_empty_folders
 from tools.faults.disks import known_text
 from tools.servers.influxdb import InfluxDB
@@ -94,9 +93,7 @@ def test_a_lineage_failed_only_if_it_was_due(
     not_before = int(time.time()) - 60 * DAY
     make_lineage(certbot_folder, "due", ["due.example.com"], not_before, 90 * DAY)
     now = float(not_before + 60 * DAY + seconds)
-    clock = types.SimpleNamespace(**{**vars(time), "time": lambda: now})
-    monkeypatch.setattr(certbot_renewal_report, "time", clock)
-    monkeypatch.setattr(certbot_renewal_run, "time", clock)
+    set_clock(monkeypatch, now)
     out = run_report("--all", "--dry-run", FAILED_DOMAINS="due.example.com").out
     assert ('failed="due"' in out) == is_due
     assert ("failed_count=1i" in out) == is_due

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+import types
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import strategies as st
 
 import certbot_renewal_report
+import certbot_renewal_run
 from tools import ROOT
 from tools.servers.lineages import install_report_hook, install_run_report
 
@@ -76,6 +78,13 @@ def next_second() -> None:
     begin = int(time.time())
     while int(time.time()) == begin:
         time.sleep(0.01)
+
+
+def set_clock(monkeypatch: pytest.MonkeyPatch, now: float) -> None:
+    """Let both programs believe that it is a certain time, in Unix seconds."""
+    clock = types.SimpleNamespace(**{**vars(time), "time": lambda: now})
+    monkeypatch.setattr(certbot_renewal_report, "time", clock)
+    monkeypatch.setattr(certbot_renewal_run, "time", clock)
 
 
 # The command of docs/run-reports.md for cron.
